@@ -1,0 +1,95 @@
+"""The client under the oldest protobuf and grpcio works against the newest server."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CLIENT_PROGRAM = Path(__file__).with_name("oldest_client.py")
+START_SECONDS = 60
+# The key of option buf.validate.field (1159, length-delimited).
+RULES_KEY = "ba48"
+
+Oldest = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def oldest(tools: Path, tmp_path: Path) -> Oldest:
+    """Runs the client program under the oldest versions; gives what it printed."""
+
+    def run_oldest(*arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [tools / "oldest/bin/python", CLIENT_PROGRAM, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        printed: dict[str, Any] = json.loads(done.stdout)
+        return printed
+
+    return run_oldest
+
+
+def wait_for(path: Path, server: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    """What the server wrote to its ready file, once it serves."""
+    deadline = time.monotonic() + START_SECONDS
+    while not path.exists():
+        assert server.poll() is None, f"the server ended: {log.read_text()}"
+        assert time.monotonic() < deadline, f"the server does not serve: {log.read_text()}"
+        time.sleep(0.05)  # another process writes the file; there is no event to await
+    ready: dict[str, Any] = json.loads(path.read_text())
+    return ready
+
+
+@pytest.fixture
+def server(bin_directory: Path, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """A real embedded server of this environment, and what its ready file says."""
+    ready, log = tmp_path / "ready.json", tmp_path / "server.log"
+    options = ["--data-dir", str(tmp_path / "data"), "--port", "0", "--ready-file", str(ready)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [bin_directory / "gridlane-server", "all", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield wait_for(ready, process, log)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def assert_older(versions: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints both sets of versions; the test would prove nothing if they were the same."""
+    newest = {name: version(name) for name in versions}
+    with capsys.disabled():
+        for name, oldest_version in versions.items():
+            print(f"\n{name}: client {oldest_version}, server {newest[name]}", end="")
+    for name, oldest_version in versions.items():
+        assert oldest_version != newest[name], f"{name} is the same on both sides"
+
+
+def test_the_oldest_client_calls_the_newest_server(
+    oldest: Oldest, server: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = Path(server["token_file"]).read_text().strip()
+    answer = oldest("call", server["address"], token)
+    assert_older(answer["versions"], capsys)
+    assert answer["subject"]
+    assert {"authorization", "transfer", "workload", "reporting"} <= set(answer["reachable"])
+
+
+def test_the_rules_stay_in_the_stubs_under_the_oldest_protobuf(
+    oldest: Oldest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = oldest("stubs")
+    assert_older(answer["versions"], capsys)
+    assert RULES_KEY in answer["options"]["name"]
