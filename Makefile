@@ -14,7 +14,7 @@ PIP := -m pip --disable-pip-version-check install -qq
 say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo test test-peers bench lint generate check-generated accept-contract \
+.PHONY: help venv tools demo test test-peers bench lint generate check-generated reference accept-contract \
         wheels clean check-python check-tools-python
 
 help: ## this list
@@ -91,6 +91,9 @@ generate: venv tools ## the client's packages from protos/
 
 check-generated: venv tools ## fails when the generated code is not what protos/ says
 	@$(BIN)/python tools/generate.py --check
+
+reference: venv ## the reference pages that follow from the code
+	@$(BIN)/python tools/generate_reference.py
 
 accept-contract: venv ## protos/ becomes the contract that `buf breaking` holds us to
 	@$(BIN)/python tools/accept_contract.py

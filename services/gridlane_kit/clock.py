@@ -1,0 +1,33 @@
+"""The wall clock as the services store it: whole microseconds since 1970-01-01 UTC.
+
+Responsible for reading the clock and for turning stored times into protobuf's and back. Leases do
+not use it: they expire by the database's clock (`leases`).
+"""
+
+import time
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+def now_us() -> int:
+    """The present, in microseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1000
+
+
+def to_timestamp(time_us: int) -> Timestamp:
+    """A stored time as a protobuf Timestamp.
+
+    Parameters:
+        time_us: microseconds since 1970-01-01 UTC.
+    """
+    seconds, micros = divmod(time_us, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=micros * 1000)
+
+
+def from_timestamp(timestamp: Timestamp) -> int:
+    """A protobuf Timestamp as a stored time, nanoseconds cut off.
+
+    Returns:
+        Microseconds since 1970-01-01 UTC.
+    """
+    return timestamp.seconds * 1_000_000 + timestamp.nanos // 1000

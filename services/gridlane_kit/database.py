@@ -1,0 +1,144 @@
+"""A service's own database: run a function in a read or a write transaction.
+
+Responsible for what all engines share: the interface, the metadata's naming convention, the quick
+    insert.
+What is particular to an engine stands in its module (`sqlite`). Not responsible for tables and
+statements (each service's `store`), for migrations (`migrations`), or for gathering writes
+(`group_commit`).
+
+A store's functions are synchronous and take a `Connection`: they serve every engine, and never wait
+for anything but the database.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Dialect,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    insert,
+    make_url,
+)
+
+from gridlane_kit.errors import GridlaneError
+
+T = TypeVar("T")
+
+# Column types that all services use: ids as canonical text, times as microseconds since 1970 UTC,
+# and numbers that the database counts up (SQLite counts only what is declared INTEGER).
+Text36 = String(36)
+Micros = BigInteger
+Counter = BigInteger().with_variant(Integer, "sqlite")
+
+# Every constraint has a name, so that a migration can name it (Alembic, "The Importance of Naming
+# Constraints").
+_NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def service_metadata() -> MetaData:
+    """The metadata in which a service declares its tables."""
+    return MetaData(naming_convention=_NAMING)
+
+
+class DatabaseUnusableError(Exception):
+    """A database that cannot be opened as asked; the message says why, and the cure."""
+
+
+class Database(ABC):
+    """An open database; made by `open`, used from one event loop."""
+
+    @classmethod
+    async def open(
+        cls, url: str, *, metadata: MetaData, migrations: Path | None, migrate: bool
+    ) -> "Database":
+        """Open a database and see to its schema.
+
+        Parameters:
+            url: SQLAlchemy's form, `sqlite:////absolute/path`.
+            metadata: the service's tables.
+            migrations: the service's `migrations` folder; None makes the tables as they stand in
+                `metadata`.
+            migrate: bring an older schema up to date; otherwise it is refused.
+
+        Raises:
+            DatabaseUnusableError: no such engine, or a schema that is older or unknown.
+        """
+        backend = make_url(url).get_backend_name()
+        if backend != "sqlite":
+            raise DatabaseUnusableError(
+                f"{backend}: this version keeps its state in SQLite only; give a URL of the form"
+                " sqlite:////absolute/path"
+            )
+        from gridlane_kit.sqlite import SqliteDatabase
+
+        return await SqliteDatabase.open_file(
+            Path(make_url(url).database or ""),
+            metadata=metadata,
+            migrations=migrations,
+            migrate=migrate,
+        )
+
+    @abstractmethod
+    async def read(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn` in a read transaction, on one consistent snapshot.
+
+        Raises:
+            GridlaneError: STORE_UNAVAILABLE.
+        """
+
+    @abstractmethod
+    async def write(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn` in a write transaction of its own; it is durable when this returns.
+
+        For rare writes; what callers wait for in numbers goes through `group_commit`. When `fn`
+        raises, nothing of it is kept. A caller cancelled before `fn` began cancels it, one
+        cancelled later does not.
+
+        Raises:
+            GridlaneError: STORE_UNAVAILABLE or NO_SPACE; nothing was changed.
+        """
+
+    @abstractmethod
+    def store_failure(self, error: BaseException) -> GridlaneError | None:
+        """What callers are told when the whole store failed; None when `error` is another one."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what is running and close."""
+
+
+def insert_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert many rows at the least cost: straight through the driver.
+
+    Parameters:
+        rows: all with the same keys, names of columns; values of types that the driver takes as
+            they are (str, int, float, bytes, None). Client-side column defaults are not applied.
+    """
+    if rows:
+        statement, values = _insert_statement(table, frozenset(rows[0]), conn.dialect)
+        conn.exec_driver_sql(statement, [values(row) for row in rows])
+
+
+@lru_cache(maxsize=512)
+def _insert_statement(
+    table: Table, columns: frozenset[str], dialect: Dialect
+) -> tuple[str, Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+    names = [column.name for column in table.columns if column.name in columns]
+    if len(names) != len(columns) or len(names) < 2:
+        raise ValueError(f"{sorted(columns)} are not two or more columns of {table.name}")
+    return str(insert(table).compile(dialect=dialect, column_keys=names)), itemgetter(*names)

@@ -1,0 +1,444 @@
+"""Typed errors: every failure that a caller may see is a `GridlaneError` with a documented reason.
+
+Responsible for reasons, their gRPC codes, the details of `google.rpc` that go with them, and the
+words. The vocabulary is `gridlane/type/v1/error_reason.proto`; a contract test compares this module
+with it. Not responsible for sending: the server's shell turns what is raised into the call's
+status, and what is not a `GridlaneError` into `internal`.
+
+Use: `from gridlane_kit import errors` and `raise errors.not_found("jobs/…")`.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import StrEnum
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "gridlane"
+
+
+class ErrorReason(StrEnum):
+    """The values of `gridlane.type.v1.ErrorReason` without prefix: the strings on the wire."""
+
+    TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105 - a reason, no secret
+    TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    CALLER_VETOED = "CALLER_VETOED"
+    SCOPE_TOO_NARROW = "SCOPE_TOO_NARROW"
+    MALFORMED_MESSAGE = "MALFORMED_MESSAGE"
+    INVALID_FIELDS = "INVALID_FIELDS"
+    REQUEST_ID_TOO_OLD = "REQUEST_ID_TOO_OLD"
+    TOKEN_NOT_OURS = "TOKEN_NOT_OURS"  # noqa: S105
+    FILTER_UNSUPPORTED = "FILTER_UNSUPPORTED"
+    NO_STORAGE_ELEMENT = "NO_STORAGE_ELEMENT"
+    VO_AMBIGUOUS = "VO_AMBIGUOUS"
+    NOT_FOUND = "NOT_FOUND"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    ILLEGAL_TRANSITION = "ILLEGAL_TRANSITION"
+    PRECONDITION = "PRECONDITION"
+    REVISION_CONFLICT = "REVISION_CONFLICT"
+    POSITION_TRIMMED = "POSITION_TRIMMED"
+    OVERLOADED = "OVERLOADED"
+    NO_SPACE = "NO_SPACE"
+    DRAINING = "DRAINING"
+    WATCHER_TOO_SLOW = "WATCHER_TOO_SLOW"
+    PEER_UNAVAILABLE = "PEER_UNAVAILABLE"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
+    CHECKSUM_MISMATCH = "CHECKSUM_MISMATCH"
+    INTERNAL = "INTERNAL"
+
+
+_REASONS_BY_CODE: Mapping[grpc.StatusCode, Sequence[ErrorReason]] = {
+    grpc.StatusCode.UNAUTHENTICATED: (
+        ErrorReason.TOKEN_MISSING,
+        ErrorReason.TOKEN_INVALID,
+        ErrorReason.TOKEN_EXPIRED,
+    ),
+    grpc.StatusCode.PERMISSION_DENIED: (
+        ErrorReason.PERMISSION_DENIED,
+        ErrorReason.CALLER_VETOED,
+        ErrorReason.SCOPE_TOO_NARROW,
+    ),
+    grpc.StatusCode.INVALID_ARGUMENT: (
+        ErrorReason.MALFORMED_MESSAGE,
+        ErrorReason.INVALID_FIELDS,
+        ErrorReason.REQUEST_ID_TOO_OLD,
+        ErrorReason.TOKEN_NOT_OURS,
+        ErrorReason.FILTER_UNSUPPORTED,
+        ErrorReason.NO_STORAGE_ELEMENT,
+        ErrorReason.VO_AMBIGUOUS,
+    ),
+    grpc.StatusCode.NOT_FOUND: (ErrorReason.NOT_FOUND,),
+    grpc.StatusCode.ALREADY_EXISTS: (ErrorReason.REQUEST_ID_REUSED, ErrorReason.ALREADY_EXISTS),
+    grpc.StatusCode.FAILED_PRECONDITION: (
+        ErrorReason.ILLEGAL_TRANSITION,
+        ErrorReason.PRECONDITION,
+    ),
+    grpc.StatusCode.ABORTED: (ErrorReason.REVISION_CONFLICT,),
+    grpc.StatusCode.OUT_OF_RANGE: (ErrorReason.POSITION_TRIMMED,),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (ErrorReason.OVERLOADED, ErrorReason.NO_SPACE),
+    grpc.StatusCode.UNAVAILABLE: (
+        ErrorReason.DRAINING,
+        ErrorReason.WATCHER_TOO_SLOW,
+        ErrorReason.PEER_UNAVAILABLE,
+        ErrorReason.STORE_UNAVAILABLE,
+    ),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (ErrorReason.DEADLINE_EXCEEDED,),
+    grpc.StatusCode.UNIMPLEMENTED: (ErrorReason.NOT_IMPLEMENTED,),
+    grpc.StatusCode.DATA_LOSS: (ErrorReason.CHECKSUM_MISMATCH,),
+    grpc.StatusCode.INTERNAL: (ErrorReason.INTERNAL,),
+}
+
+CODES: Mapping[ErrorReason, grpc.StatusCode] = {
+    reason: code for code, reasons in _REASONS_BY_CODE.items() for reason in reasons
+}
+
+
+class GridlaneError(Exception):
+    """A failure as the caller sees it.
+
+    Parameters:
+        reason: why; the gRPC code follows from it.
+        message: for people: names the value, what was expected, and the cure. Never another error's
+            text.
+        metadata: what programs may want to know, as `error_reason.proto` documents it.
+        details: further messages of `google.rpc`: BadRequest, PreconditionFailure, RetryInfo.
+    """
+
+    def __init__(
+        self,
+        reason: ErrorReason,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        details: Iterable[Message] = (),
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.code = CODES[reason]
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.details = tuple(details)
+
+    def to_status(self) -> status_pb2.Status:
+        """The error as `google.rpc.Status`: for an item of a batch, and for trailing metadata."""
+        info = error_details_pb2.ErrorInfo(
+            reason=self.reason.value, domain=DOMAIN, metadata=self.metadata
+        )
+        number: int = self.code.value[0]
+        return status_pb2.Status(
+            code=number,
+            message=self.message,
+            details=[_packed(message) for message in (info, *self.details)],
+        )
+
+
+def token_missing() -> GridlaneError:
+    """The call carries no token."""
+    return GridlaneError(
+        ErrorReason.TOKEN_MISSING, "the call carries no token: send 'authorization: Bearer <token>'"
+    )
+
+
+def token_invalid() -> GridlaneError:
+    """The token is not acceptable; what is wrong with it belongs into the log alone."""
+    return GridlaneError(ErrorReason.TOKEN_INVALID, "the token is not acceptable here")
+
+
+def token_expired() -> GridlaneError:
+    """The token was good once."""
+    return GridlaneError(ErrorReason.TOKEN_EXPIRED, "the token has expired: get a new one")
+
+
+def permission_denied(permission: str) -> GridlaneError:
+    """No role of the caller gives `permission`."""
+    return GridlaneError(
+        ErrorReason.PERMISSION_DENIED,
+        f"none of your roles gives the permission {permission}",
+        {"permission": permission},
+    )
+
+
+def caller_vetoed() -> GridlaneError:
+    """The caller is vetoed."""
+    return GridlaneError(ErrorReason.CALLER_VETOED, "you are vetoed; ask an administrator")
+
+
+def scope_too_narrow(permission: str, scopes_needed: str) -> GridlaneError:
+    """The role would do, the token's scopes do not."""
+    return GridlaneError(
+        ErrorReason.SCOPE_TOO_NARROW,
+        f"{permission} needs a token with the scope {scopes_needed}",
+        {"permission": permission, "scopes_needed": scopes_needed},
+    )
+
+
+def malformed_message() -> GridlaneError:
+    """The bytes are not a message of the request type."""
+    return GridlaneError(
+        ErrorReason.MALFORMED_MESSAGE, "the bytes are not a message of the method's request type"
+    )
+
+
+def invalid(violations: Sequence[tuple[str, str]]) -> GridlaneError:
+    """Fields break their rules.
+
+    Parameters:
+        violations: pairs of the field's path ("job.vo") and what is expected of it.
+    """
+    return GridlaneError(
+        ErrorReason.INVALID_FIELDS,
+        "; ".join(f"{field}: {description}" for field, description in violations),
+        details=[
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=field, description=description
+                    )
+                    for field, description in violations
+                ]
+            )
+        ],
+    )
+
+
+def request_id_too_old(days: int) -> GridlaneError:
+    """The request id was made before the time for which ids are remembered (`days`)."""
+    return GridlaneError(
+        ErrorReason.REQUEST_ID_TOO_OLD,
+        f"request_id is older than {days} days: whether the call was ever executed is not known any"
+        " more; look whether its resource is there, then use a new id",
+    )
+
+
+def token_not_ours(field: str) -> GridlaneError:
+    """A page or resume token (`field`) that was not issued for this request."""
+    return GridlaneError(
+        ErrorReason.TOKEN_NOT_OURS,
+        f"{field} was not issued for this request: begin anew with an empty one, or repeat the"
+        " request with the parameters of its first page",
+        {"field": field},
+    )
+
+
+def filter_unsupported(text: str, expected: str) -> GridlaneError:
+    """A filter that is not documented; `expected` says what is."""
+    return GridlaneError(
+        ErrorReason.FILTER_UNSUPPORTED, f"filter: {expected}", {"filter": text[:200]}
+    )
+
+
+def no_storage_element(url: str) -> GridlaneError:
+    """No storage element serves the URL or logical file name."""
+    return GridlaneError(
+        ErrorReason.NO_STORAGE_ELEMENT, f"no storage element serves {url}", {"url": url}
+    )
+
+
+def vo_ambiguous(vos: Collection[str]) -> GridlaneError:
+    """`vo` is empty and the caller belongs to several."""
+    listed = ",".join(sorted(vos))
+    return GridlaneError(
+        ErrorReason.VO_AMBIGUOUS,
+        f"vo is empty and you belong to several: {listed}",
+        {"vos": listed},
+    )
+
+
+def not_found(name: str) -> GridlaneError:
+    """The resource is not there, or the caller may not see it."""
+    return GridlaneError(ErrorReason.NOT_FOUND, f"there is no {name}", {"name": name})
+
+
+def request_id_reused() -> GridlaneError:
+    """The request id came with another content before."""
+    return GridlaneError(
+        ErrorReason.REQUEST_ID_REUSED,
+        "request_id came with another content before: use a new id for another request",
+    )
+
+
+def already_exists(name: str) -> GridlaneError:
+    """A resource of that name is there."""
+    return GridlaneError(ErrorReason.ALREADY_EXISTS, f"{name} is there already", {"name": name})
+
+
+def illegal_transition(name: str, from_: str, to: str) -> GridlaneError:
+    """The state machine of `name` has no way from one state to the other."""
+    return _precondition_failure(
+        ErrorReason.ILLEGAL_TRANSITION,
+        kind="STATE",
+        subject=name,
+        description=f"{name} is {from_}; from there it cannot become {to}",
+        metadata={"name": name, "from": from_, "to": to},
+    )
+
+
+def precondition(
+    subject: str, description: str, metadata: Mapping[str, str] | None = None
+) -> GridlaneError:
+    """What the call needs is not there yet or no more.
+
+    Parameters:
+        subject: what is concerned, for example a resource name.
+        description: what is missing, and the cure.
+        metadata: names what is missing, for programs; the subject when not given.
+    """
+    return _precondition_failure(
+        ErrorReason.PRECONDITION,
+        kind="PRECONDITION",
+        subject=subject,
+        description=description,
+        metadata=metadata or {"subject": subject},
+    )
+
+
+def revision_conflict(name: str) -> GridlaneError:
+    """The resource changed between read and write."""
+    return GridlaneError(
+        ErrorReason.REVISION_CONFLICT, f"{name} changed meanwhile: read it again", {"name": name}
+    )
+
+
+def position_trimmed(asked: str, oldest: str) -> GridlaneError:
+    """The events after a feed position are no longer kept, or it lies in another epoch.
+
+    Parameters:
+        asked, oldest: `epoch:position` of the cursor, and of the oldest one that can be followed.
+    """
+    return GridlaneError(
+        ErrorReason.POSITION_TRIMMED,
+        f"the feed cannot be followed from {asked}, its oldest position is {oldest}: read the"
+        " resources, then watch from the present",
+        {"asked": asked, "oldest": oldest},
+    )
+
+
+def overloaded(limit: str, retry_after_s: float) -> GridlaneError:
+    """The server takes no more of this class of work.
+
+    Parameters:
+        limit: which limit was reached, for example "unary".
+        retry_after_s: when to come again, seconds.
+    """
+    return GridlaneError(
+        ErrorReason.OVERLOADED,
+        f"the server takes no more work of the class {limit} just now",
+        {"limit": limit},
+        [_retry_info(retry_after_s)],
+    )
+
+
+def no_space(storage_element: str) -> GridlaneError:
+    """A storage element has no room."""
+    return GridlaneError(
+        ErrorReason.NO_SPACE,
+        f"the storage element {storage_element} has no room",
+        {"storage_element": storage_element},
+    )
+
+
+def store_full() -> GridlaneError:
+    """The disk of the service's own database is full; nothing was changed."""
+    return GridlaneError(
+        ErrorReason.NO_SPACE,
+        "the disk of the service's database is full; nothing was changed",
+        {"store": "database"},
+        [_retry_info(30)],
+    )
+
+
+def draining(epoch: str = "", position: int | None = None) -> GridlaneError:
+    """The server drains or starts; a stream says how far it came in its feed."""
+    return GridlaneError(
+        ErrorReason.DRAINING,
+        "the server is stopping or starting: try again",
+        {} if position is None else {"epoch": epoch, "position": str(position)},
+        [_retry_info(1)],
+    )
+
+
+def watcher_too_slow(epoch: str, position: int) -> GridlaneError:
+    """A follower did not take its events in time; `position` is the last one it was given."""
+    return GridlaneError(
+        ErrorReason.WATCHER_TOO_SLOW,
+        "you took the events too slowly and were cut off: resume from the last position",
+        {"epoch": epoch, "position": str(position)},
+    )
+
+
+def peer_unavailable(service: str) -> GridlaneError:
+    """A service behind this one does not answer."""
+    return GridlaneError(
+        ErrorReason.PEER_UNAVAILABLE,
+        f"the service {service} does not answer",
+        {"service": service},
+        [_retry_info(1)],
+    )
+
+
+def store_unavailable() -> GridlaneError:
+    """The database does not answer, or the outcome of a commit is unknown."""
+    return GridlaneError(
+        ErrorReason.STORE_UNAVAILABLE,
+        "the service's database does not answer: retry with the same request_id",
+        details=[_retry_info(1)],
+    )
+
+
+def deadline_exceeded() -> GridlaneError:
+    """The caller's deadline passed before the work began."""
+    return GridlaneError(
+        ErrorReason.DEADLINE_EXCEEDED,
+        "the deadline passed before the work began; nothing was changed",
+    )
+
+
+def not_implemented(method: str) -> GridlaneError:
+    """The contract has the method, this version does not."""
+    return GridlaneError(ErrorReason.NOT_IMPLEMENTED, f"{method} is not implemented yet")
+
+
+def checksum_mismatch(expected: str, actual: str) -> GridlaneError:
+    """Bytes do not have the promised checksum; both as `ALGORITHM:hex`."""
+    return GridlaneError(
+        ErrorReason.CHECKSUM_MISMATCH,
+        f"the bytes have the checksum {actual}, promised was {expected}",
+        {"expected": expected, "actual": actual},
+    )
+
+
+def internal(trace_id: str) -> GridlaneError:
+    """A defect of the server; its log tells the rest under the trace id."""
+    return GridlaneError(
+        ErrorReason.INTERNAL,
+        f"an error in the server; its log tells more under the trace id {trace_id}",
+        {"trace_id": trace_id},
+    )
+
+
+def _precondition_failure(
+    reason: ErrorReason, *, kind: str, subject: str, description: str, metadata: Mapping[str, str]
+) -> GridlaneError:
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type=kind, subject=subject, description=description
+    )
+    failure = error_details_pb2.PreconditionFailure(violations=[violation])
+    return GridlaneError(reason, description, metadata, [failure])
+
+
+def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(round(seconds * 1000))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def _packed(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

@@ -1,0 +1,280 @@
+"""The feed's tables and statements: events in the order of their commits, cursors, acks, retention.
+
+Responsible for what is stored and for what a cursor may still read. Handing events to those who
+follow is `feed`. What an event means is the service's.
+
+A cursor is (epoch, position). On SQLite, which has one writer, the AUTOINCREMENT id is the
+position: it grows in commit order and is never given twice. A restored database starts a new epoch,
+on which a follower stops. Retention deletes a prefix, never past what a consumer has acknowledged.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from gridlane_kit import errors
+from gridlane_kit.database import Counter, Micros, Text36, insert_rows
+
+# Events in one read, and so in what a follower is given at once.
+READ_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to be stored.
+
+    Parameters:
+        event_id: a UUIDv7; a follower keeps it with the source, and so takes each event once.
+        subject: the resource's name, for example `jobs/0192…`.
+        kind: what happened, in the service's words.
+        time_us: when, microseconds since 1970-01-01 UTC.
+        payload: the event's message, encoded.
+        owner: "issuer|subject" of the resource's owner, for who may see it.
+        vo: the resource's VO, for the same.
+    """
+
+    event_id: str
+    subject: str
+    kind: str
+    time_us: int
+    payload: bytes
+    owner: str
+    vo: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent(NewEvent):
+    """An event with its place in the feed."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A cursor: everything up to `position` of the `epoch` has been seen."""
+
+    epoch: str
+    position: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.position}"
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events after a cursor, and the cursor up to which there are no others."""
+
+    events: list[StoredEvent]
+    up_to: Position
+
+    @property
+    def full(self) -> bool:
+        """Whether there may be more."""
+        return len(self.events) == READ_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class FeedTables:
+    """The feed's tables in a service's metadata; made by `feed_tables`."""
+
+    event: Table
+    state: Table
+    ack: Table
+
+
+def feed_tables(metadata: MetaData) -> FeedTables:
+    """Declare the feed's tables."""
+    event = Table(
+        "event",
+        metadata,
+        Column("position", Counter, primary_key=True, autoincrement=True),
+        Column("event_id", Text36, nullable=False),
+        Column("subject", String(300), nullable=False),
+        Column("kind", String(100), nullable=False),
+        Column("time_us", Micros, nullable=False),
+        Column("payload", LargeBinary, nullable=False),
+        Column("owner", String(512), nullable=False),
+        Column("vo", String(200), nullable=False),
+        sqlite_autoincrement=True,
+    )
+    # A resource's history is the feed of its subject.
+    Index(None, event.c.subject, event.c.position)
+    state = Table(
+        "feed_state",
+        metadata,
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("epoch", Text36, nullable=False),
+        # Everything up to here was deleted.
+        Column("trimmed_to", BigInteger, nullable=False),
+    )
+    ack = Table(
+        "event_ack",
+        metadata,
+        Column("consumer", String(200), primary_key=True),
+        Column("position", BigInteger, nullable=False),
+        Column("time_us", Micros, nullable=False),
+    )
+    return FeedTables(event, state, ack)
+
+
+def ensure_epoch(conn: Connection, tables: FeedTables) -> str:
+    """The feed's epoch; a feed that has none yet begins one."""
+    epoch: str | None = conn.execute(select(tables.state.c.epoch)).scalar()
+    if epoch is None:
+        epoch = str(uuid4())
+        conn.execute(insert(tables.state).values(id=1, epoch=epoch, trimmed_to=0))
+    return epoch
+
+
+def append(conn: Connection, tables: FeedTables, events: Sequence[NewEvent]) -> None:
+    """Store events in the writer's transaction."""
+    # Written out: `asdict` copies deeply, and costs as much as the insert.
+    rows = [
+        {
+            "event_id": event.event_id,
+            "subject": event.subject,
+            "kind": event.kind,
+            "time_us": event.time_us,
+            "payload": event.payload,
+            "owner": event.owner,
+            "vo": event.vo,
+        }
+        for event in events
+    ]
+    insert_rows(conn, tables.event, rows)
+
+
+def last_position(conn: Connection, tables: FeedTables) -> Position:
+    """The present end of the feed."""
+    _, last = _bounds(conn, tables)
+    return last
+
+
+def page_after(
+    conn: Connection,
+    tables: FeedTables,
+    cursor: Position | None,
+    subjects: Collection[str] | None = None,
+) -> EventPage:
+    """Read on from a cursor.
+
+    Parameters:
+        cursor: None begins at the oldest event that is kept.
+        subjects: only events of these resources; None for all.
+
+    Raises:
+        GridlaneError: POSITION_TRIMMED.
+    """
+    first, last = _bounds(conn, tables)
+    after = first if cursor is None else cursor
+    if after.epoch != last.epoch or not first.position <= after.position <= last.position:
+        raise errors.position_trimmed(str(after), str(first))
+    events = events_after(conn, tables, after.position, limit=READ_LIMIT, subjects=subjects)
+    if len(events) < READ_LIMIT:
+        return EventPage(events, last)
+    return EventPage(events, Position(last.epoch, events[-1].position))
+
+
+def _bounds(conn: Connection, tables: FeedTables) -> tuple[Position, Position]:
+    """The oldest and the newest cursor that the feed knows."""
+    state = tables.state.c
+    newest = select(func.max(tables.event.c.position)).scalar_subquery()
+    epoch, trimmed_to, last = conn.execute(select(state.epoch, state.trimmed_to, newest)).one()
+    return Position(epoch, trimmed_to), Position(epoch, last or trimmed_to)
+
+
+def events_after(
+    conn: Connection,
+    tables: FeedTables,
+    after: int,
+    *,
+    limit: int,
+    subjects: Collection[str] | None = None,
+) -> list[StoredEvent]:
+    """Events after a position in order, whether or not older ones were deleted."""
+    event = tables.event
+    statement = select(
+        event.c.event_id,
+        event.c.subject,
+        event.c.kind,
+        event.c.time_us,
+        event.c.payload,
+        event.c.owner,
+        event.c.vo,
+        event.c.position,
+    ).where(event.c.position > after)
+    if subjects is not None:
+        statement = statement.where(event.c.subject.in_(subjects))
+    return [
+        StoredEvent(*row) for row in conn.execute(statement.order_by(event.c.position).limit(limit))
+    ]
+
+
+def acknowledge(
+    conn: Connection, tables: FeedTables, consumer: str, cursor: Position, now_us: int
+) -> None:
+    """Keep how far a consumer has come; it never goes back.
+
+    Raises:
+        GridlaneError: POSITION_TRIMMED for another epoch or a position that is not there yet.
+    """
+    last = last_position(conn, tables)
+    if cursor.epoch != last.epoch or cursor.position > last.position:
+        raise errors.position_trimmed(str(cursor), str(last))
+    ack = tables.ack
+    furthest = case((ack.c.position < cursor.position, cursor.position), else_=ack.c.position)
+    known = conn.execute(
+        update(ack).where(ack.c.consumer == consumer).values(position=furthest, time_us=now_us)
+    )
+    if known.rowcount == 0:
+        values = {"consumer": consumer, "position": cursor.position, "time_us": now_us}
+        conn.execute(insert(ack).values(values))
+
+
+def last_older_than(conn: Connection, tables: FeedTables, time_us: int) -> int:
+    """The position up to which every event is older than a time."""
+    event = tables.event
+    young = select(event.c.position).where(event.c.time_us >= time_us)
+    first_young = conn.execute(young.order_by(event.c.position).limit(1)).scalar()
+    return last_position(conn, tables).position if first_young is None else first_young - 1
+
+
+def prune(conn: Connection, tables: FeedTables, up_to: int, limit: int) -> int:
+    """Delete events from the oldest on.
+
+    Parameters:
+        up_to: the last position that may go; what a consumer has not acknowledged stays in any
+            case.
+        limit: about how many at once.
+
+    Returns:
+        How many were deleted; 0 when there are none left to delete.
+    """
+    event = tables.event
+    oldest = conn.execute(select(func.min(event.c.position))).scalar()
+    acknowledged = conn.execute(select(func.min(tables.ack.c.position))).scalar()
+    if acknowledged is not None:
+        up_to = min(up_to, acknowledged)
+    if oldest is None or oldest > up_to:
+        return 0
+    up_to = min(up_to, oldest + limit - 1)
+    conn.execute(update(tables.state).values(trimmed_to=up_to))
+    return conn.execute(delete(event).where(event.c.position <= up_to)).rowcount

@@ -1,0 +1,153 @@
+"""Who acts: the Principal that every call, decision and owned row refers to.
+
+Responsible for the shape of an identity, its storage form (work done later is done in the name of
+the principal that submitted it, with the scopes it had then) and the split of a token's scopes into
+capabilities. Not for how an identity is proven (`tokens`) nor for what it may do (`decision`).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+SERVICE_ISSUER: Final = "urn:gridlane:service"
+"""Issuer of the identities under which services act for themselves. No token can carry it."""
+
+_CAPABILITY_PREFIXES = ("storage.", "compute.")
+
+
+class PrincipalKind(StrEnum):
+    """What kind of caller a principal is; the values are those stored and those in tokens."""
+
+    USER = "user"
+    JOB = "job"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One capability scope of a token (WLCG profile): an operation and, for storage, a path.
+
+    `path` has no trailing slash ("/" is the empty string), so that a prefix test at a slash
+    decides; None means that the scope can cover no path: a storage scope without an absolute, plain
+    path.
+    """
+
+    operation: str
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller.
+
+    Issuer and subject are the identity; everything else describes it. `scopes` is None when the
+    token carried none; `actor` names the service that acts on the principal's behalf; `job`
+    ("jobs/{uuid}") and `attempt` are set for a job's own token; `token_expires_us` (microseconds
+    since the epoch, UTC) is when the token that proved the identity ends.
+    """
+
+    issuer: str
+    subject: str
+    display_name: str = ""
+    vos: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    scopes: frozenset[str] | None = None
+    kind: PrincipalKind = PrincipalKind.USER
+    actor: str | None = None
+    job: str | None = None
+    attempt: int | None = None
+    token_expires_us: int | None = field(default=None, compare=False)
+    owner: str = field(init=False, compare=False)
+    """`issuer|subject`: the key under which rows are owned and roles are bound."""
+    capabilities: tuple[Capability, ...] | None = field(init=False, compare=False, repr=False)
+    """The capability scopes; None when there are none, so that the token narrows nothing."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "owner", owner_key(self.issuer, self.subject))
+        object.__setattr__(self, "capabilities", _capabilities(self.scopes))
+
+    def on_behalf(self, service: str) -> "Principal":
+        """Returns the principal with `service` as the one that acts for it."""
+        return replace(self, actor=service)
+
+    def to_json(self) -> str:
+        """Returns the storage form: stable text that `from_json` reads back.
+
+        The token's expiry is left out: what is stored outlives the token, and is decided anew under
+        the policy of the day.
+        """
+        stored: dict[str, object] = {
+            "issuer": self.issuer,
+            "subject": self.subject,
+            "display_name": self.display_name,
+            "vos": sorted(self.vos),
+            "groups": sorted(self.groups),
+            "scopes": None if self.scopes is None else sorted(self.scopes),
+            "kind": self.kind.value,
+            "job": self.job,
+            "attempt": self.attempt,
+        }
+        return json.dumps(stored, sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> "Principal":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            KeyError, ValueError: the text is not such a form.
+        """
+        stored = json.loads(text)
+        return Principal(
+            issuer=stored["issuer"],
+            subject=stored["subject"],
+            display_name=stored["display_name"],
+            vos=frozenset(stored["vos"]),
+            groups=frozenset(stored["groups"]),
+            scopes=None if stored["scopes"] is None else frozenset(stored["scopes"]),
+            kind=PrincipalKind(stored["kind"]),
+            job=stored["job"],
+            attempt=stored["attempt"],
+        )
+
+
+def owner_key(issuer: str, subject: str) -> str:
+    """Returns the key under which an identity owns rows and holds roles."""
+    return f"{issuer}|{subject}"
+
+
+def service_principal(service: str) -> Principal:
+    """Returns the identity of a service that acts for itself, for example "reporting"."""
+    return Principal(
+        issuer=SERVICE_ISSUER, subject=service, display_name=service, kind=PrincipalKind.SERVICE
+    )
+
+
+def normal_path(path: str) -> str | None:
+    """Returns an absolute path without a trailing slash, or None when it is not absolute and plain.
+
+    Empty, "." and ".." segments are refused rather than resolved: what they mean differs between
+    storage systems, and a scope must not depend on it.
+    """
+    if path == "/":
+        return ""
+    if not path.startswith("/"):
+        return None
+    plain = path.removesuffix("/")
+    closed = plain + "/"
+    return None if "//" in closed or "/./" in closed or "/../" in closed else plain
+
+
+def _capabilities(scopes: Iterable[str] | None) -> tuple[Capability, ...] | None:
+    found = [
+        _capability(scope)
+        for scope in sorted(scopes or ())
+        if scope.startswith(_CAPABILITY_PREFIXES)
+    ]
+    return tuple(found) or None
+
+
+def _capability(scope: str) -> Capability:
+    operation, _, path = scope.partition(":")
+    return Capability(operation, normal_path(path))

@@ -1,0 +1,73 @@
+"""The streams that are open in this process, and how they are cut.
+
+Responsible for ending streams from outside: at a drain, and when the caller loses the right to what
+it watches. A cut stream ends with a status that the client understands, after its generator's own
+cleaning up.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from gridlane_kit import errors
+from gridlane_kit.call import Call
+from gridlane_kit.errors import GridlaneError
+from gridlane_kit.plans import MethodPlan
+
+
+class OpenStream:
+    """One streaming call and the task that serves it."""
+
+    __slots__ = ("call", "plan", "task", "writing")
+
+    def __init__(self, call: Call, plan: MethodPlan, task: "asyncio.Task[object] | None") -> None:
+        self.call = call
+        self.plan = plan
+        self.task = task
+        self.writing = False
+        """A message is on its way: it is not torn; the pipeline looks for the cut right after it.
+        """
+
+    def cut(self, why: GridlaneError) -> None:
+        """Ends the stream with this error; the first cut counts."""
+        if self.call.cut is None:
+            self.call.cut = why
+            if not self.writing and self.task is not None:
+                self.task.cancel()
+
+
+class OpenStreams:
+    """All open streams."""
+
+    def __init__(self) -> None:
+        self._open: set[OpenStream] = set()
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, stream: OpenStream) -> None:
+        """Takes a stream in.
+
+        Raises:
+            GridlaneError: DRAINING.
+        """
+        if self.draining:
+            raise errors.draining()
+        self._open.add(stream)
+
+    def discard(self, stream: OpenStream) -> None:
+        """Forgets a stream that has ended."""
+        self._open.discard(stream)
+
+    def drain(self) -> None:
+        """Cuts every stream with UNAVAILABLE, DRAINING, and refuses new ones."""
+        self.draining = True
+        for stream in list(self._open):
+            stream.cut(errors.draining())
+
+    def decide_again(self, decide: Callable[[OpenStream], GridlaneError | None]) -> None:
+        """Cuts every stream for which `decide` answers an error."""
+        for stream in list(self._open):
+            denied = decide(stream)
+            if denied is not None:
+                stream.cut(denied)

@@ -1,0 +1,68 @@
+"""The form of a call on the wire: metadata in, status and trailing metadata out.
+
+Responsible for reading `authorization` and `traceparent`, and for errors as gRPC status with
+`grpc-status-details-bin` (google.rpc.Status). Trailing metadata is kept small: clients refuse more
+than a few KiB of it, and would then not see the error at all.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from google.rpc import status_pb2
+from grpc import aio
+
+from gridlane_kit.call import Call
+from gridlane_kit.errors import GridlaneError
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+TRACE_ID_KEY: Final = "gridlane-trace-id"
+_MAX_MESSAGE: Final = 1024
+_MAX_DETAILS: Final = 4096
+
+
+def bearer_and_traceparent(metadata: Iterable[tuple[str, Any]] | None) -> tuple[str, str]:
+    """Returns the bearer token and the trace context of a call; each empty when there is none."""
+    bearer = traceparent = ""
+    for key, value in metadata or ():
+        if key == "authorization":
+            if value[:7].lower() == "bearer ":
+                bearer = value[7:].strip()
+        elif key == "traceparent":
+            traceparent = value
+    return bearer, traceparent
+
+
+def send_error(
+    context: "aio.ServicerContext[bytes, bytes]", call: Call, error: GridlaneError
+) -> None:
+    """Ends a call with an error; a stream that named its place tells it (`resume_token`)."""
+    if call.resume_token:
+        error.metadata.setdefault("resume_token", call.resume_token)
+    context.set_code(error.code)
+    context.set_details(error.message[:_MAX_MESSAGE])
+    context.set_trailing_metadata(
+        ((DETAILS_KEY, _details(error)), (TRACE_ID_KEY, call.trace.trace_id_hex))
+    )
+
+
+def send_trace_id(context: "aio.ServicerContext[bytes, bytes]", call: Call) -> None:
+    """Tells the caller under which id a sampled call that went well can be found."""
+    context.set_trailing_metadata(((TRACE_ID_KEY, call.trace.trace_id_hex),))
+
+
+def _details(error: GridlaneError) -> bytes:
+    status = error.to_status()
+    status.message = status.message[:_MAX_MESSAGE]
+    raw = status.SerializeToString()
+    if len(raw) <= _MAX_DETAILS:
+        return raw
+    return _shortened(error).SerializeToString()
+
+
+def _shortened(error: GridlaneError) -> status_pb2.Status:
+    """Keeps what programs decide by: code and reason, and of the rest what is short."""
+    metadata = {
+        key: value for key, value in error.metadata.items() if len(value) <= _MAX_MESSAGE // 4
+    }
+    short = GridlaneError(error.reason, error.message[: _MAX_MESSAGE // 4], metadata)
+    return short.to_status()

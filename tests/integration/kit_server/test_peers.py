@@ -1,0 +1,265 @@
+"""Calls between rooms of one process: the same steps as over the wire, and nothing shared."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gridlane_kit import errors
+from gridlane_kit.call import CURRENT, Caller, later
+from gridlane_kit.errors import ErrorReason, GridlaneError
+from gridlane_kit.identity import Principal, service_principal
+from gridlane_kit.peers import EDGES, ForbiddenEdgeError
+from gridlane_kit.policy import Policy
+
+SAMPLE = "gridlane.transfer.sample.v1.SampleService"
+ADA = Principal("https://issuer.test/", "ada", vos=frozenset({"local"}))
+
+
+class Things:
+    def __init__(self, messages: SimpleNamespace) -> None:
+        self.m = messages
+        self.calls: list[Any] = []
+        self.kept: Any = None
+        self.closed = False
+
+    async def GetThing(self, request: Any, call: Any) -> Any:
+        self.calls.append(call)
+        if request.name == "things/gone":
+            raise errors.not_found(request.name)
+        if request.name == "things/boom":
+            raise RuntimeError("secret")
+        if request.name == "things/slow":
+            await asyncio.sleep(30)
+        request.name = "things/changed"
+        self.kept = self.m.Thing(name="things/kept")
+        return self.kept
+
+    async def WatchThings(self, request: Any, call: Any) -> AsyncIterator[Any]:
+        self.calls.append(call)
+        assert CURRENT.get() is call
+        try:
+            for count in range(3):
+                yield self.m.Thing(count=count)
+            if request.name == "things/boom":
+                raise RuntimeError("secret")
+        finally:
+            self.closed = True
+
+    async def PutThings(self, requests: AsyncIterator[Any], call: Any) -> Any:
+        return self.m.Thing(count=len([r async for r in requests]))
+
+
+@pytest.fixture
+def things(messages: SimpleNamespace) -> Things:
+    return Things(messages)
+
+
+def caller_of(served: Any, principal: Principal = ADA, timeout_s: float | None = None) -> Caller:
+    deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+    return Caller(principal, deadline, served.pipeline.telemetry.root())
+
+
+def stub_of(served: Any, caller: Caller, service: str = "workload") -> Any:
+    return served.pipeline.peers_for(service).stubs(SAMPLE)(caller)
+
+
+async def reason_of(awaitable: Any) -> ErrorReason:
+    with pytest.raises(GridlaneError) as caught:
+        await awaitable
+    return caught.value.reason
+
+
+async def test_a_peer_answers_on_behalf_of_the_caller_and_nothing_is_shared(
+    serve, things, messages
+):
+    served = await serve(things)
+    caller = caller_of(served, timeout_s=10)
+    request = messages.GetThingRequest(name="things/a")
+    answer = await stub_of(served, caller).GetThing(request)
+    assert answer.name == "things/kept"
+    assert answer is not things.kept
+    assert request.name == "things/a", "the callee changed its own copy"
+    (call,) = things.calls
+    assert (call.principal.owner, call.principal.actor) == (ADA.owner, "workload")
+    assert call.deadline < caller.deadline
+    assert (call.trace.trace_id, call.trace.parent_id) == (
+        caller.trace.trace_id,
+        caller.trace.span_id,
+    )
+    assert [s.parent_id for s in served.spans] == [caller.trace.span_id]
+    assert CURRENT.get() is None
+
+
+async def test_a_peer_decides_and_validates_like_over_the_wire(serve, things, messages):
+    served = await serve(things)
+    stub = stub_of(served, caller_of(served))
+    good = messages.GetThingRequest(name="things/a")
+    assert await reason_of(stub.GetThing(messages.GetThingRequest())) == "INVALID_FIELDS"
+    assert await reason_of(stub.ForgetThing(good)) == "NOT_IMPLEMENTED"
+    assert await reason_of(stub.GetThing(messages.GetThingRequest(name="things/gone"))) == (
+        "NOT_FOUND"
+    )
+    served.policy.replace(Policy(2))
+    assert await reason_of(stub.ForgetThing(good)) == "PERMISSION_DENIED"
+    assert len(things.calls) == 1
+
+
+async def test_a_defect_of_a_peer_is_internal_and_keeps_its_text(serve, things, messages):
+    served = await serve(things)
+    stub = stub_of(served, caller_of(served))
+    with pytest.raises(GridlaneError) as caught:
+        await stub.GetThing(messages.GetThingRequest(name="things/boom"))
+    assert caught.value.reason == "INTERNAL"
+    assert "secret" not in str(caught.value.to_status())
+
+
+async def test_the_callers_deadline_ends_a_peers_handler(serve, things, messages):
+    served = await serve(things)
+    stub = stub_of(served, caller_of(served, timeout_s=0.2))
+    slow = messages.GetThingRequest(name="things/slow")
+    assert await asyncio.wait_for(reason_of(stub.GetThing(slow)), 5) == "DEADLINE_EXCEEDED"
+    late = stub_of(served, caller_of(served, timeout_s=0))
+    assert await reason_of(late.GetThing(slow)) == "DEADLINE_EXCEEDED"
+
+
+async def test_a_callers_cancellation_reaches_the_peers_handler(serve, things, messages):
+    served = await serve(things)
+    slow = messages.GetThingRequest(name="things/slow")
+    call = asyncio.ensure_future(stub_of(served, caller_of(served)).GetThing(slow))
+    await asyncio.sleep(0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_a_peer_streams_both_ways(serve, things, messages):
+    served = await serve(things)
+    stub = stub_of(served, caller_of(served))
+    request = messages.GetThingRequest(name="things/a")
+    assert [t.count async for t in stub.WatchThings(request)] == [0, 1, 2]
+    assert things.closed
+
+    async def requests() -> AsyncIterator[Any]:
+        yield messages.CreateThingRequest(thing=messages.Thing(name="a"))
+        yield messages.CreateThingRequest(thing=messages.Thing(name="b"))
+
+    assert (await stub.PutThings(requests())).count == 2
+    boom = messages.GetThingRequest(name="things/boom")
+    seen: list[int] = []
+
+    async def consume() -> None:
+        async for thing in stub.WatchThings(boom):
+            seen.append(thing.count)
+            assert CURRENT.get() is None, "the callee's call is not the consumer's"
+
+    assert await reason_of(consume()) == "INTERNAL"
+    assert seen == [0, 1, 2]
+
+
+async def test_a_stream_that_is_left_early_is_closed(serve, things, messages):
+    served = await serve(things)
+    request = messages.GetThingRequest(name="things/a")
+    stream = aiter(stub_of(served, caller_of(served)).WatchThings(request))
+    assert (await anext(stream)).count == 0
+    await stream.aclose()
+    assert things.closed
+
+
+async def test_a_step_taken_later_is_a_trace_of_its_own_linked_to_the_submission(
+    serve, things, messages
+):
+    served = await serve(things)
+    telemetry = served.pipeline.telemetry
+    submitted = telemetry.root()
+    stored = Principal.from_json(ADA.to_json())
+    with later(
+        telemetry,
+        "workload.stage_in",
+        stored,
+        timeout_s=5,
+        submitted=submitted.traceparent,
+        job_id="jobs/1",
+    ) as caller:
+        await stub_of(served, caller).GetThing(messages.GetThingRequest(name="things/a"))
+    call, step = served.spans
+    assert step.name == "workload.stage_in"
+    assert step.trace_id != submitted.trace_id
+    assert step.links == ((submitted.trace_id, submitted.span_id),)
+    assert step.attributes == {"gridlane.job.id": "jobs/1"}
+    assert (call.trace_id, call.parent_id) == (step.trace_id, step.span_id)
+
+
+async def test_a_service_that_acts_for_itself_is_known_as_itself(serve, things, messages):
+    served = await serve(things)
+    stub = stub_of(served, caller_of(served, service_principal("workload")))
+    request = messages.GetThingRequest(name="things/a")
+    assert await reason_of(stub.GetThing(request)) == "PERMISSION_DENIED"
+
+
+async def test_a_service_that_this_process_does_not_run_is_unavailable(serve, things):
+    served = await serve(things)
+    stub = served.pipeline.peers_for("workload").transfer_jobs(caller_of(served))
+    with pytest.raises(GridlaneError) as caught:
+        await stub.SubmitTransferJob(None)
+    assert (caught.value.reason, caught.value.metadata) == (
+        "PEER_UNAVAILABLE",
+        {"service": "transfer"},
+    )
+
+
+async def test_calls_wait_until_every_room_is_registered(messages, things):
+    from gridlane_kit.admission import Admission
+    from gridlane_kit.metrics import Metrics
+    from gridlane_kit.peers import LocalServices, Peers
+    from gridlane_kit.plans import plan_service
+    from gridlane_kit.policy import Binding, PolicyHolder, Role
+    from gridlane_kit.steps import Steps
+    from gridlane_kit.telemetry import Telemetry
+
+    telemetry = Telemetry("test")
+    admin = PolicyHolder(Policy(1, [Binding(ADA.issuer, "ada", Role.ADMIN)]))
+    local = LocalServices(Steps(admin, telemetry, log_calls=False), 30)
+    caller = Caller(ADA, None, telemetry.root())
+    request = messages.GetThingRequest(name="things/a")
+    call = asyncio.ensure_future(Peers("workload", local).stubs(SAMPLE)(caller).GetThing(request))
+    await asyncio.sleep(0.05)
+    assert not call.done()
+    local.add(SAMPLE, plan_service(SAMPLE, things, Admission(), Metrics()))
+    local.open()
+    assert (await asyncio.wait_for(call, 5)).name == "things/kept"
+
+
+@pytest.mark.parametrize(
+    ("service", "allowed"),
+    [
+        ("gateway", {"authorization", "transfer", "workload", "reporting"}),
+        ("reporting", {"authorization", "transfer", "workload"}),
+        ("workload", {"authorization", "transfer"}),
+        ("transfer", {"authorization"}),
+        ("authorization", set()),
+    ],
+)
+async def test_a_service_asks_only_the_peers_that_the_design_gives_it(
+    service, allowed, serve, things
+):
+    served = await serve(things)
+    peers = served.pipeline.peers_for(service)
+    accessors = {name for name, value in vars(type(peers)).items() if isinstance(value, property)}
+    assert {name.partition("_")[0] for name in accessors} == set(EDGES) - {"gateway"}
+    for name in accessors:
+        if name.partition("_")[0] in allowed:
+            getattr(peers, name)
+        else:
+            with pytest.raises(ForbiddenEdgeError, match=service):
+                getattr(peers, name)
+
+
+def test_the_edges_have_no_cycle():
+    seen: set[str] = set()
+    while len(seen) < len(EDGES):
+        free = {s for s, targets in EDGES.items() if s not in seen and targets <= seen}
+        assert free, "a cycle"
+        seen |= free

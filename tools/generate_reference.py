@@ -1,0 +1,129 @@
+"""Makes the reference pages that follow from the code: states, settings, error reasons.
+
+    python tools/generate_reference.py           writes docs/reference/
+    python tools/generate_reference.py --check   fails when a page is not what the code says
+
+Responsible for turning tables and comments into Markdown; says nothing of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from gridlane_authorization.settings import AuthorizationSettings
+from gridlane_gateway.settings import GatewaySettings
+from gridlane_kit.settings import ServerSettings, Settings
+from gridlane_reporting.settings import ReportingSettings
+from gridlane_transfer import states as transfer_states
+from gridlane_transfer.settings import TransferSettings
+from gridlane_workload import states as workload_states
+from gridlane_workload.settings import WorkloadSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ROOT / "docs" / "reference"
+NOTICE = "<!-- Made by tools/generate_reference.py from the code; change it there. -->"
+
+SETTINGS: tuple[tuple[str, type[Settings]], ...] = (
+    ("server", ServerSettings),
+    ("authorization", AuthorizationSettings),
+    ("transfer", TransferSettings),
+    ("workload", WorkloadSettings),
+    ("reporting", ReportingSettings),
+    ("gateway", GatewaySettings),
+)
+
+
+def states_page() -> Iterator[str]:
+    """The state machines of jobs and of file transfers, and what follows for transfer jobs."""
+    yield "# States\n"
+    yield "## Jobs\n"
+    yield "DIRAC's sixteen states and sixty transitions; any other update is refused.\n"
+    yield "| state | may become | |\n|---|---|---|"
+    for state, after in workload_states.TRANSITIONS.items():
+        final = "ended" if state in workload_states.ENDED else ""
+        yield _row(
+            workload_states.dirac_word(state),
+            ", ".join(workload_states.dirac_word(target) for target in sorted(after)),
+            final,
+        )
+    yield "\n## File transfers\n"
+    yield "The truth about a transfer job: its own state follows from those of its files.\n"
+    yield "| state | may become | |\n|---|---|---|"
+    for file_state, targets in transfer_states.FILE_TRANSITIONS.items():
+        final = "final" if file_state in transfer_states.FILE_FINAL else ""
+        yield _row(file_state.name, ", ".join(target.name for target in sorted(targets)), final)
+    missing = [
+        state.name
+        for state in transfer_states.FileState
+        if state not in transfer_states.FILE_TRANSITIONS
+    ]
+    yield f"\nIn the contract, and reported by no backend of this version: {', '.join(missing)}."
+
+
+def settings_page() -> Iterator[str]:
+    """Every setting of every service with its variable, default and meaning."""
+    yield "# Settings\n"
+    yield (
+        "Strongest first: the command line, the environment (`__` nests), the service's table in"
+        " the TOML file that\n`GRIDLANE_CONFIG` names, the default. `gridlane-server config` prints"
+        " what is in force."
+    )
+    for service, settings in SETTINGS:
+        yield f"\n## {service}\n"
+        yield "| variable | default | meaning |\n|---|---|---|"
+        for name, field in settings.model_fields.items():
+            default = "" if field.default is PydanticUndefined else field.default
+            yield _row(
+                f"`GRIDLANE_{service.upper()}_{name.upper()}`",
+                f"`{default}`" if isinstance(default, int | float | str) and default != "" else "",
+                field.description or "",
+            )
+
+
+def errors_page() -> Iterator[str]:
+    """The reasons of errors, from the comments of the contract."""
+    yield "# Error reasons\n"
+    yield "Every error carries a `google.rpc.ErrorInfo`, domain `gridlane`, with one of these.\n"
+    yield "| reason | what it says |\n|---|---|"
+    text = (ROOT / "protos/gridlane/type/v1/error_reason.proto").read_text()
+    for comment, name in re.findall(r"((?:  // .*\n)+)  ERROR_REASON_(\w+) = \d+;", text):
+        yield _row(f"`{name}`", " ".join(re.sub(r"^  // ", "", comment, flags=re.M).split()))
+
+
+PAGES_MADE: dict[str, Callable[[], Iterator[str]]] = {
+    "states.md": states_page,
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+}
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def main() -> int:
+    """Writes the pages, or compares them.
+
+    Returns:
+        1 when a page is not what the code says and `--check` was given, else 0.
+    """
+    stale = []
+    for name, make in PAGES_MADE.items():
+        text = f"{NOTICE}\n\n" + "\n".join(make()) + "\n"
+        page = PAGES / name
+        if "--check" not in sys.argv:
+            page.write_text(text)
+        elif not page.exists() or page.read_text() != text:
+            stale.append(name)
+    if stale:
+        print(f"not what the code says: {', '.join(stale)}; run tools/generate_reference.py")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
