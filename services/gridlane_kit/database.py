@@ -1,7 +1,7 @@
 """A service's own database: run a function in a read or a write transaction.
 
-Responsible for what all engines share: the interface, the metadata's naming convention, the quick
-    insert.
+Responsible for what all engines share: the interface, the metadata's naming convention, and the
+quick ways to insert, to read by a key and to run a statement that never changes.
 What is particular to an engine stands in its module (`sqlite`). Not responsible for tables and
 statements (each service's `store`), for migrations (`migrations`), or for gathering writes
 (`group_commit`).
@@ -19,14 +19,21 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     Connection,
+    CursorResult,
     Dialect,
+    Executable,
     Integer,
     MetaData,
+    Row,
+    Select,
     String,
     Table,
+    bindparam,
     insert,
     make_url,
+    select,
 )
 
 from gridlane_kit.errors import GridlaneError
@@ -132,6 +139,55 @@ def insert_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]
     if rows:
         statement, values = _insert_statement(table, frozenset(rows[0]), conn.dialect)
         conn.exec_driver_sql(statement, [values(row) for row in rows])
+
+
+def rows_by_key(
+    conn: Connection, columns: Sequence[Column[Any]], key: Column[Any], keys: Sequence[Any]
+) -> Sequence[Row[Any]]:
+    """Read columns of the rows whose `key` is one of `keys`, at the least cost.
+
+    Parameters:
+        columns: of one table, of types that the driver gives as they are.
+        keys: as the driver takes them; rows come in no order.
+    """
+    if not keys:
+        return ()
+    # Filled up to a power of two, so that few statements serve all sizes.
+    size = 1 << (len(keys) - 1).bit_length()
+    statement = _by_key_statement(tuple(columns), key, size)
+    text, _, _ = _driver_statement(statement, conn.dialect)
+    return conn.exec_driver_sql(text, (*keys, *(keys[-1:] * (size - len(keys))))).all()
+
+
+def run_kept(conn: Connection, statement: Executable, **values: Any) -> CursorResult[Any]:
+    """Run a statement that is kept by its module, at the least cost.
+
+    To run it through SQLAlchemy costs a multiple of what it costs the database. Neither values nor
+    results are converted.
+
+    Parameters:
+        statement: the same object every time.
+        values: of its bound parameters.
+    """
+    text, names, fixed = _driver_statement(statement, conn.dialect)
+    given = {**fixed, **values}
+    return conn.exec_driver_sql(text, tuple(given[name] for name in names))
+
+
+@lru_cache(maxsize=512)
+def _by_key_statement(
+    columns: tuple[Column[Any], ...], key: Column[Any], size: int
+) -> Select[Any]:
+    return select(*columns).where(key.in_([bindparam(f"key_{n}") for n in range(size)]))
+
+
+@lru_cache(maxsize=512)
+def _driver_statement(
+    statement: Executable, dialect: Dialect
+) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+    """The statement's text, the names of its parameters in order, the values that it brings."""
+    compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+    return str(compiled), tuple(compiled.positiontup or ()), compiled.params
 
 
 @lru_cache(maxsize=512)

@@ -1,9 +1,8 @@
 """The feed as a service uses it: append, read, follow, acknowledge, prune.
 
 Responsible for handing events to those who follow: one tailer a process reads what is new once and
-    gives it
-to every follower, each of which has a bounded queue. One that does not take its events in time is
-cut off and resumes from its last position. Tables and statements are in `feed_store`.
+gives it to every follower, each of which has a bounded queue. One that does not take its events in
+time is cut off and resumes from its last position. Tables and statements are in `feed_store`.
 """
 
 import asyncio

@@ -223,12 +223,10 @@ class LocalServices:
         if remaining is not None and remaining <= 0:
             raise errors.deadline_exceeded()
         call.decision = self.steps.permit(plan, call.principal)
-        if plan.handler is None:
-            raise errors.not_implemented(plan.name)
         if plan.client_streaming:
-            return plan.handler, self._checked(plan, call, source)
-        self.steps.check(plan, call, source)
-        return plan.handler, _copied(source)
+            handler = self.steps.checked_handler(plan, call, None)
+            return handler, self._checked(plan, call, source)
+        return self.steps.checked_handler(plan, call, source), _copied(source)
 
     async def _checked(
         self, plan: MethodPlan, call: Call, requests: AsyncIterator[Message]

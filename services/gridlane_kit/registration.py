@@ -7,7 +7,7 @@ the caller the parser's and the handler's exception texts. The steps themselves 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -18,20 +18,25 @@ from grpc import aio
 from gridlane_kit import errors
 from gridlane_kit.admission import Admission
 from gridlane_kit.call import CURRENT, Call
+from gridlane_kit.decision import Decision
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.identity import Principal
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.peers import LocalServices, Peers
 from gridlane_kit.plans import MethodPlan, plan_service, refuse_stripped
 from gridlane_kit.policy import Policy, PolicyHolder
-from gridlane_kit.steps import Steps, out_of_time
+from gridlane_kit.sessions import Session, Sessions
+from gridlane_kit.steps import Steps, denial, out_of_time
 from gridlane_kit.streams import OpenStream, OpenStreams
 from gridlane_kit.telemetry import Telemetry
 from gridlane_kit.tokens import TokenVerifier
-from gridlane_kit.wire import bearer_and_traceparent, send_error, send_trace_id
+from gridlane_kit.wire import MAX_MESSAGE_BYTES, header_and_traceparent, send_error, send_trace_id
 
 ANONYMOUS: Final = Principal(issuer="", subject="anonymous")
 """The principal of a call before its identity is known, and of methods that need none."""
+
+Context = aio.ServicerContext[bytes, bytes]
+Serve = Callable[[Any, Context], Awaitable[bytes | None]]
 
 _HANDLER_MAKERS: Final = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -75,7 +80,7 @@ class Pipeline:
         self.telemetry = telemetry
         self.metrics = metrics
         self.policy = policy
-        self._verifier = verifier
+        self._sessions = Sessions(verifier, policy)
         self._admission = admission
         self._default_deadline_s = default_deadline_s
         self._steps = Steps(policy, telemetry, log_calls=log_calls)
@@ -121,57 +126,114 @@ class Pipeline:
         return len(self._streams)
 
     def _wire_handler(self, plan: MethodPlan) -> Any:
-        async def serve(source: Any, context: "aio.ServicerContext[bytes, bytes]") -> bytes | None:
-            return await self._serve(plan, source, context)
-
+        serve = self._streaming(plan) if plan.streaming else self._unary(plan)
         return _HANDLER_MAKERS[(plan.client_streaming, plan.server_streaming)](serve)
 
-    async def _serve(
-        self, plan: MethodPlan, source: Any, context: "aio.ServicerContext[bytes, bytes]"
-    ) -> bytes | None:
-        """Serves one call: the order of its steps is the contract with every caller."""
-        begun = perf_counter()
-        bearer, traceparent = bearer_and_traceparent(context.invocation_metadata())
-        call = Call(ANONYMOUS, None, self.telemetry.continued(traceparent), method=plan.name)
-        current = CURRENT.set(call)
-        stay = _Stay(plan, call, self._streams)
-        code = "OK"
-        try:
-            stay.enter(context.time_remaining(), self._default_deadline_s)
-            if plan.rule.permission is not None:
-                call.principal = await self._identity(bearer)
-            request = source if plan.client_streaming else _parsed(plan, source)
-            if plan.rule.permission is not None:
-                call.decision = self._steps.permit(plan, call.principal)
-            if plan.handler is None:
-                raise errors.not_implemented(plan.name)
-            if plan.client_streaming:
-                request = _Requests(plan, call, self._steps, source)
-            else:
-                self._steps.check(plan, call, request)
-            if plan.server_streaming:
-                await _pump(plan, call, stay, plan.handler(request, call), context)
-                answer = None
-            else:
-                answer = _encoded(plan, await plan.handler(request, call))
-            if call.trace.sampled:
-                send_trace_id(context, call)
-            return answer
-        except BaseException as raised:
-            code = "CANCELLED"
-            error = self._steps.answerable(plan, call, raised)
-            code = error.code.name
-            send_error(context, call, error)
-            return b""
-        finally:
-            stay.leave()
-            self._steps.ended(plan, call, code, begun)
-            CURRENT.reset(current)
+    def _unary(self, plan: MethodPlan) -> Serve:
+        """Makes what serves a unary method. Its steps' order is the contract with every caller."""
+        steps, gate, permission = self._steps, plan.gate, plan.rule.permission
 
-    async def _identity(self, bearer: str) -> Principal:
-        if not bearer:
-            raise errors.token_missing()
-        return self._verifier.remembered(bearer) or await self._verifier.verify(bearer)
+        async def serve(raw: bytes, context: Context) -> bytes:
+            begun = perf_counter()
+            header, traceparent = header_and_traceparent(context.invocation_metadata())
+            call = Call(ANONYMOUS, None, self.telemetry.continued(traceparent), method=plan.name)
+            current = CURRENT.set(call)
+            code, entered, timer = "OK", False, None
+            try:
+                timer = self._set_deadline(call, context.time_remaining())
+                entered = gate.enter()
+                if not entered:
+                    raise gate.refusal()
+                if permission is None:
+                    request = _parsed(plan, raw)
+                else:
+                    session = self._sessions.known(header) or await self._sessions.prove(header)
+                    call.principal = session.principal
+                    request = _parsed(plan, raw)
+                    call.decision = self._permitted(session, permission)
+                answer = await steps.checked_handler(plan, call, request)(request, call)
+                encoded = _encoded(plan, answer)
+                if call.trace.sampled:
+                    send_trace_id(context, call)
+                return encoded
+            except BaseException as raised:
+                code = "CANCELLED"
+                error = steps.answerable(plan, call, raised)
+                code = error.code.name
+                send_error(context, call, error)
+                return b""
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                if entered:
+                    gate.leave()
+                steps.ended(plan, call, code, begun)
+                CURRENT.reset(current)
+
+        return serve
+
+    def _streaming(self, plan: MethodPlan) -> Serve:
+        """Makes what serves a method that streams; the same steps in the same order."""
+        steps, gate, permission = self._steps, plan.gate, plan.rule.permission
+
+        async def serve(source: Any, context: Context) -> bytes | None:
+            begun = perf_counter()
+            header, traceparent = header_and_traceparent(context.invocation_metadata())
+            call = Call(ANONYMOUS, None, self.telemetry.continued(traceparent), method=plan.name)
+            current = CURRENT.set(call)
+            stream = OpenStream(call, plan, asyncio.current_task())
+            code, entered = "OK", False
+            try:
+                _take_deadline(call, context.time_remaining())
+                entered = gate.enter()
+                if not entered:
+                    raise gate.refusal()
+                self._streams.add(stream)
+                session = None
+                if permission is not None:
+                    session = self._sessions.known(header) or await self._sessions.prove(header)
+                    call.principal = session.principal
+                request = None if plan.client_streaming else _parsed(plan, source)
+                if session is not None and permission is not None:
+                    call.decision = self._permitted(session, permission)
+                handler = steps.checked_handler(plan, call, request)
+                requests = _Requests(plan, call, steps, source) if request is None else request
+                if plan.server_streaming:
+                    await _pump(plan, stream, handler(requests, call), context)
+                    return None
+                return _encoded(plan, await handler(requests, call))
+            except BaseException as raised:
+                code = "CANCELLED"
+                error = steps.answerable(plan, call, raised)
+                code = error.code.name
+                send_error(context, call, error)
+                return b""
+            finally:
+                if entered:
+                    gate.leave()
+                self._streams.discard(stream)
+                steps.ended(plan, call, code, begun)
+                CURRENT.reset(current)
+
+        return serve
+
+    def _permitted(self, session: Session, permission: str) -> Decision:
+        decision = self._sessions.decision(session, permission)
+        if not decision.allowed:
+            raise denial(decision, permission)
+        return decision
+
+    def _set_deadline(self, call: Call, given_s: float | None) -> asyncio.TimerHandle | None:
+        """Fixes a unary call's deadline; answers the timer of one that the caller did not send.
+
+        gRPC ends a call at the deadline that it was given; the default one it does not know.
+        """
+        if given_s is not None:
+            _take_deadline(call, given_s)
+            return None
+        loop = asyncio.get_running_loop()
+        call.deadline = loop.time() + self._default_deadline_s
+        return loop.call_at(call.deadline, _expire, call, asyncio.current_task())
 
     def _decide_streams_again(self, _policy: Policy) -> None:
         self._streams.decide_again(self._lost_right)
@@ -187,61 +249,17 @@ class Pipeline:
         return None
 
 
-class _Stay:
-    """A call's stay in the server: its place, its deadline, its entry among the open streams."""
+def _take_deadline(call: Call, given_s: float | None) -> None:
+    if given_s is not None:
+        if given_s <= 0:
+            raise errors.deadline_exceeded()
+        call.deadline = asyncio.get_running_loop().time() + given_s
 
-    __slots__ = ("_call", "_entered", "_plan", "_stream", "_streams", "_timer")
 
-    def __init__(self, plan: MethodPlan, call: Call, streams: OpenStreams) -> None:
-        self._plan = plan
-        self._call = call
-        self._streams = streams
-        self._stream: OpenStream | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._entered = False
-
-    def enter(self, given_s: float | None, default_s: float) -> None:
-        """Fixes the deadline and takes a place.
-
-        Raises:
-            GridlaneError: DEADLINE_EXCEEDED, OVERLOADED, DRAINING.
-        """
-        plan, call = self._plan, self._call
-        if given_s is not None:
-            if given_s <= 0:
-                raise errors.deadline_exceeded()
-            call.deadline = asyncio.get_running_loop().time() + given_s
-        elif not plan.streaming:
-            loop = asyncio.get_running_loop()
-            call.deadline = loop.time() + default_s
-            # gRPC ends a call at the deadline that it was given; this one it does not know.
-            self._timer = loop.call_at(call.deadline, self._expire, asyncio.current_task())
-        if not plan.gate.enter():
-            raise plan.gate.refusal()
-        self._entered = True
-        if plan.streaming:
-            stream = OpenStream(call, plan, asyncio.current_task())
-            self._streams.add(stream)
-            self._stream = stream
-
-    def leave(self) -> None:
-        """Gives back what was taken."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._entered:
-            self._plan.gate.leave()
-        if self._stream is not None:
-            self._streams.discard(self._stream)
-
-    def mark_writing(self, writing: bool) -> None:
-        """Notes that a message of the stream is on its way, or has gone."""
-        if self._stream is not None:
-            self._stream.writing = writing
-
-    def _expire(self, task: "asyncio.Task[object] | None") -> None:
-        self._call.cut = out_of_time()
-        if task is not None:
-            task.cancel()
+def _expire(call: Call, task: "asyncio.Task[object] | None") -> None:
+    call.cut = out_of_time()
+    if task is not None:
+        task.cancel()
 
 
 class _Requests:
@@ -266,20 +284,15 @@ class _Requests:
         return message
 
 
-async def _pump(
-    plan: MethodPlan,
-    call: Call,
-    stay: _Stay,
-    answers: Any,
-    context: "aio.ServicerContext[bytes, bytes]",
-) -> None:
+async def _pump(plan: MethodPlan, stream: OpenStream, answers: Any, context: Context) -> None:
     """Sends what a handler yields until it ends or the stream is cut."""
+    call = stream.call
     try:
         async for answer in answers:
             raw = _encoded(plan, answer)
-            stay.mark_writing(True)
+            stream.writing = True
             await context.write(raw)
-            stay.mark_writing(False)
+            stream.writing = False
             plan.stats.sent += 1
             if call.cut is not None:
                 raise call.cut
@@ -297,4 +310,7 @@ def _parsed(plan: MethodPlan, raw: bytes) -> Message:
 def _encoded(plan: MethodPlan, answer: object) -> bytes:
     if not isinstance(answer, plan.response_class):
         raise TypeError(f"{plan.name} answered {type(answer).__name__}")
-    return answer.SerializeToString()
+    encoded = answer.SerializeToString()
+    if len(encoded) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"{plan.name} answered {len(encoded)} bytes: page or stream them")
+    return encoded

@@ -26,8 +26,8 @@ from gridlane_kit.logs import logger
 from gridlane_kit.metrics import LOOP_LAG_SECONDS, HttpEndpoint
 from gridlane_kit.registration import Pipeline
 from gridlane_kit.settings import ServerSettings
+from gridlane_kit.wire import MAX_MESSAGE_BYTES
 
-MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 MAX_CONCURRENT_CALLS: Final = 10_000
 """A backstop behind admission, which refuses with RetryInfo long before."""
 
@@ -44,6 +44,17 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
+
+
+class PortUnavailableError(RuntimeError):
+    """A port cannot be served on; the message names it, and the cure."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"cannot serve on {address}: the port is taken, or the address is not one of this"
+            " machine's; choose another port (0 takes any free one)"
+        )
+        self.address = address
 
 
 class ServiceRoom(Protocol):
@@ -111,11 +122,14 @@ class Server:
 
         Raises:
             ContractError: a service must not be served as it stands.
-            OSError, RuntimeError: a port cannot be had.
+            PortUnavailableError: a port cannot be had.
         """
         try:
             await self._start()
         except BaseException:
+            for server in (self._grpc, self._health_grpc):
+                if server is not None:
+                    await server.stop(None)
             await self._stop_rooms()
             raise
 
@@ -204,7 +218,6 @@ class Server:
 
     def _calls_server(self) -> aio.Server:
         from grpc_reflection.v1alpha import reflection
-        from grpc_reflection.v1alpha._async import ReflectionServicer
 
         server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS)
         for room in self._rooms:
@@ -212,7 +225,9 @@ class Server:
                 self._pipeline.register(server, full_name, implementation)
                 self._services.append(full_name)
         names = (*self._services, reflection.SERVICE_NAME)
-        self._pipeline.register(server, reflection.SERVICE_NAME, ReflectionServicer(names))
+        self._pipeline.register(
+            server, reflection.SERVICE_NAME, reflection.aio.ReflectionServicer(names)
+        )
         return server
 
     def _observe(self) -> None:
@@ -327,9 +342,12 @@ def _listen(
     server: aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None
 ) -> int:
     address = f"{host}:{port}"
-    if credentials is not None:
-        return server.add_secure_port(address, credentials)
-    return server.add_insecure_port(address)
+    try:
+        if credentials is not None:
+            return server.add_secure_port(address, credentials)
+        return server.add_insecure_port(address)
+    except RuntimeError as error:  # all that gRPC tells
+        raise PortUnavailableError(address) from error
 
 
 def _write_whole(path: Path, text: str) -> None:

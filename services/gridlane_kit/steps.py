@@ -7,7 +7,9 @@ a call ends (metrics, span, log line). Their order over the wire is `registratio
 
 import asyncio
 import time
+from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -44,6 +46,22 @@ class Steps:
         if not decision.allowed:
             raise denial(decision, permission)
         return decision
+
+    def checked_handler(
+        self, plan: MethodPlan, call: Call, request: Message | None
+    ) -> Callable[..., Any]:
+        """Validates a request (None: requests stream and are validated one by one).
+
+        Returns the method's handler.
+
+        Raises:
+            GridlaneError: NOT_IMPLEMENTED, INVALID_FIELDS.
+        """
+        if plan.handler is None:
+            raise errors.not_implemented(plan.name)
+        if request is not None:
+            self.check(plan, call, request)
+        return plan.handler
 
     def check(self, plan: MethodPlan, call: Call, message: Message) -> None:
         """Validates a request, and takes note of its request id for the log.

@@ -51,7 +51,7 @@ class OpenStreams:
         Raises:
             GridlaneError: DRAINING.
         """
-        if self.draining:
+        if self.draining and not _is_probe(stream):
             raise errors.draining()
         self._open.add(stream)
 
@@ -63,7 +63,8 @@ class OpenStreams:
         """Cuts every stream with UNAVAILABLE, DRAINING, and refuses new ones."""
         self.draining = True
         for stream in list(self._open):
-            stream.cut(errors.draining())
+            if not _is_probe(stream):
+                stream.cut(errors.draining())
 
     def decide_again(self, decide: Callable[[OpenStream], GridlaneError | None]) -> None:
         """Cuts every stream for which `decide` answers an error."""
@@ -71,3 +72,8 @@ class OpenStreams:
             denied = decide(stream)
             if denied is not None:
                 stream.cut(denied)
+
+
+def _is_probe(stream: OpenStream) -> bool:
+    """Whether the stream watches health: that goes on to the end."""
+    return stream.plan.rule.permission is None

@@ -9,6 +9,7 @@ The context is ours instead of the SDK's because of what it costs: every call ha
 not.
 """
 
+import logging
 import random
 import re
 import time
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
+_log = logging.getLogger(__name__)
 AttributeValue = str | int | float | bool
 JOB_ID: Final = "gridlane.job.id"
 """The attribute that ties every span to the job it is about."""
@@ -141,7 +143,10 @@ class Telemetry:
     def ended(self, span: FinishedSpan) -> None:
         """Passes an ended span on. Call it for sampled spans alone."""
         for sink in self._sinks:
-            sink(span)
+            try:
+                sink(span)
+            except Exception:  # a call that went well must not fail for its span
+                _log.exception("a sink refused a span")
 
     @contextmanager
     def span(

@@ -9,12 +9,10 @@ Trusted issuers are Gridlane's Authorizations: their private claims (`gridlane.*
 """
 
 import base64
-import hashlib
 import json
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
@@ -35,7 +33,6 @@ CLOCK_LEEWAY_S: Final = 30
 """How far an issuer's clock may run ahead of ours for `iat` and `nbf`."""
 
 _LATEST_S: Final = 253_402_300_799  # 9999-12-31T23:59:59Z
-_CACHE_S: Final = 300
 _log = logging.getLogger(__name__)
 
 
@@ -158,34 +155,16 @@ class TokenSigner:
 
 
 class TokenVerifier:
-    """Turns bearer tokens into principals; what was verified is remembered for at most five
-    minutes.
+    """Turns bearer tokens into principals. What was proven is remembered by `sessions`.
 
     Parameters:
         issuers: the issuers believed, each with the source of its keys; compared exactly.
         audience: the deployment's audience, which every token must carry.
-        cache_size: how many verified tokens are remembered (as hashes).
     """
 
-    def __init__(
-        self, issuers: Mapping[str, KeySource], audience: str, *, cache_size: int = 10_000
-    ) -> None:
+    def __init__(self, issuers: Mapping[str, KeySource], audience: str) -> None:
         self._issuers = dict(issuers)
         self._audience = audience
-        self._cache_size = cache_size
-        self._verified: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
-
-    def remembered(self, token: str) -> Principal | None:
-        """Returns the principal of a token that was verified lately and is still good."""
-        digest = hashlib.sha256(token.encode()).digest()
-        entry = self._verified.get(digest)
-        if entry is None:
-            return None
-        if time.time() >= entry[1]:
-            del self._verified[digest]
-            return None
-        self._verified.move_to_end(digest)
-        return entry[0]
 
     async def verify(self, token: str) -> Principal:
         """Returns the principal that a token proves.
@@ -193,17 +172,12 @@ class TokenVerifier:
         Raises:
             GridlaneError: TOKEN_INVALID, TOKEN_EXPIRED; what the issuer's key source raises.
         """
-        known = self.remembered(token)
-        if known is not None:
-            return known
         try:
             claims = await self._claims(token)
-            principal = _principal(claims, self._audience, time.time())
+            return _principal(claims, self._audience, time.time())
         except (_BadTokenError, JoseError, ValueError, TypeError, RecursionError) as error:
             _log.warning("token refused: %s", _describe(error))
             raise errors.token_invalid() from None
-        self._remember(token, principal)
-        return principal
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
         if len(token) > MAX_TOKEN_BYTES:
@@ -214,14 +188,6 @@ class TokenVerifier:
             raise _BadTokenError("issuer is not trusted")
         keys = await source.key_set()
         return jwt.decode(token, keys, algorithms=list(ALGORITHMS)).claims
-
-    def _remember(self, token: str, principal: Principal) -> None:
-        now = time.time()
-        expires = (principal.token_expires_us or 0) / 1e6
-        digest = hashlib.sha256(token.encode()).digest()
-        self._verified[digest] = (principal, min(expires, now + _CACHE_S))
-        while len(self._verified) > self._cache_size:
-            self._verified.popitem(last=False)
 
 
 class _BadTokenError(Exception):

@@ -14,22 +14,22 @@ from grpc import aio
 from gridlane_kit.call import Call
 from gridlane_kit.errors import GridlaneError
 
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 DETAILS_KEY: Final = "grpc-status-details-bin"
 TRACE_ID_KEY: Final = "gridlane-trace-id"
 _MAX_MESSAGE: Final = 1024
 _MAX_DETAILS: Final = 4096
 
 
-def bearer_and_traceparent(metadata: Iterable[tuple[str, Any]] | None) -> tuple[str, str]:
-    """Returns the bearer token and the trace context of a call; each empty when there is none."""
-    bearer = traceparent = ""
+def header_and_traceparent(metadata: Iterable[tuple[str, Any]] | None) -> tuple[str, str]:
+    """Returns the `authorization` header and the trace context of a call; empty when not sent."""
+    header = traceparent = ""
     for key, value in metadata or ():
         if key == "authorization":
-            if value[:7].lower() == "bearer ":
-                bearer = value[7:].strip()
+            header = value
         elif key == "traceparent":
             traceparent = value
-    return bearer, traceparent
+    return header, traceparent
 
 
 def send_error(
@@ -51,7 +51,11 @@ def send_trace_id(context: "aio.ServicerContext[bytes, bytes]", call: Call) -> N
 
 
 def _details(error: GridlaneError) -> bytes:
-    status = error.to_status()
+    try:
+        status = error.to_status()
+    except (TypeError, ValueError):
+        # Metadata that is no text: a defect of the handler, which must not hide the error itself.
+        status = GridlaneError(error.reason, error.message).to_status()
     status.message = status.message[:_MAX_MESSAGE]
     raw = status.SerializeToString()
     if len(raw) <= _MAX_DETAILS:

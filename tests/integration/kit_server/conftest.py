@@ -187,7 +187,13 @@ def failure() -> Callable[[aio.AioRpcError], Failure]:
 
 
 @pytest.fixture
-async def serve(messages: SimpleNamespace) -> AsyncIterator[Serve]:
+def rooms() -> list[Room]:
+    """The rooms that `serve` made in this test, in order."""
+    return []
+
+
+@pytest.fixture
+async def serve(messages: SimpleNamespace, rooms: list[Room]) -> AsyncIterator[Serve]:
     """Serves an implementation of the sample; stops what was served at the end of the test."""
     async with AsyncExitStack() as stack:
 
@@ -212,6 +218,7 @@ async def serve(messages: SimpleNamespace) -> AsyncIterator[Serve]:
                 default_deadline_s=default_deadline_s,
             )
             room = Room(implementation)
+            rooms.append(room)
             given = {"port": 0, "health_port": 0, "grace_s": 5, **settings}
             server = Server(ServerSettings.load("server", **given), [room], pipeline)
             await server.start()

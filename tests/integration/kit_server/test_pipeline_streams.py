@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from gridlane_kit import errors
 from gridlane_kit.admission import Limits
@@ -225,6 +226,17 @@ async def test_a_stop_ends_open_streams_with_their_token_and_lets_short_calls_fi
     assert messages.Thing.FromString(await short).name == "things/a"
     await asyncio.wait_for(stopping, 10)
     assert served.room.steps == ["start", "drain", "stop"]
+
+
+async def test_health_is_watched_through_a_drain(serve, things):
+    served = await serve(things)
+    served.pipeline.drain_streams()
+    async with grpc.aio.insecure_channel(served.server.health_address) as channel:
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=5)
+        assert HealthCheckResponse.FromString(await watch.read()).status == 1
+        stopping = asyncio.ensure_future(served.server.stop())
+        assert HealthCheckResponse.FromString(await watch.read()).status == 2
+        await asyncio.wait_for(stopping, 10)
 
 
 async def test_a_drain_reaches_a_reader_that_does_not_read(serve, things, messages):

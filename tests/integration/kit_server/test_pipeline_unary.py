@@ -40,6 +40,10 @@ class Things:
             return request
         if verb == "gone":
             raise errors.not_found(request.name)
+        if verb == "huge":
+            return self.m.Thing(name="x" * (4 * 1024 * 1024))
+        if verb == "numbers":
+            raise errors.precondition("x", "y", metadata={"count": 3})
         if verb == "long":
             raise errors.precondition("x" * 9000, "y" * 9000)
         if verb == "slow":
@@ -79,7 +83,7 @@ async def test_a_good_call_is_answered_and_its_handler_sees_who_calls(serve, thi
     assert call.principal.owner == "https://issuer.test/|ada"
     assert call.visibility.owner == call.principal.owner
     assert call.visibility.vos == {"local"}
-    assert 5 < call.remaining() <= 7
+    assert 5 < call.remaining() < 7.5, "gRPC's clock and ours differ by milliseconds"
     assert call.method == "gridlane.transfer.sample.v1.SampleService/GetThing"
 
 
@@ -169,6 +173,22 @@ async def test_an_error_with_very_long_texts_still_reaches_the_client(serve, thi
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PRECONDITION")
 
 
+async def test_an_error_with_metadata_of_the_wrong_type_keeps_its_reason(serve, things, messages):
+    served = await serve(things)
+    assert (await served.refused("GetThing", get(messages, "numbers"))).reason == "PRECONDITION"
+
+
+async def test_a_sink_that_fails_does_not_fail_the_call(serve, things, messages, caplog):
+    served = await serve(things)
+
+    def fails(span: Any) -> None:
+        raise OSError("full")
+
+    served.pipeline.telemetry.add_sink(fails)
+    await served.unary("GetThing", get(messages, "a"))
+    assert "a sink refused a span" in caplog.text
+
+
 async def test_permission_is_decided_before_validation_and_also_for_what_is_not_implemented(
     serve, things, messages
 ):
@@ -225,7 +245,7 @@ async def test_a_replaced_policy_decides_the_next_call(serve, things, messages):
     assert (await served.refused("CreateThing", thing)).reason == "PERMISSION_DENIED"
 
 
-@pytest.mark.parametrize("name", ["boom", "cancels-itself", "wrong-type"])
+@pytest.mark.parametrize("name", ["boom", "cancels-itself", "wrong-type", "huge"])
 async def test_a_defect_is_internal_with_a_trace_id_and_its_text_only_in_the_log(
     name, serve, things, messages, caplog
 ):

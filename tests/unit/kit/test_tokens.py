@@ -28,8 +28,8 @@ KEY = new_key()
 SIGNER = TokenSigner(KEY, ISSUER, AUDIENCE)
 
 
-def verifier(**options: Any) -> TokenVerifier:
-    return TokenVerifier({ISSUER: StaticKeys(SIGNER.jwks())}, AUDIENCE, **options)
+def verifier() -> TokenVerifier:
+    return TokenVerifier({ISSUER: StaticKeys(SIGNER.jwks())}, AUDIENCE)
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -204,41 +204,6 @@ def tampered() -> str:
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=list(HOSTILE))
 async def test_a_hostile_token_is_refused_and_learns_nothing(make):
     assert await reason(make()) == "TOKEN_INVALID"
-
-
-async def test_a_verified_token_is_remembered_until_it_ends_and_no_longer(monkeypatch):
-    checked = verifier()
-    token = SIGNER.sign_user("ada", lifetime_s=60)
-    assert checked.remembered(token) is None
-    principal = await checked.verify(token)
-    assert checked.remembered(token) is principal
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 61)
-    assert checked.remembered(token) is None
-    with pytest.raises(GridlaneError) as caught:
-        await checked.verify(token)
-    assert caught.value.reason.value == "TOKEN_EXPIRED"
-
-
-async def test_a_long_lived_token_is_looked_at_again_after_five_minutes(monkeypatch):
-    checked = verifier()
-    token = SIGNER.sign_user("ada", lifetime_s=3600)
-    await checked.verify(token)
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 299)
-    assert checked.remembered(token) is not None
-    monkeypatch.setattr(time, "time", lambda: now + 301)
-    assert checked.remembered(token) is None
-
-
-async def test_only_so_many_tokens_are_remembered_and_the_oldest_go_first():
-    checked = verifier(cache_size=2)
-    tokens = [SIGNER.sign_user(name, lifetime_s=60) for name in ("a", "b", "c")]
-    await checked.verify(tokens[0])
-    await checked.verify(tokens[1])
-    assert checked.remembered(tokens[0])
-    await checked.verify(tokens[2])
-    assert [checked.remembered(t) is not None for t in tokens] == [True, False, True]
 
 
 def test_a_key_of_another_kind_is_no_signing_key():

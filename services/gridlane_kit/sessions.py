@@ -1,0 +1,109 @@
+"""Sessions: what is remembered of a caller between its calls.
+
+Responsible for not proving the same token and not making the same decision twice: a session holds
+the principal that a token proved, and the decisions made for it under the policy in force. It lasts
+until the token or a role binding ends, at most five minutes; a new policy makes every decision
+anew. Lives in memory only, bounded; it is found by the whole text of the `authorization` header, so
+that no two callers can ever be taken for each other.
+"""
+
+import time
+from typing import Final
+
+from gridlane_kit import errors
+from gridlane_kit.clock import now_us
+from gridlane_kit.decision import Decision, decide
+from gridlane_kit.identity import Principal
+from gridlane_kit.policy import Policy, PolicyHolder
+from gridlane_kit.tokens import TokenVerifier
+
+MAX_AGE_S: Final = 300.0
+_SCHEME: Final = "bearer "
+
+
+class Session:
+    """One token's principal and decisions; `good_until_s` is on the wall clock (UTC)."""
+
+    __slots__ = ("decisions", "good_until_s", "policy", "principal")
+
+    def __init__(self, principal: Principal, good_until_s: float) -> None:
+        self.principal = principal
+        self.good_until_s = good_until_s
+        self.policy: Policy | None = None
+        self.decisions: dict[str, Decision] = {}
+
+
+class Sessions:
+    """The sessions of this process.
+
+    Parameters:
+        verifier: proves tokens.
+        policy: the policy in force.
+        size: about how many sessions are kept; those not used lately go first.
+    """
+
+    def __init__(
+        self, verifier: TokenVerifier, policy: PolicyHolder, *, size: int = 10_000
+    ) -> None:
+        self._verifier = verifier
+        self._policy = policy
+        self._half = max(1, size // 2)
+        # Two generations instead of a list by use: what is found costs no write.
+        self._young: dict[str, Session] = {}
+        self._old: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def known(self, header: str) -> Session | None:
+        """Returns the session of an `authorization` header that was proven lately and is good."""
+        session = self._young.get(header)
+        if session is None:
+            session = self._old.pop(header, None)
+            if session is None:
+                return None
+            self._keep(header, session)
+        if time.time() < session.good_until_s:
+            return session
+        self._young.pop(header, None)
+        return None
+
+    async def prove(self, header: str) -> Session:
+        """Begins the session of an `authorization` header.
+
+        Raises:
+            GridlaneError: TOKEN_MISSING, and what `TokenVerifier.verify` raises.
+        """
+        token = header[len(_SCHEME) :].strip()
+        if header[: len(_SCHEME)].lower() != _SCHEME or not token:
+            raise errors.token_missing()
+        principal = await self._verifier.verify(token)
+        expires_s = (principal.token_expires_us or 0) / 1e6
+        session = Session(principal, min(expires_s, time.time() + MAX_AGE_S))
+        self._keep(header, session)
+        return session
+
+    def decision(self, session: Session, permission: str) -> Decision:
+        """Returns the decision for the session's principal under the policy in force."""
+        policy = self._policy.current
+        if session.policy is not policy:
+            _begin_under(session, policy)
+        decision = session.decisions.get(permission)
+        if decision is None:
+            decision = decide(session.principal, permission, policy, now_us())
+            session.decisions[permission] = decision
+        return decision
+
+    def _keep(self, header: str, session: Session) -> None:
+        if len(self._young) >= self._half:
+            self._old = self._young
+            self._young = {}
+        self._young[header] = session
+
+
+def _begin_under(session: Session, policy: Policy) -> None:
+    session.policy = policy
+    session.decisions = {}
+    ends_us = policy.grants(session.principal.owner, now_us()).until_us
+    if ends_us is not None:
+        session.good_until_s = min(session.good_until_s, ends_us / 1e6)

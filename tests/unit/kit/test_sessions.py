@@ -1,0 +1,107 @@
+"""Sessions: a token is proven once, for at most five minutes, and every policy decides anew."""
+
+import time
+
+import pytest
+
+from gridlane_kit.errors import GridlaneError
+from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
+from gridlane_kit.sessions import Sessions
+from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, new_key
+
+ISSUER = "https://issuer.test/"
+AUDIENCE = "https://gridlane.test"
+SIGNER = TokenSigner(new_key(), ISSUER, AUDIENCE)
+
+
+def header(subject: str = "ada", lifetime_s: int = 60) -> str:
+    return f"Bearer {SIGNER.sign_user(subject, lifetime_s=lifetime_s, vos=['local'])}"
+
+
+def sessions(policy: PolicyHolder | None = None, size: int = 100) -> Sessions:
+    verifier = TokenVerifier({ISSUER: StaticKeys(SIGNER.jwks())}, AUDIENCE)
+    return Sessions(verifier, policy or PolicyHolder(Policy(1)), size=size)
+
+
+def submitter(revision: int, expires_us: int | None = None) -> Policy:
+    binding = Binding(ISSUER, "ada", Role.SUBMITTER, vo="local", expires_us=expires_us)
+    return Policy(revision, [binding])
+
+
+async def test_a_proven_token_is_known_until_it_ends_and_no_longer(monkeypatch):
+    kept, sent = sessions(), header(lifetime_s=60)
+    assert kept.known(sent) is None
+    session = await kept.prove(sent)
+    assert session.principal.subject == "ada"
+    assert kept.known(sent) is session
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 61)
+    assert kept.known(sent) is None
+    with pytest.raises(GridlaneError) as caught:
+        await kept.prove(sent)
+    assert caught.value.reason == "TOKEN_EXPIRED"
+    assert len(kept) == 0
+
+
+async def test_a_long_lived_token_is_proven_again_after_five_minutes(monkeypatch):
+    kept, sent = sessions(), header(lifetime_s=3600)
+    await kept.prove(sent)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 299)
+    assert kept.known(sent) is not None
+    monkeypatch.setattr(time, "time", lambda: now + 301)
+    assert kept.known(sent) is None
+
+
+async def test_what_was_not_proven_is_not_known():
+    kept, sent = sessions(), header()
+    await kept.prove(sent)
+    assert kept.known(sent[:-1]) is None
+    assert kept.known("") is None
+    for bad in ("", "Bearer", "Bearer ", "Basic YTpi", sent.removeprefix("Bearer ")):
+        with pytest.raises(GridlaneError) as caught:
+            await kept.prove(bad)
+        assert caught.value.reason == "TOKEN_MISSING"
+    with pytest.raises(GridlaneError) as caught:
+        await kept.prove(sent + "x")
+    assert caught.value.reason == "TOKEN_INVALID"
+    assert len(kept) == 1
+
+
+async def test_the_scheme_is_read_whatever_its_case():
+    sent = header().replace("Bearer", "bEARER")
+    assert (await sessions().prove(sent)).principal.subject == "ada"
+
+
+async def test_memory_is_bounded_and_what_is_used_stays():
+    kept, used = sessions(size=10), header("used")
+    session = await kept.prove(used)
+    for number in range(50):
+        await kept.prove(header(f"user{number}"))
+        assert kept.known(used) is session
+        assert len(kept) <= 11
+
+
+async def test_a_decision_is_made_once_under_a_policy_and_anew_under_the_next():
+    holder = PolicyHolder(Policy(1))
+    kept = sessions(holder)
+    session = await kept.prove(header())
+    assert not kept.decision(session, "workload.jobs.submit").allowed
+    holder.replace(submitter(2))
+    first = kept.decision(session, "workload.jobs.submit")
+    assert first.allowed
+    assert first.policy_revision == 2
+    assert kept.decision(session, "workload.jobs.submit") is first
+    holder.replace(Policy(3, [Binding(ISSUER, "ada", Role.VETOED)]))
+    assert not kept.decision(session, "workload.jobs.submit").allowed
+
+
+async def test_a_decision_ends_with_the_binding_that_it_rests_on(monkeypatch):
+    now = time.time()
+    holder = PolicyHolder(submitter(1, expires_us=int((now + 10) * 1e6)))
+    kept, sent = sessions(holder), header()
+    assert kept.decision(await kept.prove(sent), "workload.jobs.submit").allowed
+    monkeypatch.setattr(time, "time", lambda: now + 11)
+    monkeypatch.setattr(time, "time_ns", lambda: int((now + 11) * 1e9))
+    assert kept.known(sent) is None
+    assert not kept.decision(await kept.prove(sent), "workload.jobs.submit").allowed
