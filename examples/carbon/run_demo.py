@@ -144,7 +144,7 @@ def check(numbers: dict[str, float]) -> list[str]:
 
 def check_story(job: str) -> list[str]:
     """What is missing of the job's accounting and of its story."""
-    records = answer("report", "--job", job)["records"]
+    records = answer("report", job)
     jobs = sum("job_usage" in record for record in records)
     moves = sum("data_operation" in record for record in records)
     spans = [span["name"] for span in answer("trace", job)["spans"]]
@@ -180,9 +180,9 @@ def main() -> int:
             print(f"  {name:28} {value}")
         title("Where the files are")
         gridlane("replica", "list", f"{STORE}/")
-        (job,) = [job["name"] for job in answer("job", "list")["jobs"]]
+        (job,) = [job["name"] for job in answer("job", "list")]
         title("What was accounted")
-        gridlane("report", "--job", job)
+        gridlane("report", job)
         title("The story of the job")
         gridlane("trace", job)
         wrong = check(numbers) + check_story(job)

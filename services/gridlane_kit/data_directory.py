@@ -9,6 +9,7 @@ secrets. What lies inside a folder belongs to the service that owns it.
     jobs/                 working directories of running jobs
     keys/                 signing keys
     token                 the local user's token
+    server.json           where the running server serves; absent while none does
     lock                  held by the server's process, names its pid
 """
 
@@ -86,6 +87,11 @@ class DataDirectory:
     def token_file(self) -> Path:
         """The file with the local user's token."""
         return self.root / "token"
+
+    @property
+    def server_file(self) -> Path:
+        """Where the running server says its address, for clients on this machine."""
+        return self.root / "server.json"
 
     def database_file(self, service: str) -> Path:
         """The file of a service's database."""

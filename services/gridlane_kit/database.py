@@ -13,6 +13,7 @@ for anything but the database.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,7 +144,7 @@ def insert_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]
 
 def rows_by_key(
     conn: Connection, columns: Sequence[Column[Any]], key: Column[Any], keys: Sequence[Any]
-) -> Sequence[Row[Any]]:
+) -> Sequence[Row[*tuple[Any, ...]]]:
     """Read columns of the rows whose `key` is one of `keys`, at the least cost.
 
     Parameters:
@@ -156,7 +157,7 @@ def rows_by_key(
     size = 1 << (len(keys) - 1).bit_length()
     statement = _by_key_statement(tuple(columns), key, size)
     text, _, _ = _driver_statement(statement, conn.dialect)
-    return conn.exec_driver_sql(text, (*keys, *(keys[-1:] * (size - len(keys))))).all()
+    return conn.exec_driver_sql(text, (*keys, *repeat(keys[-1], size - len(keys)))).all()
 
 
 def run_kept(conn: Connection, statement: Executable, **values: Any) -> CursorResult[Any]:

@@ -13,7 +13,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import google.protobuf
 from google.protobuf.descriptor import Descriptor, FileDescriptor
@@ -23,16 +22,13 @@ from sqlalchemy import (
     Connection,
     MetaData,
     PrimaryKeyConstraint,
-    Select,
     String,
     Table,
-    bindparam,
-    select,
 )
 
 from gridlane.ids import uuid7_floor, uuid7_time_ms
 from gridlane_kit import errors
-from gridlane_kit.database import Text36, insert_rows
+from gridlane_kit.database import Text36, insert_rows, rows_by_key
 
 RETENTION_DAYS = 30
 _DAY_MS = 24 * 3600 * 1000
@@ -197,16 +193,10 @@ def purge(conn: Connection, table: Table, now_us: int) -> int:
 def _known(
     conn: Connection, table: Table, ids: set[str]
 ) -> dict[tuple[str, str, str], tuple[str, Replay]]:
-    rows = conn.execute(_select_known(table), {"ids": sorted(ids)})
+    rows = rows_by_key(conn, tuple(table.c), table.c.request_id, sorted(ids))
     return {
         (row.request_id, row.owner, row.method): (row.digest, Replay(row.resource)) for row in rows
     }
-
-
-@lru_cache(maxsize=64)
-def _select_known(table: Table) -> Select[Any]:
-    # Kept: to build it anew for each batch costs more than to run it.
-    return select(table).where(table.c.request_id.in_(bindparam("ids", expanding=True)))
 
 
 def _same_content(stored: str, given: str) -> bool:

@@ -77,10 +77,11 @@ class ServiceRoom(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReadyInfo:
-    """What the ready file says besides the addresses."""
+    """What the ready file says besides the addresses; `server_file` is a second place for it."""
 
     data_dir: Path | None = None
     token_file: Path | None = None
+    server_file: Path | None = None
 
 
 class Server:
@@ -105,6 +106,8 @@ class Server:
         self._started: list[ServiceRoom] = []
         self._pipeline = pipeline
         self._ready = ready or ReadyInfo()
+        places = (settings.ready_file, self._ready.server_file)
+        self._ready_files = [file for file in places if file is not None]
         self._health = health.HealthShell()
         self._services: list[str] = []
         self._grpc: aio.Server | None = None
@@ -134,6 +137,7 @@ class Server:
             raise
 
     async def _start(self) -> None:
+        self._remove_ready_files()  # one that was killed could not
         for room in self._rooms:
             self._started.append(room)
             await room.start()
@@ -150,8 +154,8 @@ class Server:
         await self._health_grpc.start()
         self._observe()
         await self._health.set_all(self._services, health.SERVING)
-        if settings.ready_file is not None:
-            _write_whole(settings.ready_file, self._ready_text())
+        for file in self._ready_files:
+            _write_whole(file, self._ready_text())
         self._log.info("serving", address=self.address, health_address=self.health_address)
 
     async def wait(self) -> None:
@@ -195,8 +199,7 @@ class Server:
         if self._health_grpc is not None:
             await self._health_grpc.stop(_HEALTH_GRACE_S)
         await asyncio.to_thread(self._pipeline.telemetry.close)
-        if settings.ready_file is not None:
-            settings.ready_file.unlink(missing_ok=True)
+        self._remove_ready_files()
         self._log.info("stopped")
 
     async def _stop_rooms(self) -> None:
@@ -238,6 +241,10 @@ class Server:
             host, port = self._settings.metrics_host, self._settings.metrics_port
             self._metrics_endpoint = metrics.expose(port, host)
             self.metrics_port = self._metrics_endpoint.port
+
+    def _remove_ready_files(self) -> None:
+        for file in self._ready_files:
+            file.unlink(missing_ok=True)
 
     def _ready_text(self) -> str:
         facts = {

@@ -1,0 +1,138 @@
+"""Authorization as a room of a server: start, handlers, stop.
+
+Responsible for the order of things at start: database, first users, policy in force, token file.
+Everything is in place before the first call is served, since every call is decided under the
+policy.
+"""
+
+import asyncio
+import contextlib
+import getpass
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection
+
+from gridlane_authorization.service import AuthorizationShell, TokenShell
+from gridlane_authorization.settings import AuthorizationSettings
+from gridlane_authorization.store import (
+    METADATA,
+    MIGRATIONS,
+    LocalUser,
+    create_first_admin,
+    create_local_user,
+    read_policy,
+)
+from gridlane_authorization.tokens import LocalTokenFile
+from gridlane_kit.clock import now_us
+from gridlane_kit.database import Database
+from gridlane_kit.failpoints import failpoint
+from gridlane_kit.policy import Policy, PolicyHolder
+from gridlane_kit.tokens import TokenSigner
+
+USERS_COMMITTED = failpoint("authorization.users.committed")
+
+LOCAL_VO: Final = "local"
+"""The virtual organisation of an embedded server's user; its files lie below `LFN:/local`."""
+
+
+class AuthorizationRoom:
+    """Authorization, embedded: its own issuer, with a local user.
+
+    Parameters:
+        settings: what is in force.
+        database_url: where its database lies.
+        signer: the deployment's signer.
+        policy: the holder that the whole process decides from; filled at start.
+        token_file: where the local user's token goes; None: no local user is made.
+    """
+
+    name = "authorization"
+
+    def __init__(
+        self,
+        settings: AuthorizationSettings,
+        *,
+        database_url: str,
+        signer: TokenSigner,
+        policy: PolicyHolder,
+        token_file: Path | None,
+    ) -> None:
+        self._settings = settings
+        self._database_url = database_url
+        self._signer = signer
+        self._policy = policy
+        self._token_file = token_file
+        self._db: Database | None = None
+        self._renewal: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Opens the database, makes the first users, puts the policy in force, writes the token."""
+        db = await Database.open(
+            self._database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=True
+        )
+        self._db = db
+        user = await db.write(self._make_users)
+        USERS_COMMITTED()
+        stored = await db.read(read_policy)
+        self._policy.replace(
+            Policy(
+                revision=stored.revision,
+                bindings=stored.bindings,
+                jobs_vo_readable=self._settings.jobs_vo_readable,
+            )
+        )
+        if user is not None and self._token_file is not None:
+            token = LocalTokenFile(
+                self._token_file, self._signer, user, self._settings.token_lifetime_days
+            )
+            token.write()
+            self._renewal = asyncio.create_task(token.keep_fresh())
+
+    def handlers(self) -> Sequence[tuple[str, object]]:
+        """Returns the services and their implementations; `start` has been awaited."""
+        if self._db is None:
+            raise RuntimeError("the room has not been started")
+        return [
+            (
+                "gridlane.authorization.v1.AuthorizationService",
+                AuthorizationShell(self._db, self._policy),
+            ),
+            ("gridlane.authorization.v1.TokenService", TokenShell(self._signer)),
+        ]
+
+    async def drain(self) -> None:
+        """Ends the renewal of the token."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewal
+            self._renewal = None
+
+    async def stop(self) -> None:
+        """Closes the database."""
+        if self._db is not None:
+            await self._db.close()
+            self._db = None
+
+    def _make_users(self, conn: Connection) -> LocalUser | None:
+        settings, now = self._settings, now_us()
+        if settings.bootstrap_admin:
+            issuer, subject = settings.bootstrap_admin.split()
+            create_first_admin(conn, issuer, subject, now)
+        if self._token_file is None:
+            return None
+        user = LocalUser(
+            issuer=settings.issuer,
+            subject=settings.local_user or _operating_system_user(),
+            vo=LOCAL_VO,
+        )
+        return create_local_user(conn, user, now)
+
+
+def _operating_system_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "local"

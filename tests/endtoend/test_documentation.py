@@ -1,0 +1,64 @@
+"""Every command in the documentation works.
+
+A page's commands are the lines that begin with `$ ` in its ```console blocks. They run in order, in
+an empty directory, against a real server. A command that is meant to fail says so at its end:
+`# exits with 3`. Blocks of another form (start a server, set a variable) are not run: the fixture
+does what they say.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import EmbeddedServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXIT = re.compile(r"\s+# exits with (\d+)$")
+
+
+def commands_of(page: Path) -> list[tuple[str, int]]:
+    """The page's commands, each with the exit code that it must have."""
+    found = []
+    for block in BLOCK.findall(page.read_text()):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                meant = EXIT.search(line)
+                found.append((EXIT.sub("", line[2:]), int(meant[1]) if meant else 0))
+    return found
+
+
+WITH_COMMANDS = [page for page in PAGES if commands_of(page)]
+
+
+def test_the_tutorial_has_commands() -> None:
+    assert ROOT / "docs/tutorials/first-job.md" in WITH_COMMANDS
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_the_page_work(
+    page: Path, embedded_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("GRIDLANE_", "BEARER_"))},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GRIDLANE_ADDRESS": embedded_server.address,
+        "BEARER_TOKEN_FILE": str(embedded_server.data_dir / "token"),
+        "HOME": str(tmp_path),
+    }
+    for command, expected in commands_of(page):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        print(f"$ {command}\n{done.stdout}{done.stderr}")
+        assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
