@@ -87,6 +87,17 @@ def test_the_oldest_client_calls_the_newest_server(
     assert {"authorization", "transfer", "workload", "reporting"} <= set(answer["reachable"])
 
 
+def test_the_facade_works_under_the_oldest_versions(
+    oldest: Oldest, server: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = Path(server["token_file"]).read_text().strip()
+    answer = oldest("facade", server["address"], token)
+    assert_older(answer["versions"], capsys)
+    assert (answer["log"], answer["unknown"]) == ("old", "NOT_FOUND")
+    assert answer["states"][0] == answer["states"][1]
+    assert answer["violations"] == ["job.description.inputs[0].path"]
+
+
 def test_the_rules_stay_in_the_stubs_under_the_oldest_protobuf(
     oldest: Oldest, capsys: pytest.CaptureFixture[str]
 ) -> None:

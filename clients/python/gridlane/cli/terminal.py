@@ -1,0 +1,247 @@
+"""What the command shows: tables and lines for people, JSON for programs, errors for both.
+
+Responsible for the two streams and their form. Data goes to standard output, all else to standard
+error. Colour and movement only on a terminal; NO_COLOR is honoured.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gridlane.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from rich.console import Console
+
+    from gridlane.errors import GridlaneError
+
+Format = Literal["text", "json"]
+
+# Wide enough for any row where nothing has to fit a screen.
+_PIPE_WIDTH = 1_000
+
+
+class _Mode:
+    """Whether this run of the command shows JSON."""
+
+    json = False
+
+
+def _choose(value: Format) -> Format:
+    if value == "json":
+        _Mode.json = True
+    return value
+
+
+#: The option of every command that prints data.
+Output = Annotated[
+    Format,
+    typer.Option("--output", "-o", help="text for people, json for programs.", callback=_choose),
+]
+
+
+def use_json(wanted: bool) -> None:
+    """Show JSON, or not."""
+    _Mode.json = wanted
+
+
+def is_json() -> bool:
+    """Whether JSON is to be shown."""
+    return _Mode.json
+
+
+@lru_cache(maxsize=1)
+def out() -> Console:
+    """Standard output."""
+    from rich.console import Console
+
+    return Console(soft_wrap=False, highlight=False, width=_width(sys.stdout.isatty()))
+
+
+@lru_cache(maxsize=1)
+def err() -> Console:
+    """Standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, width=_width(sys.stderr.isatty()))
+
+
+def _width(terminal: bool) -> int | None:
+    return None if terminal else _PIPE_WIDTH
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str, *, names: bool = True
+) -> None:
+    """Print rows for people.
+
+    Parameters:
+        columns: the headings; one that begins with ">" stands to the right, one with "?" is left
+            out on a terminal when it says the same in every row.
+        rows: what to print; texts may carry rich's markup only when they were escaped with `plain`.
+        empty: what to say, on standard error, when there are none.
+        names: whether the first column has resource names, which are never broken.
+    """
+    from rich.table import Table
+
+    terminal, found = sys.stdout.isatty(), list(rows)
+    if not found:
+        note(empty)
+        return
+    shown = [
+        n for n, name in enumerate(columns) if not (terminal and _says_nothing(name, n, found))
+    ]
+    grid = Table(box=None, pad_edge=False, header_style="bold" if terminal else "")
+    for number in shown:
+        heading = columns[number]
+        grid.add_column(
+            heading.lstrip(">?"),
+            justify="right" if heading.startswith(">") else "left",
+            overflow="fold",
+            no_wrap=names and number == 0,
+        )
+    for row in found:
+        grid.add_row(*(row[number] for number in shown))
+    out().print(grid)
+
+
+def _says_nothing(heading: str, number: int, rows: Sequence[Sequence[str]]) -> bool:
+    return heading.startswith("?") and len({row[number] for row in rows}) == 1
+
+
+def details(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Print names and values for people, one a line; empty values are left out."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold" if sys.stdout.isatty() else "")
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            grid.add_row(name, value)
+    out().print(grid)
+
+
+def plain(text: str) -> str:
+    """A text from outside, in which rich is to find no markup and a terminal no control
+    characters.
+    """
+    from rich.markup import escape
+
+    return escape("".join(c if c.isprintable() or c == "\n" else "�" for c in text))
+
+
+def note(text: str) -> None:
+    """Tell something beside the data."""
+    err().print(plain(text), soft_wrap=True)
+
+
+def line(text: str) -> None:
+    """Print one line of data."""
+    out().print(text, soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON value."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_json_line(value: Any) -> None:
+    """Print one JSON value on one line, at once: for streams of them."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message in protobuf's JSON form, with the contracts' field names."""
+    from google.protobuf.json_format import MessageToDict
+
+    converted: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    return converted
+
+
+def show_messages(messages: Iterable[Message]) -> None:
+    """Print messages as a JSON list."""
+    show_json([as_dict(message) for message in messages])
+
+
+def fail(
+    message: str,
+    code: int,
+    *,
+    reason: str = "",
+    problems: Sequence[str] = (),
+    cure: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Tell what went wrong: once, with the cure and the exit code.
+
+    Parameters:
+        message: what happened.
+        code: the exit code that the command will end with.
+        reason: the word for it.
+        problems: what is wrong in detail.
+        cure: what to do about it.
+        extra: further fields of the JSON form.
+    """
+    if is_json():
+        error = {"reason": reason, "message": message, "problems": list(problems), "cure": cure}
+        show_json({"exit_code": code, "exit_code_of": "client", "error": error, **(extra or {})})
+        return
+    head = f"[bold red]error[/]{f' {plain(reason)}' if reason else ''}: {plain(message)}"
+    err().print(head, soft_wrap=True)
+    for problem in problems:
+        err().print(f"  - {plain(problem)}", soft_wrap=True)
+    if cure:
+        err().print(f"[bold]cure:[/] {plain(cure)}", soft_wrap=True)
+    err().print(f"[dim]exit code {code}[/]", soft_wrap=True)
+
+
+_CURES: Mapping[str, str] = {
+    "TOKEN_MISSING": "name a token: BEARER_TOKEN, BEARER_TOKEN_FILE, or the server's token file"
+    " through GRIDLANE_DATA_DIR",
+    "TOKEN_INVALID": "use a token of an issuer that this server trusts; `gridlane whoami` tries it",
+    "TOKEN_EXPIRED": "get a new token",
+    "PERMISSION_DENIED": "ask a manager of the VO, or an administrator, for a role that allows it;"
+    " `gridlane whoami` lists yours",
+    "SCOPE_TOO_NARROW": "use a token with more scopes",
+    "NO_STORAGE_ELEMENT": "`gridlane storage list` says what is served; a local path needs"
+    " `gridlane put` first",
+    "NOT_FOUND": "check the name; what another user owns looks as if it were not there",
+    "ALREADY_EXISTS": "choose another name, or replace it with --overwrite where there is such an"
+    " option",
+    "OVERLOADED": "try again in a moment",
+    "NO_SPACE": "make room, or use another storage element",
+    "NOT_IMPLEMENTED": "use a newer server",
+    "PEER_UNAVAILABLE": "`gridlane ping` says which service is away; try again when it is back",
+    "UNAVAILABLE": "see whether the server runs (`gridlane-server all`) and whether"
+    " GRIDLANE_ADDRESS names it",
+    "DEADLINE_EXCEEDED": "try again; `gridlane ping` says which service is slow",
+}
+
+
+def fail_call(error: GridlaneError, extra: Mapping[str, Any] | None = None) -> int:
+    """Tell why a call failed.
+
+    Returns:
+        The exit code.
+    """
+    from gridlane.cli.exit_codes import exit_code_of_status
+
+    code = exit_code_of_status(error.code.name)
+    reason = error.reason or error.code.name
+    listed = reason == "INVALID_FIELDS" and error.violations
+    message = "the request is wrong" if listed else error.message
+    problems = [f"{violation.field}: {violation.description}" for violation in error.violations]
+    if code is ExitCode.INTERNAL and error.trace_id:
+        problems.append(f"the servers' logs have more under the trace id {error.trace_id}")
+    cure = _CURES.get(reason) or _CURES.get(error.code.name, "")
+    fail(message, code, reason=reason, problems=problems, cure=cure, extra=extra)
+    return code

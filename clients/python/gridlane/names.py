@@ -1,0 +1,41 @@
+"""Resource names as people and programs give them.
+
+Responsible for accepting "jobs/<uuid>" and the bare uuid alike, and for refusing what can be
+neither before it is sent.
+"""
+
+from __future__ import annotations
+
+import re
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def job_name(text: str) -> str:
+    """ "jobs/<uuid>", from that, from "tasks/<uuid>" (a task has its job's id) or from the bare id.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    return _name(text, "jobs", "tasks")
+
+
+def transfer_name(text: str) -> str:
+    """ "transfers/<uuid>", from that or from the bare id.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return _name(text, "transfers")
+
+
+def collection_name(text: str, collection: str) -> str:
+    """ "<collection>/<name>", from that or from the bare name."""
+    return text if text.startswith(f"{collection}/") else f"{collection}/{text}"
+
+
+def _name(text: str, collection: str, *aliases: str) -> str:
+    given, _, bare = text.strip().rpartition("/")
+    if given not in ("", collection, *aliases) or not _UUID.fullmatch(bare.lower()):
+        raise ValueError(f"{text!r} is not a name of {collection}: expected {collection}/<uuid>")
+    return f"{collection}/{bare.lower()}"

@@ -1,0 +1,249 @@
+"""Transfer jobs: `client.transfers`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+
+from gridlane.calls import Timeout, in_seconds
+from gridlane.errors import GridlaneError, error_from_status
+from gridlane.ids import uuid7
+from gridlane.modes import Mode, stream, verb
+from gridlane.names import job_name, transfer_name
+from gridlane.nouns.noun import ClientNoun, equals
+from gridlane.pages import all_items, page_size
+from gridlane.states import FINAL_TRANSFER_STATES
+from gridlane.transfer.v1 import transfer_service_pb2 as rpc
+from gridlane.transfer.v1.event_pb2 import TransferEvent
+from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer, TransferJob
+from gridlane.transport import Method
+from gridlane.watch import resumed
+
+_SERVICE = "gridlane.transfer.v1.TransferService"
+SUBMIT = Method(_SERVICE, "SubmitTransferJob", rpc.SubmitTransferJobRequest, TransferJob)
+GET = Method(_SERVICE, "GetTransferJob", rpc.GetTransferJobRequest, TransferJob)
+BATCH_GET = Method(
+    _SERVICE,
+    "BatchGetTransferJobs",
+    rpc.BatchGetTransferJobsRequest,
+    rpc.BatchGetTransferJobsResponse,
+)
+LIST = Method(
+    _SERVICE, "ListTransferJobs", rpc.ListTransferJobsRequest, rpc.ListTransferJobsResponse
+)
+LIST_FILES = Method(
+    _SERVICE, "ListFileTransfers", rpc.ListFileTransfersRequest, rpc.ListFileTransfersResponse
+)
+LIST_EVENTS = Method(
+    _SERVICE, "ListTransferEvents", rpc.ListTransferEventsRequest, rpc.ListTransferEventsResponse
+)
+CANCEL = Method(_SERVICE, "CancelTransferJob", rpc.CancelTransferJobRequest, TransferJob)
+WATCH = Method(
+    _SERVICE, "WatchTransferJobs", rpc.WatchTransferJobsRequest, rpc.WatchTransferJobsResponse
+)
+
+#: For each transfer job, in order: the job, or why there is none.
+TransferResults = list[TransferJob | GridlaneError]
+
+_BATCH = 1000
+
+
+class Transfers(ClientNoun[Mode]):
+    """The transfer service's jobs and their files."""
+
+    @verb
+    async def submit(
+        self,
+        transfer_job: TransferJob,
+        *,
+        request_id: str | None = None,
+        validate_only: bool = False,
+        timeout: Timeout = None,
+    ) -> TransferJob:
+        """Hand in a transfer job; the answer means that it is durable.
+
+        Parameters:
+            transfer_job: what `gridlane.new_transfer` makes.
+            request_id: a UUIDv7; the same id with the same job answers the same job, for 30 days.
+                None: a new one.
+            validate_only: check, store nothing.
+            timeout: see the package.
+
+        Raises:
+            InvalidArgument: `violations` names each field that is wrong; reason NO_STORAGE_ELEMENT:
+                nothing serves a source or target.
+            AlreadyExists: the request id came with another job before.
+        """
+        request = rpc.SubmitTransferJobRequest(
+            transfer_job=transfer_job,
+            request_id=request_id or uuid7(),
+            validate_only=validate_only,
+        )
+        return await self._calls.unary(SUBMIT, request, timeout)
+
+    @verb
+    async def get(self, name: str, *, timeout: Timeout = None) -> TransferJob:
+        """One transfer job with its files.
+
+        Parameters:
+            name: "transfers/<uuid>" or the bare id.
+            timeout: see the package.
+
+        Raises:
+            NotFound: there is none that the caller may see.
+        """
+        return await self._get(name, timeout)
+
+    async def _get(self, name: str, timeout: Timeout) -> TransferJob:
+        request = rpc.GetTransferJobRequest(name=transfer_name(name))
+        return await self._calls.unary(GET, request, timeout)
+
+    @verb
+    async def get_many(self, names: Iterable[str], *, timeout: Timeout = None) -> TransferResults:
+        """Many transfer jobs without their files, 1000 a call.
+
+        Returns:
+            One for each name, in order: the job, or NotFound (returned, not raised).
+        """
+        asked = [transfer_name(name) for name in names]
+        results: TransferResults = []
+        for start in range(0, len(asked), _BATCH):
+            batch = rpc.BatchGetTransferJobsRequest(names=asked[start : start + _BATCH])
+            answer = await self._calls.unary(BATCH_GET, batch, timeout)
+            results += map(_job_or_error, answer.results)
+        return results
+
+    @stream
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        vo: str | None = None,
+        job: str | None = None,
+        limit: int | None = None,
+        timeout: Timeout = None,
+    ) -> AsyncGenerator[TransferJob]:
+        """The transfer jobs that the caller may see, newest first, without their files.
+
+        Parameters:
+            state, vo, job: only those in this state ("ACTIVE"), of this VO, or that belong to this
+                job ("jobs/<uuid>"). One of the three at most.
+            limit: at most this many; None for all.
+            timeout: for each page of 1000.
+        """
+        filtered = equals(
+            state=state.upper() if state else None,
+            vo=vo,
+            **{"tags.gridlane.job": job_name(job).rpartition("/")[2] if job else None},
+        )
+        size = page_size(limit)
+
+        async def fetch(token: str) -> rpc.ListTransferJobsResponse:
+            request = rpc.ListTransferJobsRequest(page_size=size, page_token=token, filter=filtered)
+            return await self._calls.unary(LIST, request, timeout)
+
+        return all_items(fetch, lambda page: page.transfer_jobs, limit)
+
+    @stream
+    def files(
+        self, name: str, *, limit: int | None = None, timeout: Timeout = None
+    ) -> AsyncGenerator[FileTransfer]:
+        """The files of a transfer job, in the order of submission.
+
+        Parameters:
+            name: "transfers/<uuid>" or the bare id.
+            limit: at most this many; None for all.
+            timeout: for each page of 1000.
+        """
+        parent, size = transfer_name(name), page_size(limit)
+
+        async def fetch(token: str) -> rpc.ListFileTransfersResponse:
+            request = rpc.ListFileTransfersRequest(parent=parent, page_size=size, page_token=token)
+            return await self._calls.unary(LIST_FILES, request, timeout)
+
+        return all_items(fetch, lambda page: page.files, limit)
+
+    @stream
+    def events(
+        self, name: str, *, limit: int | None = None, timeout: Timeout = None
+    ) -> AsyncGenerator[TransferEvent]:
+        """What happened to a transfer job and its files, oldest first, for as long as events are
+        kept.
+        """
+        parent, size = transfer_name(name), page_size(limit)
+
+        async def fetch(token: str) -> rpc.ListTransferEventsResponse:
+            request = rpc.ListTransferEventsRequest(parent=parent, page_size=size, page_token=token)
+            return await self._calls.unary(LIST_EVENTS, request, timeout)
+
+        return all_items(fetch, lambda page: page.events, limit)
+
+    @verb
+    async def cancel(self, name: str, *, timeout: Timeout = None) -> TransferJob:
+        """Ask for the end of a transfer job: finished files stay, the others are cancelled.
+
+        Raises:
+            NotFound: there is none that the caller may see.
+            PermissionDenied: the caller may see it, not cancel it.
+        """
+        request = rpc.CancelTransferJobRequest(name=transfer_name(name))
+        return await self._calls.unary(CANCEL, request, timeout)
+
+    @stream
+    def watch(
+        self, names: str | Sequence[str], *, resume_token: str = "", timeout: Timeout = None
+    ) -> AsyncGenerator[TransferEvent]:
+        """The changes of transfer jobs and their files as they happen, each once and in order.
+
+        Parameters:
+            names: one transfer job or up to 1000.
+            resume_token: where an earlier watch stopped; empty: from each job's first event.
+            timeout: how long to watch; None for as long as the caller takes events.
+
+        Raises:
+            NotFound: one of them is not there or may not be seen.
+            OutOfRange: the events behind the token are no longer kept.
+            DeadlineExceeded: the timeout passed.
+        """
+        return self._watch(names, resume_token, timeout)
+
+    def _watch(
+        self, names: str | Sequence[str], resume_token: str, timeout: Timeout
+    ) -> AsyncGenerator[TransferEvent]:
+        asked = [transfer_name(name) for name in ([names] if isinstance(names, str) else names)]
+        return resumed(
+            self._calls,
+            WATCH,
+            lambda token: rpc.WatchTransferJobsRequest(names=asked, resume_token=token),
+            lambda response, token: (response.resume_token or token, response.events),
+            resume_token,
+            None if timeout is None else in_seconds(timeout, 0),
+        )
+
+    @verb
+    async def wait(self, name: str, *, timeout: Timeout = None) -> TransferJob:
+        """Wait until a transfer job has ended, well or not.
+
+        Parameters:
+            name: "transfers/<uuid>" or the bare id.
+            timeout: how long to wait; None for ever.
+
+        Returns:
+            The transfer job with its files, in a final state.
+
+        Raises:
+            DeadlineExceeded: it has not ended in time.
+        """
+        events = self._watch(name, "", timeout)
+        try:
+            async for event in events:
+                if event.job.state in FINAL_TRANSFER_STATES:
+                    break
+        finally:
+            await events.aclose()
+        return await self._get(name, None)
+
+
+def _job_or_error(result: rpc.TransferJobResult) -> TransferJob | GridlaneError:
+    if result.WhichOneof("result") == "status":
+        return error_from_status(result.status)
+    return result.transfer_job

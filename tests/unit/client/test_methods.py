@@ -1,0 +1,72 @@
+"""The facade's tables of methods say what the contracts say."""
+
+from importlib import import_module
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pool
+
+import gridlane
+from gridlane.transport import Method
+
+MODULES = (
+    "accounting",
+    "channels",
+    "jobs",
+    "replicas",
+    "service",
+    "spans",
+    "storage",
+    "tasks",
+    "transfers",
+)
+# What no user calls: the services' own, and answers that `ping` puts together.
+NOT_FOR_USERS = {
+    "GetPolicy",
+    "MintJobToken",
+    "FollowJobEvents",
+    "AckJobEvents",
+    "FollowTransferEvents",
+    "AckTransferEvents",
+    "GetAuthorizationStatus",
+    "GetTransferStatus",
+    "GetWorkloadStatus",
+    "GetReportingStatus",
+}
+METHODS: list[Method[Any, Any]] = [
+    value
+    for name in MODULES
+    for value in vars(import_module(f"gridlane.nouns.{name}")).values()
+    if isinstance(value, Method)
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
+def test_a_method_has_the_types_of_its_contract(method: Method[Any, Any]) -> None:
+    service = descriptor_pool.Default().FindServiceByName(method.service)
+    declared = service.methods_by_name[method.name]
+    assert method.request.DESCRIPTOR is declared.input_type
+    assert method.response.DESCRIPTOR is declared.output_type
+
+
+@pytest.mark.parametrize("service", sorted({method.service for method in METHODS}))
+def test_every_method_that_is_for_users_has_a_verb(service: str) -> None:
+    declared = descriptor_pool.Default().FindServiceByName(service).methods_by_name
+    covered = {method.name for method in METHODS if method.service == service}
+    assert covered == set(declared) - NOT_FOR_USERS
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.full_name)
+def test_a_creation_carries_a_request_id_so_that_it_may_be_repeated(
+    method: Method[Any, Any],
+) -> None:
+    if method.name.startswith("Submit"):
+        assert "request_id" in method.request.DESCRIPTOR.fields_by_name
+
+
+def test_every_public_name_is_there() -> None:
+    for name in gridlane.__all__:
+        assert getattr(gridlane, name) is not None
+    assert set(gridlane.__all__) <= set(dir(gridlane))
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = gridlane.Nonsense
