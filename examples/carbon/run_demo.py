@@ -118,7 +118,7 @@ def run_task() -> None:
         for part in ("--output", f"{name}={STORE}/results/{name}")
     ]
     command = [sys.executable, "analysis.py", "co2.csv", "elnino.csv"]
-    gridlane("run", "--name", "carbon", *inputs, *outputs, "--", *command)
+    gridlane("run", "--lines", "--name", "carbon", *inputs, *outputs, "--", *command)
 
 
 def read_back() -> dict[str, float]:

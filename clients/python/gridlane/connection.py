@@ -22,7 +22,8 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.enable_retries", 0),
     # A server that restarts is found again soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # What one attempt to connect may take, whatever its name says: far servers, TLS, busy machines.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # Behind one name there may be several servers ("dns:///workload.gridlane.svc:50054").
     ("grpc.lb_policy_name", "round_robin"),

@@ -41,6 +41,16 @@ def test_the_payloads_streams_are_the_commands(command: Command) -> None:
     assert (ended.code, ended.out, ended.err) == (0, "to out", "to err")
 
 
+def test_progress_can_be_told_in_lines(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("a\n")
+    ended = command("run", "--lines", "--name", "lined", "--input", "in.csv", "--", "cat", "in.csv")
+    assert (ended.code, ended.out) == (0, "a\n")
+    told = [line.split(" s  ")[1] for line in ended.err.splitlines()]
+    assert told[0] == "lined · RECEIVED · Job accepted"
+    assert "↓ in.csv · FINISHED · 2 B" in told
+    assert told[-1] == "lined · DONE · Execution Complete"
+
+
 def test_the_payloads_exit_code_is_the_commands(command: Command) -> None:
     ended = command("run", "--", "sh", "-c", "exit 7")
     assert ended.code == 7

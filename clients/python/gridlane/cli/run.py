@@ -88,6 +88,12 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Print the job's name and leave it running.")
     ] = False,
+    lines: Annotated[
+        bool,
+        typer.Option(
+            "--lines", help="Progress as lines on standard error, where no terminal shows it live."
+        ),
+    ] = False,
     form: Annotated[
         Literal["text", "json"], typer.Option("--format", help="json: one object at the end.")
     ] = "text",
@@ -109,7 +115,7 @@ def run(
         overwrite=overwrite,
     )
     with connect() as client:
-        return Run(client, plan).start(detach=detach)
+        return Run(client, plan, lines=lines).start(detach=detach)
 
 
 def _option(name: str, text: str | None, parse: Any) -> Any:
@@ -143,10 +149,12 @@ class Run:
     Parameters:
         client: whose job it is.
         plan: what is to be run.
+        lines: tell progress in lines where it cannot be drawn.
     """
 
-    def __init__(self, client: Client, plan: Plan) -> None:
+    def __init__(self, client: Client, plan: Plan, *, lines: bool) -> None:
         self._client = client
+        self._lines = lines
         self._plan = plan
         local = [*(i.local for i in plan.inputs), *(o.local for o in plan.outputs)]
         folder = own_folder(client, plan.options["vo"]) if any(local) else ""
@@ -206,7 +214,8 @@ class Run:
         from gridlane.errors import GridlaneError
 
         title = self._plan.options["name"] or Path(self._plan.command[0]).name
-        follower = Follower(self._client, Picture(job.name, title), quiet=terminal.is_json())
+        picture = Picture(job.name, title)
+        follower = Follower(self._client, picture, quiet=terminal.is_json(), lines=self._lines)
         try:
             ended = follower.follow()
         except LeftBehindError as left:

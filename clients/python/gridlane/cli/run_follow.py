@@ -112,12 +112,14 @@ class Follower:
         client: the caller's.
         picture: is kept up to date.
         quiet: do not print the payload's output.
+        lines: tell each change in a line, where no picture is drawn.
     """
 
-    def __init__(self, client: Client, picture: Picture, *, quiet: bool) -> None:
+    def __init__(self, client: Client, picture: Picture, *, quiet: bool, lines: bool) -> None:
         self._client = client
         self._picture = picture
         self._quiet = quiet
+        self._lines = lines and not sys.stderr.isatty()
         self._heard: queue.Queue[Callable[[], None]] = queue.Queue()
         self._watching = True
         self._failure: Exception | None = None
@@ -199,6 +201,8 @@ class Follower:
 
     def _take(self, event: TaskEvent) -> None:
         self._picture.take(event)
+        if self._lines and (line := self._picture.line_of(event)):
+            terminal.note(line)
         if self._picture.has_run and not self._logs and not self._quiet:
             self._logs = [self._start(self._read_log, s) for s in ("stdout", "stderr")]
 

@@ -88,6 +88,7 @@ class Picture:
     cancelling: bool = False
     files: dict[str, FileOnItsWay] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic, repr=False)
+    _first_at: float = field(default=0.0, repr=False)
 
     def take(self, event: TaskEvent) -> None:
         """Take one event."""
@@ -118,6 +119,27 @@ class Picture:
             for name, file in self.files.items()
             if file.state in ("ACTIVE", "REGISTERING")
         }
+
+    def line_of(self, event: TaskEvent) -> str:
+        """One event as a line, where nothing can be drawn; after `take`.
+
+        Returns:
+            The seconds since the first event, and what happened; empty for what a line about a file
+            says as well.
+        """
+        if event.WhichOneof("event") == "job":
+            at = units.seconds_of(event.job.time)
+            parts = [self.title, self.state, self.phase.lower(), self.minor_status]
+        elif event.transfer.HasField("file"):
+            at = units.seconds_of(event.transfer.time)
+            file = self.files[event.transfer.file.name]
+            moved = units.size(file.done_bytes) if file.done_bytes else ""
+            parts = [file.label, file.state, moved]
+        else:
+            return ""
+        self._first_at = self._first_at or at
+        told = " · ".join(part for part in parts if part)
+        return f"{at - self._first_at:7.2f} s  {told}"
 
     def draw(self) -> RenderableType:
         """The picture, for a terminal."""

@@ -20,7 +20,7 @@ from gridlane.workload.v1 import event_pb2 as gridlane_dot_workload_dot_v1_dot_e
 from gridlane.workload.v1 import job_pb2 as gridlane_dot_workload_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&gridlane/workload/v1/job_service.proto\x12\x14gridlane.workload.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\x1a\x1egridlane/type/v1/options.proto\x1a\x1dgridlane/type/v1/status.proto\x1a gridlane/workload/v1/event.proto\x1a\x1egridlane/workload/v1/job.proto\"\xea\x01\n\x10SubmitJobRequest\x12\x37\n\x03job\x18\x01 \x01(\x0b\x32\x19.gridlane.workload.v1.JobB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x03job\x12r\n\nrequest_id\x18\x02 \x01(\tBS\xe2\x41\x01\x01\xbaHL\xd8\x01\x01rG2E^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$R\trequestId\x12)\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0cvalidateOnly\"m\n\x16\x42\x61tchSubmitJobsRequest\x12S\n\x08requests\x18\x01 \x03(\x0b\x32&.gridlane.workload.v1.SubmitJobRequestB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x08requests\"T\n\x17\x42\x61tchSubmitJobsResponse\x12\x39\n\x07results\x18\x01 \x03(\x0b\x32\x1f.gridlane.workload.v1.JobResultR\x07results\"r\n\tJobResult\x12-\n\x03job\x18\x01 \x01(\x0b\x32\x19.gridlane.workload.v1.JobH\x00R\x03job\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x06statusB\x08\n\x06result\"D\n\rGetJobRequest\x12\x33\n\x04name\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x04name\"V\n\x13\x42\x61tchGetJobsRequest\x12?\n\x05names\x18\x01 \x03(\tB)\xe2\x41\x01\x02\xbaH\"\x92\x01\x1f\x08\x01\x10\xe8\x07\"\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x05names\"Q\n\x14\x42\x61tchGetJobsResponse\x12\x39\n\x07results\x18\x01 \x03(\x0b\x32\x1f.gridlane.workload.v1.JobResultR\x07results\"\x8e\x01\n\x0fListJobsRequest\x12(\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12+\n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12$\n\x06\x66ilter\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x06\x66ilter\"i\n\x10ListJobsResponse\x12-\n\x04jobs\x18\x01 \x03(\x0b\x32\x19.gridlane.workload.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa6\x01\n\x14ListJobEventsRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x06parent\x12(\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12+\n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"w\n\x15ListJobEventsResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.gridlane.workload.v1.JobEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"E\n\x0eKillJobRequest\x12\x33\n\x04name\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x04name\"\x84\x01\n\x10WatchJobsRequest\x12?\n\x05names\x18\x01 \x03(\tB)\xe2\x41\x01\x02\xbaH\"\x92\x01\x1f\x08\x01\x10\xe8\x07\"\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x05names\x12/\n\x0cresume_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\x0bresumeToken\"n\n\x11WatchJobsResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.gridlane.workload.v1.JobEventR\x06\x65vents\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\x84\x02\n\x11ReadJobLogRequest\x12\x33\n\x04name\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x04name\x12\x45\n\x06stream\x18\x02 \x01(\x0e\x32\x1f.gridlane.workload.v1.LogStreamB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x06stream\x12%\n\x07\x61ttempt\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x07\x61ttempt\x12.\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x0boffsetBytes\x12\x1c\n\x06\x66ollow\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x06\x66ollow\"V\n\x12ReadJobLogResponse\x12\x14\n\x05\x63hunk\x18\x01 \x01(\x0cR\x05\x63hunk\x12*\n\x11next_offset_bytes\x18\x02 \x01(\x03R\x0fnextOffsetBytes\"\x1a\n\x18GetWorkloadStatusRequest*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\x90\n\n\nJobService\x12r\n\tSubmitJob\x12&.gridlane.workload.v1.SubmitJobRequest\x1a\x19.gridlane.workload.v1.Job\"\"\x8a\xb5\x18\x1e\n\x14workload.jobs.submit\x12\x06job.vo\x12\x9d\x01\n\x0f\x42\x61tchSubmitJobs\x12,.gridlane.workload.v1.BatchSubmitJobsRequest\x1a-.gridlane.workload.v1.BatchSubmitJobsResponse\"-\x8a\xb5\x18)\n\x14workload.jobs.submit\x12\x0frequests.job.vo\x18\x02\x12h\n\x06GetJob\x12#.gridlane.workload.v1.GetJobRequest\x1a\x19.gridlane.workload.v1.Job\"\x1e\x8a\xb5\x18\x1a\n\x12workload.jobs.view\x12\x04name\x12\x88\x01\n\x0c\x42\x61tchGetJobs\x12).gridlane.workload.v1.BatchGetJobsRequest\x1a*.gridlane.workload.v1.BatchGetJobsResponse\"!\x8a\xb5\x18\x1d\n\x12workload.jobs.view\x12\x05names\x18\x02\x12s\n\x08ListJobs\x12%.gridlane.workload.v1.ListJobsRequest\x1a&.gridlane.workload.v1.ListJobsResponse\"\x18\x8a\xb5\x18\x14\n\x12workload.jobs.list\x12\x8a\x01\n\rListJobEvents\x12*.gridlane.workload.v1.ListJobEventsRequest\x1a+.gridlane.workload.v1.ListJobEventsResponse\" \x8a\xb5\x18\x1c\n\x12workload.jobs.view\x12\x06parent\x12j\n\x07KillJob\x12$.gridlane.workload.v1.KillJobRequest\x1a\x19.gridlane.workload.v1.Job\"\x1e\x8a\xb5\x18\x1a\n\x12workload.jobs.kill\x12\x04name\x12\x81\x01\n\tWatchJobs\x12&.gridlane.workload.v1.WatchJobsRequest\x1a\'.gridlane.workload.v1.WatchJobsResponse\"!\x8a\xb5\x18\x1d\n\x12workload.jobs.view\x12\x05names\x18\x03\x30\x01\x12\x83\x01\n\nReadJobLog\x12\'.gridlane.workload.v1.ReadJobLogRequest\x1a(.gridlane.workload.v1.ReadJobLogResponse\" \x8a\xb5\x18\x1c\n\x12workload.logs.read\x12\x04name\x18\x03\x30\x01\x12\x80\x01\n\x11GetWorkloadStatus\x12..gridlane.workload.v1.GetWorkloadStatusRequest\x1a\x1f.gridlane.type.v1.ServiceStatus\"\x1a\x8a\xb5\x18\x16\n\x14workload.status.viewb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&gridlane/workload/v1/job_service.proto\x12\x14gridlane.workload.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\x1a\x1egridlane/type/v1/options.proto\x1a\x1dgridlane/type/v1/status.proto\x1a gridlane/workload/v1/event.proto\x1a\x1egridlane/workload/v1/job.proto\"\xea\x01\n\x10SubmitJobRequest\x12\x37\n\x03job\x18\x01 \x01(\x0b\x32\x19.gridlane.workload.v1.JobB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x03job\x12r\n\nrequest_id\x18\x02 \x01(\tBS\xe2\x41\x01\x01\xbaHL\xd8\x01\x01rG2E^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$R\trequestId\x12)\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0cvalidateOnly\"r\n\x16\x42\x61tchSubmitJobsRequest\x12X\n\x08requests\x18\x01 \x03(\x0b\x32&.gridlane.workload.v1.SubmitJobRequestB\x14\xe2\x41\x01\x02\xbaH\r\x92\x01\n\x08\x01\x10\xe8\x07\"\x03\xd8\x01\x03R\x08requests\"T\n\x17\x42\x61tchSubmitJobsResponse\x12\x39\n\x07results\x18\x01 \x03(\x0b\x32\x1f.gridlane.workload.v1.JobResultR\x07results\"r\n\tJobResult\x12-\n\x03job\x18\x01 \x01(\x0b\x32\x19.gridlane.workload.v1.JobH\x00R\x03job\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x06statusB\x08\n\x06result\"D\n\rGetJobRequest\x12\x33\n\x04name\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x04name\"V\n\x13\x42\x61tchGetJobsRequest\x12?\n\x05names\x18\x01 \x03(\tB)\xe2\x41\x01\x02\xbaH\"\x92\x01\x1f\x08\x01\x10\xe8\x07\"\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x05names\"Q\n\x14\x42\x61tchGetJobsResponse\x12\x39\n\x07results\x18\x01 \x03(\x0b\x32\x1f.gridlane.workload.v1.JobResultR\x07results\"\x8e\x01\n\x0fListJobsRequest\x12(\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12+\n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12$\n\x06\x66ilter\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x06\x66ilter\"i\n\x10ListJobsResponse\x12-\n\x04jobs\x18\x01 \x03(\x0b\x32\x19.gridlane.workload.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa6\x01\n\x14ListJobEventsRequest\x12\x37\n\x06parent\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x06parent\x12(\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12+\n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"w\n\x15ListJobEventsResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.gridlane.workload.v1.JobEventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"E\n\x0eKillJobRequest\x12\x33\n\x04name\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x04name\"\x84\x01\n\x10WatchJobsRequest\x12?\n\x05names\x18\x01 \x03(\tB)\xe2\x41\x01\x02\xbaH\"\x92\x01\x1f\x08\x01\x10\xe8\x07\"\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x05names\x12/\n\x0cresume_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\x0bresumeToken\"n\n\x11WatchJobsResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.gridlane.workload.v1.JobEventR\x06\x65vents\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\x84\x02\n\x11ReadJobLogRequest\x12\x33\n\x04name\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x04name\x12\x45\n\x06stream\x18\x02 \x01(\x0e\x32\x1f.gridlane.workload.v1.LogStreamB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x06stream\x12%\n\x07\x61ttempt\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x07\x61ttempt\x12.\n\x0coffset_bytes\x18\x04 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x0boffsetBytes\x12\x1c\n\x06\x66ollow\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x06\x66ollow\"V\n\x12ReadJobLogResponse\x12\x14\n\x05\x63hunk\x18\x01 \x01(\x0cR\x05\x63hunk\x12*\n\x11next_offset_bytes\x18\x02 \x01(\x03R\x0fnextOffsetBytes\"\x1a\n\x18GetWorkloadStatusRequest*U\n\tLogStream\x12\x1a\n\x16LOG_STREAM_UNSPECIFIED\x10\x00\x12\x15\n\x11LOG_STREAM_STDOUT\x10\x01\x12\x15\n\x11LOG_STREAM_STDERR\x10\x02\x32\x90\n\n\nJobService\x12r\n\tSubmitJob\x12&.gridlane.workload.v1.SubmitJobRequest\x1a\x19.gridlane.workload.v1.Job\"\"\x8a\xb5\x18\x1e\n\x14workload.jobs.submit\x12\x06job.vo\x12\x9d\x01\n\x0f\x42\x61tchSubmitJobs\x12,.gridlane.workload.v1.BatchSubmitJobsRequest\x1a-.gridlane.workload.v1.BatchSubmitJobsResponse\"-\x8a\xb5\x18)\n\x14workload.jobs.submit\x12\x0frequests.job.vo\x18\x02\x12h\n\x06GetJob\x12#.gridlane.workload.v1.GetJobRequest\x1a\x19.gridlane.workload.v1.Job\"\x1e\x8a\xb5\x18\x1a\n\x12workload.jobs.view\x12\x04name\x12\x88\x01\n\x0c\x42\x61tchGetJobs\x12).gridlane.workload.v1.BatchGetJobsRequest\x1a*.gridlane.workload.v1.BatchGetJobsResponse\"!\x8a\xb5\x18\x1d\n\x12workload.jobs.view\x12\x05names\x18\x02\x12s\n\x08ListJobs\x12%.gridlane.workload.v1.ListJobsRequest\x1a&.gridlane.workload.v1.ListJobsResponse\"\x18\x8a\xb5\x18\x14\n\x12workload.jobs.list\x12\x8a\x01\n\rListJobEvents\x12*.gridlane.workload.v1.ListJobEventsRequest\x1a+.gridlane.workload.v1.ListJobEventsResponse\" \x8a\xb5\x18\x1c\n\x12workload.jobs.view\x12\x06parent\x12j\n\x07KillJob\x12$.gridlane.workload.v1.KillJobRequest\x1a\x19.gridlane.workload.v1.Job\"\x1e\x8a\xb5\x18\x1a\n\x12workload.jobs.kill\x12\x04name\x12\x81\x01\n\tWatchJobs\x12&.gridlane.workload.v1.WatchJobsRequest\x1a\'.gridlane.workload.v1.WatchJobsResponse\"!\x8a\xb5\x18\x1d\n\x12workload.jobs.view\x12\x05names\x18\x03\x30\x01\x12\x83\x01\n\nReadJobLog\x12\'.gridlane.workload.v1.ReadJobLogRequest\x1a(.gridlane.workload.v1.ReadJobLogResponse\" \x8a\xb5\x18\x1c\n\x12workload.logs.read\x12\x04name\x18\x03\x30\x01\x12\x80\x01\n\x11GetWorkloadStatus\x12..gridlane.workload.v1.GetWorkloadStatusRequest\x1a\x1f.gridlane.type.v1.ServiceStatus\"\x1a\x8a\xb5\x18\x16\n\x14workload.status.viewb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_SUBMITJOBREQUEST'].fields_by_name['validate_only']._options = None
   _globals['_SUBMITJOBREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
   _globals['_BATCHSUBMITJOBSREQUEST'].fields_by_name['requests']._options = None
-  _globals['_BATCHSUBMITJOBSREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002\272H\010\222\001\005\010\001\020\350\007'
+  _globals['_BATCHSUBMITJOBSREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002\272H\r\222\001\n\010\001\020\350\007\"\003\330\001\003'
   _globals['_GETJOBREQUEST'].fields_by_name['name']._options = None
   _globals['_GETJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\030r\0262\024^jobs/[0-9a-f-]{36}$'
   _globals['_BATCHGETJOBSREQUEST'].fields_by_name['names']._options = None
@@ -87,42 +87,42 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_JOBSERVICE'].methods_by_name['ReadJobLog']._serialized_options = b'\212\265\030\034\n\022workload.logs.read\022\004name\030\003'
   _globals['_JOBSERVICE'].methods_by_name['GetWorkloadStatus']._options = None
   _globals['_JOBSERVICE'].methods_by_name['GetWorkloadStatus']._serialized_options = b'\212\265\030\026\n\024workload.status.view'
-  _globals['_LOGSTREAM']._serialized_start=2281
-  _globals['_LOGSTREAM']._serialized_end=2366
+  _globals['_LOGSTREAM']._serialized_start=2286
+  _globals['_LOGSTREAM']._serialized_end=2371
   _globals['_SUBMITJOBREQUEST']._serialized_start=252
   _globals['_SUBMITJOBREQUEST']._serialized_end=486
   _globals['_BATCHSUBMITJOBSREQUEST']._serialized_start=488
-  _globals['_BATCHSUBMITJOBSREQUEST']._serialized_end=597
-  _globals['_BATCHSUBMITJOBSRESPONSE']._serialized_start=599
-  _globals['_BATCHSUBMITJOBSRESPONSE']._serialized_end=683
-  _globals['_JOBRESULT']._serialized_start=685
-  _globals['_JOBRESULT']._serialized_end=799
-  _globals['_GETJOBREQUEST']._serialized_start=801
-  _globals['_GETJOBREQUEST']._serialized_end=869
-  _globals['_BATCHGETJOBSREQUEST']._serialized_start=871
-  _globals['_BATCHGETJOBSREQUEST']._serialized_end=957
-  _globals['_BATCHGETJOBSRESPONSE']._serialized_start=959
-  _globals['_BATCHGETJOBSRESPONSE']._serialized_end=1040
-  _globals['_LISTJOBSREQUEST']._serialized_start=1043
-  _globals['_LISTJOBSREQUEST']._serialized_end=1185
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1187
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1292
-  _globals['_LISTJOBEVENTSREQUEST']._serialized_start=1295
-  _globals['_LISTJOBEVENTSREQUEST']._serialized_end=1461
-  _globals['_LISTJOBEVENTSRESPONSE']._serialized_start=1463
-  _globals['_LISTJOBEVENTSRESPONSE']._serialized_end=1582
-  _globals['_KILLJOBREQUEST']._serialized_start=1584
-  _globals['_KILLJOBREQUEST']._serialized_end=1653
-  _globals['_WATCHJOBSREQUEST']._serialized_start=1656
-  _globals['_WATCHJOBSREQUEST']._serialized_end=1788
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=1790
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=1900
-  _globals['_READJOBLOGREQUEST']._serialized_start=1903
-  _globals['_READJOBLOGREQUEST']._serialized_end=2163
-  _globals['_READJOBLOGRESPONSE']._serialized_start=2165
-  _globals['_READJOBLOGRESPONSE']._serialized_end=2251
-  _globals['_GETWORKLOADSTATUSREQUEST']._serialized_start=2253
-  _globals['_GETWORKLOADSTATUSREQUEST']._serialized_end=2279
-  _globals['_JOBSERVICE']._serialized_start=2369
-  _globals['_JOBSERVICE']._serialized_end=3665
+  _globals['_BATCHSUBMITJOBSREQUEST']._serialized_end=602
+  _globals['_BATCHSUBMITJOBSRESPONSE']._serialized_start=604
+  _globals['_BATCHSUBMITJOBSRESPONSE']._serialized_end=688
+  _globals['_JOBRESULT']._serialized_start=690
+  _globals['_JOBRESULT']._serialized_end=804
+  _globals['_GETJOBREQUEST']._serialized_start=806
+  _globals['_GETJOBREQUEST']._serialized_end=874
+  _globals['_BATCHGETJOBSREQUEST']._serialized_start=876
+  _globals['_BATCHGETJOBSREQUEST']._serialized_end=962
+  _globals['_BATCHGETJOBSRESPONSE']._serialized_start=964
+  _globals['_BATCHGETJOBSRESPONSE']._serialized_end=1045
+  _globals['_LISTJOBSREQUEST']._serialized_start=1048
+  _globals['_LISTJOBSREQUEST']._serialized_end=1190
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1192
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1297
+  _globals['_LISTJOBEVENTSREQUEST']._serialized_start=1300
+  _globals['_LISTJOBEVENTSREQUEST']._serialized_end=1466
+  _globals['_LISTJOBEVENTSRESPONSE']._serialized_start=1468
+  _globals['_LISTJOBEVENTSRESPONSE']._serialized_end=1587
+  _globals['_KILLJOBREQUEST']._serialized_start=1589
+  _globals['_KILLJOBREQUEST']._serialized_end=1658
+  _globals['_WATCHJOBSREQUEST']._serialized_start=1661
+  _globals['_WATCHJOBSREQUEST']._serialized_end=1793
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=1795
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=1905
+  _globals['_READJOBLOGREQUEST']._serialized_start=1908
+  _globals['_READJOBLOGREQUEST']._serialized_end=2168
+  _globals['_READJOBLOGRESPONSE']._serialized_start=2170
+  _globals['_READJOBLOGRESPONSE']._serialized_end=2256
+  _globals['_GETWORKLOADSTATUSREQUEST']._serialized_start=2258
+  _globals['_GETWORKLOADSTATUSREQUEST']._serialized_end=2284
+  _globals['_JOBSERVICE']._serialized_start=2374
+  _globals['_JOBSERVICE']._serialized_end=3670
 # @@protoc_insertion_point(module_scope)

@@ -89,7 +89,9 @@ class BatchSubmitJobsRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmitJobRequest]:
-        """1 to 1000 jobs."""
+        """1 to 1000 jobs. Each is checked by itself: one that breaks a rule has INVALID_ARGUMENT in its place, and the
+        others go through.
+        """
 
     def __init__(
         self,

@@ -1,0 +1,89 @@
+"""Who may touch which path: VO membership and the paths of token scopes, for every name a call
+gives.
+
+Responsible for turning the kit's decision into an answer for one place of a storage element. The
+coarse permission is decided before a handler runs; a job's visibility is the store's.
+"""
+
+from gridlane_kit import errors
+from gridlane_kit.call import Call
+from gridlane_kit.decision import scope_covers
+from gridlane_transfer.storage_elements import Located
+
+_READ = ("storage.read",)
+_CREATE = ("storage.create", "storage.modify")
+_REPLACE = ("storage.modify",)
+_WORKLOAD = "workload"
+
+
+def may_name_internal(call: Call) -> bool:
+    """Whether the caller may name internal elements: the workload service, on behalf of a job's
+    owner.
+    """
+    return call.principal.actor == _WORKLOAD
+
+
+def require_read(call: Call, located: Located, permission: str) -> None:
+    """Refuse a caller who may not read a file as the source of a transfer.
+
+    Raises:
+        GridlaneError: PERMISSION_DENIED or SCOPE_TOO_NARROW.
+    """
+    if located.internal:
+        return
+    if located.vo not in call.principal.vos and not _reaches(call, located.vo):
+        raise errors.permission_denied(permission)
+    _require_scope(call, located, _READ, permission)
+
+
+def require_write(call: Call, located: Located, permission: str, *, replace: bool) -> None:
+    """Refuse a caller who may not write a file.
+
+    Parameters:
+        replace: whether the file may be there already, and is then replaced.
+
+    Raises:
+        GridlaneError: PERMISSION_DENIED or SCOPE_TOO_NARROW.
+    """
+    if located.internal:
+        return
+    if not _reaches(call, located.vo):
+        raise errors.permission_denied(permission)
+    _require_scope(call, located, _REPLACE if replace else _CREATE, permission)
+
+
+def can_see(call: Call, vo: str, path: str) -> bool:
+    """Whether the caller may know of a logical file: its VO is within reach, and so is its path."""
+    return _reaches(call, vo) and scope_covers(call.principal, "storage.read", path)
+
+
+def require_removal(call: Call, located: Located, owner: str) -> None:
+    """Refuse a caller who may not remove a file.
+
+    Parameters:
+        owner: whose it is; empty when it is not registered.
+
+    Raises:
+        GridlaneError: NOT_FOUND for a file of a foreign VO, PERMISSION_DENIED, SCOPE_TOO_NARROW.
+    """
+    permission = "transfer.content.delete"
+    if not call.visibility.covers(owner=owner, vo=located.vo):
+        if located.vo in call.principal.vos:
+            raise errors.permission_denied(permission)
+        raise errors.not_found(located.lfn)
+    _require_scope(call, located, _REPLACE, permission)
+
+
+def _reaches(call: Call, vo: str) -> bool:
+    return call.visibility.everything or vo in call.visibility.vos
+
+
+def _require_scope(
+    call: Call, located: Located, operations: tuple[str, ...], permission: str
+) -> None:
+    if call.principal.capabilities is None:
+        return
+    if not any(scope_covers(call.principal, one, located.path) for one in operations):
+        raise errors.scope_too_narrow(
+            permission, " or ".join(f"{one}:{located.path}" for one in operations)
+        )

@@ -1,0 +1,116 @@
+"""What a transfer backend is: the interface that `reconciler` drives, and the words between them.
+
+Responsible for the abstract mover and the frozen messages to and from it. A backend moves one file
+at a time as ordered; it knows no jobs, no database and no retries: the one retry budget is at the
+file transfer.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gridlane_transfer.failures import Failed
+
+
+class Location(NamedTuple):
+    """A physical file: its URL, the storage element, and the path below the element's base,
+    decoded.
+    """
+
+    url: str
+    storage_element: str
+    base: str
+    relative: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOrder:
+    """One attempt to move a file.
+
+    Parameters:
+        number: the file transfer's number.
+        epoch: the lease epoch: grows with each attempt, belongs into the name of what is half
+            written.
+        sources: where the bytes may be had, tried in order.
+        target: where they go.
+        overwrite: whether an existing target is replaced.
+        verify_source, verify_target: which ends' checksums are verified.
+        size_bytes: the size the file must have; None for any.
+        expected: the checksums it must have, by algorithm ("ADLER32").
+        checksums: the algorithms to compute.
+        resumed: an earlier attempt may have published the target unheard.
+    """
+
+    number: int
+    epoch: int
+    sources: Sequence[Location]
+    target: Location
+    overwrite: bool
+    verify_source: bool
+    verify_target: bool
+    size_bytes: int | None
+    expected: Mapping[str, str]
+    checksums: Sequence[str]
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The file is at its target: verified as ordered, whole, durable."""
+
+    source: Location
+    size_bytes: int
+    checksums: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendReport:
+    """How a backend is."""
+
+    name: str
+    reachable: bool
+    version: str
+    message: str = ""
+
+
+class TransferBackend(ABC):
+    """Moves files between the URL schemes that it names."""
+
+    name: str
+    checksums: frozenset[str]
+    """The algorithms that it computes: a capability, asked before a job is accepted."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Get ready to take orders."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Abort what runs, leaving nothing half written, and end."""
+
+    @abstractmethod
+    def capacity(self) -> int:
+        """How many orders it carries out at once."""
+
+    @abstractmethod
+    async def move(self, order: MoveOrder) -> Moved | Failed:
+        """Carry an order out; the answer comes when it ended, one way or the other."""
+
+    @abstractmethod
+    async def clean(self, order: MoveOrder) -> None:
+        """Remove what attempts before this epoch may have left; failures to do so are ignored."""
+
+    @abstractmethod
+    def abort(self, number: int) -> None:
+        """End a running order of this file soon; its answer is then CANCELED, or that it was done
+        before.
+        """
+
+    @abstractmethod
+    def progress(self, number: int) -> int | None:
+        """Bytes moved by the running order of this file; None when none runs."""
+
+    @abstractmethod
+    def report(self) -> BackendReport:
+        """How it is."""

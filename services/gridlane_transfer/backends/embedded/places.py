@@ -1,0 +1,234 @@
+"""Files below a storage element's directory: opened without ever leaving it, written whole or not
+at all.
+
+Responsible for walking a path without following symbolic links (each component is opened relative
+to the one before, so that a link planted meanwhile leads nowhere), for the temporary name, and for
+the atomic, durable publication. Raises plain OSError; what it means to a transfer is decided by
+`failures`. Standard library only.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_SYNC_FILE_RANGE_WRITE = 2
+# Linux's; the standard library does not have it.
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file lies or is to lie.
+
+    Parameters:
+        base: the storage element's directory, absolute.
+        relative: the path below it, plain: no empty, `.` or `..` components.
+    """
+
+    base: str
+    relative: str
+
+    @property
+    def path(self) -> str:
+        """The whole path, for messages."""
+        return f"{self.base}/{self.relative}"
+
+    @property
+    def name(self) -> str:
+        """The last component."""
+        return self.relative.rpartition("/")[2]
+
+
+class Folder:
+    """An open directory that holds a place; a context manager."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @classmethod
+    def of(cls, place: Place, *, create: bool = False) -> Self:
+        """Open the directory of a place.
+
+        Parameters:
+            create: make what is missing of it, durably.
+
+        Raises:
+            OSError: ELOOP for a symbolic link on the way, ENOTDIR for a file, and what else may be.
+        """
+        *parents, _ = place.relative.split("/")
+        # The base itself is the operator's and may be reached through links.
+        descriptor = os.open(place.base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for name in parents:
+            try:
+                below = _enter(descriptor, name, create)
+            finally:
+                os.close(descriptor)
+            descriptor = below
+        return cls(descriptor)
+
+    def stat(self, name: str) -> os.stat_result | None:
+        """What is known of a name in it, links not followed; None when there is none."""
+        try:
+            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def open_file(self, name: str) -> int:
+        """Open a regular file for reading; the descriptor is the caller's.
+
+        Raises:
+            OSError: EISDIR or EINVAL when it is a directory or another thing that is no regular
+                file.
+        """
+        descriptor = os.open(name, _READ, dir_fd=self.descriptor)
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)
+        raise _os_error(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, name)
+
+    def remove(self, name: str) -> bool:
+        """Unlink a name; False when it was not there."""
+        try:
+            os.unlink(name, dir_fd=self.descriptor)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sync(self) -> None:
+        """Make what was made, renamed or removed in it durable."""
+        os.fsync(self.descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self.descriptor)
+
+
+class NewFile:
+    """A file being written under a temporary name in the directory of its place.
+
+    Exactly one of `publish` and `discard` ends it. What a process that dies leaves is removed by
+    its name (`remove_leftover`).
+    """
+
+    def __init__(self, place: Place, temporary: str) -> None:
+        self._place = place
+        self._temporary = temporary
+        self._folder = Folder.of(place, create=True)
+        try:
+            self.descriptor = os.open(temporary, _CREATE, 0o666, dir_fd=self._folder.descriptor)
+        except BaseException:
+            os.close(self._folder.descriptor)
+            raise
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes, all of them."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self.descriptor, rest) :]
+
+    def write_out(self, offset: int, count: int) -> None:
+        """Have the kernel begin to write a range to the disk, so that `sync` has little left to do.
+
+        A hint: what it says of errors is said by `sync` as well.
+        """
+        if _sync_file_range is not None:
+            _sync_file_range(self.descriptor, offset, count, _SYNC_FILE_RANGE_WRITE)
+
+    def sync(self) -> None:
+        """Make the bytes durable, and find out whether they all found room."""
+        os.fsync(self.descriptor)
+
+    def publish(self, *, overwrite: bool) -> None:
+        """Give it its own name, in one step and durably; `sync` went before.
+
+        Raises:
+            FileExistsError: the name is taken and `overwrite` is not set; nothing was replaced.
+        """
+        folder = self._folder.descriptor
+        if overwrite:
+            os.rename(self._temporary, self._place.name, src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            # A hard link is never made over an existing name; rename would replace it.
+            os.link(self._temporary, self._place.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.unlink(self._temporary, dir_fd=folder)
+        self._folder.sync()
+        self.close()
+
+    def discard(self) -> None:
+        """Remove it."""
+        self._folder.remove(self._temporary)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the descriptors alone; the temporary file stays."""
+        os.close(self.descriptor)
+        os.close(self._folder.descriptor)
+
+
+def remove_leftover(place: Place, temporary: str) -> None:
+    """Remove what a writer that died may have left beside a place; nothing there is fine."""
+    try:
+        with Folder.of(place) as folder:
+            folder.remove(temporary)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def remove_file(place: Place) -> bool:
+    """Remove a file durably; False when it was not there.
+
+    Raises:
+        OSError: EISDIR for a directory, and what else may be.
+    """
+    try:
+        with Folder.of(place) as folder:
+            found = folder.stat(place.name)
+            if found is None:
+                return False
+            if stat.S_ISDIR(found.st_mode):
+                raise _os_error(errno.EISDIR, place.path)
+            removed = folder.remove(place.name)
+            folder.sync()
+            return removed
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _enter(parent: int, name: str, create: bool) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=parent)
+    except FileNotFoundError:
+        if not create:
+            raise
+    except NotADirectoryError:
+        # The kernel says ENOTDIR of a link that it was told not to follow.
+        if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise _os_error(errno.ELOOP, name) from None
+        raise
+    try:
+        os.mkdir(name, dir_fd=parent)
+        os.fsync(parent)
+    except FileExistsError:
+        pass  # made by another writer meanwhile
+    return os.open(name, _FOLDER, dir_fd=parent)
+
+
+def _os_error(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)

@@ -1,0 +1,144 @@
+"""The mover's worker process: takes copies as lines of JSON, does them in threads, answers as lines
+of JSON.
+
+Started as `python -m gridlane_transfer.backends.embedded.worker SLOTS PARENT_PID`. Responsible for
+the protocol and for dying with the server: a worker that outlived it could publish a file that
+nobody waits for. How a file is copied is `copying`. Standard library only: it starts in tens of
+milliseconds and never loads grpc.
+
+In:  {"op": "copy", "id": N, "task": {…}} · {"op": "abort", "id": N} · {"op": "clean", "id": N,
+"task": {…}}
+Out: {"id": N, "moved": BYTES} · {"id": N, "done": {…}} · {"id": N, "failed": {…}}
+The end of the input aborts what runs, and ends the process.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from gridlane_transfer.backends.embedded import copying
+from gridlane_transfer.backends.embedded.places import Place
+from gridlane_transfer.failures import Failed, FailureClass, MoveError
+
+_PR_SET_PDEATHSIG = 1
+# How often a running copy says how far it is.
+_PROGRESS_S = 0.2
+# Copies give way to the server's calls.
+_NICENESS = 5
+
+
+class _Channel:
+    """The way back to the server; used by all threads."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        line = json.dumps(message, separators=(",", ":"))
+        with self._lock:
+            self._out.write(f"{line}\n")
+            self._out.flush()
+
+
+class _Running:
+    """One copy's control: set from the input's thread, asked from the copy's."""
+
+    def __init__(self, key: int, channel: _Channel) -> None:
+        self._key = key
+        self._channel = channel
+        self._stop = threading.Event()
+        self._told = time.monotonic()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def moved(self, total_bytes: int) -> None:
+        now = time.monotonic()
+        if now - self._told >= _PROGRESS_S:
+            self._told = now
+            self._channel.send({"id": self._key, "moved": total_bytes})
+
+
+def task_from(message: Mapping[str, Any]) -> copying.CopyTask:
+    """Read a task as `asdict` and JSON wrote it."""
+    return copying.CopyTask(
+        **{
+            **message,
+            "sources": [Place(**source) for source in message["sources"]],
+            "target": Place(**message["target"]),
+        }
+    )
+
+
+def serve(lines: TextIO, out: TextIO, slots: int) -> None:
+    """Do what the lines ask until they end."""
+    channel = _Channel(out)
+    running: dict[int, _Running] = {}
+    with ThreadPoolExecutor(slots, thread_name_prefix="copy") as pool:
+        for line in lines:
+            message = json.loads(line)
+            key = message["id"]
+            if message["op"] == "abort":
+                if key in running:
+                    running[key].stop()
+                continue
+            running[key] = control = _Running(key, channel)
+            pool.submit(_do, message, control, channel).add_done_callback(
+                lambda _, key=key: running.pop(key, None)  # type: ignore[misc]
+            )
+        for control in list(running.values()):
+            control.stop()
+
+
+def _do(message: Mapping[str, Any], control: _Running, channel: _Channel) -> None:
+    key = message["id"]
+    try:
+        task = task_from(message["task"])
+        if message["op"] == "clean":
+            copying.clean(task)
+            channel.send({"id": key, "done": {"source": 0, "size_bytes": 0, "checksums": {}}})
+        else:
+            channel.send({"id": key, "done": asdict(copying.copy(task, control))})
+    except MoveError as error:
+        channel.send({"id": key, "failed": asdict(error.failed)})
+    except Exception as error:
+        failed = Failed(
+            FailureClass.INTERNAL, f"the mover failed: {type(error).__name__}", recoverable=True
+        )
+        channel.send({"id": key, "failed": asdict(failed)})
+        raise
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; end now when it has already."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def main() -> None:
+    """The process's whole life."""
+    slots, parent = int(sys.argv[1]), int(sys.argv[2])
+    _die_with(parent)
+    # The server decides when work ends; a Ctrl-C in its terminal reaches the whole group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICENESS)
+    serve(sys.stdin, sys.stdout, slots)
+
+
+if __name__ == "__main__":
+    main()

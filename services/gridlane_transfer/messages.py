@@ -1,0 +1,195 @@
+"""The contract's messages, made from stored rows. Responsible for nothing else: no rules, no
+I/O.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+
+from google.protobuf.duration_pb2 import Duration
+
+from gridlane.transfer.v1 import channel_pb2, replica_pb2, transfer_job_pb2
+from gridlane.type.v1 import checksum_pb2, failure_pb2, principal_pb2
+from gridlane_kit.clock import to_timestamp
+from gridlane_kit.identity import Principal, PrincipalKind
+from gridlane_transfer.channels import Channel, Channels
+from gridlane_transfer.failures import Failed
+from gridlane_transfer.states import JOB_FINAL, JobState
+from gridlane_transfer.store.catalogue import LogicalFile
+from gridlane_transfer.store.tables import FileRow, JobRow
+
+PREFIX = "transfers/"
+MOVED = "moved"
+"""The key, among the counts of a job's files, of those whose bytes are there but could not be
+registered.
+"""
+
+_KINDS: Mapping[PrincipalKind, principal_pb2.PrincipalKind.ValueType] = {
+    PrincipalKind.USER: principal_pb2.PRINCIPAL_KIND_USER,
+    PrincipalKind.JOB: principal_pb2.PRINCIPAL_KIND_JOB,
+    PrincipalKind.SERVICE: principal_pb2.PRINCIPAL_KIND_SERVICE,
+}
+
+
+def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
+    """A job without its files."""
+    message = transfer_job_pb2.TransferJob(
+        name=PREFIX + row.uuid,
+        number=row.number,
+        vo=row.vo,
+        placement=row.placement,
+        overwrite=transfer_job_pb2.OverwriteMode.ValueType(row.overwrite),
+        verify=transfer_job_pb2.VerifyMode.ValueType(row.verify),
+        max_retries=row.max_retries,
+        priority=row.priority,
+        tags=json.loads(row.tags) if row.tags else None,
+        state=transfer_job_pb2.TransferJobState.ValueType(row.state),
+        owner=owner_message(row.principal),
+        create_time=to_timestamp(row.create_us),
+        update_time=to_timestamp(row.update_us),
+        trace_id=row.traceparent[3:35],
+        summary=[
+            transfer_job_pb2.FileStateCount(
+                state=transfer_job_pb2.FileTransferState.ValueType(state), count=count
+            )
+            for state, count in _counts(row.counts)
+        ],
+    )
+    if row.end_us is not None:
+        message.end_time.CopyFrom(to_timestamp(row.end_us))
+    if row.failure is not None and row.state in JOB_FINAL and row.state != JobState.FINISHED:
+        message.failure.ParseFromString(row.failure)
+    return message
+
+
+def file_message(
+    row: FileRow, job: JobRow, channels: Channels, moved: int | None = None
+) -> transfer_job_pb2.FileTransfer:
+    """A file.
+
+    Parameters:
+        moved: bytes moved by the attempt that runs; None when none runs.
+    """
+    message = transfer_job_pb2.FileTransfer(
+        name=f"{PREFIX}{job.uuid}/files/{row.n}",
+        number=row.number,
+        source=row.source,
+        target=row.target,
+        state=transfer_job_pb2.FileTransferState.ValueType(row.state),
+        channel=channels.name_of(row.channel_uid),
+        attempt=row.attempt,
+        transferred_bytes=row.transferred_bytes if moved is None else moved,
+        source_url=row.source_url or "",
+        target_url=row.target_url,
+        protocol=row.target_url.partition(":")[0],
+        source_storage_element=row.source_element,
+        target_storage_element=row.target_element,
+    )
+    if row.size_bytes is not None:
+        message.size_bytes = row.size_bytes
+    if row.checksum is not None:
+        message.checksum.CopyFrom(checksum_message(row.checksum))
+    if row.actual_checksum is not None:
+        message.actual_checksum.CopyFrom(checksum_message(row.actual_checksum))
+    if row.start_us is not None:
+        message.start_time.CopyFrom(to_timestamp(row.start_us))
+    if row.end_us is not None:
+        message.end_time.CopyFrom(to_timestamp(row.end_us))
+    if row.failure is not None:
+        message.failure.ParseFromString(row.failure)
+    if row.registration_us is not None:
+        message.registration_time.CopyFrom(_duration(row.registration_us))
+    return message
+
+
+def channel_message(channel: Channel) -> channel_pb2.Channel:
+    """A channel, all of it."""
+    return channel_pb2.Channel(
+        name=f"channels/{channel.name}",
+        uid=channel.uid,
+        source=channel.source,
+        target=channel.target,
+        state=channel_pb2.ChannelState.ValueType(channel.state),
+        max_files=channel.max_files,
+        on_exhausted=channel_pb2.ExhaustedAction.ValueType(channel.on_exhausted),
+    )
+
+
+def logical_file_message(file: LogicalFile) -> replica_pb2.LogicalFile:
+    """A logical file with its replicas."""
+    return replica_pb2.LogicalFile(
+        lfn=file.lfn,
+        size_bytes=file.size_bytes,
+        checksum=checksum_message(file.checksum),
+        create_time=to_timestamp(file.create_us),
+        replicas=[
+            replica_pb2.Replica(
+                storage_element=replica.storage_element,
+                url=replica.url,
+                create_time=to_timestamp(replica.create_us),
+            )
+            for replica in file.replicas
+        ],
+    )
+
+
+def checksum_text(message: checksum_pb2.Checksum) -> str:
+    """A checksum as it is stored: `ALGORITHM:hex`."""
+    return f"{algorithm_of(message)}:{message.value}"
+
+
+def algorithm_of(message: checksum_pb2.Checksum) -> str:
+    """The name of a checksum's algorithm, "ADLER32"."""
+    return _ALGORITHMS[message.type]
+
+
+def checksum_message(text: str) -> checksum_pb2.Checksum:
+    """A stored checksum as a message."""
+    algorithm, _, value = text.partition(":")
+    return checksum_pb2.Checksum(type=_TYPES[algorithm], value=value)
+
+
+def failure_message(failed: Failed) -> failure_pb2.Failure:
+    """A failure."""
+    return failure_pb2.Failure(
+        failure_class=failure_pb2.FailureClass.Value(f"FAILURE_CLASS_{failed.failure_class.value}"),
+        message=failed.message,
+        cure=failed.cure,
+        recoverable=failed.recoverable,
+    )
+
+
+@lru_cache(maxsize=4096)
+def owner_message(principal_json: str) -> principal_pb2.Principal:
+    """A stored principal; shared between callers, who copy it into their messages."""
+    principal = Principal.from_json(principal_json)
+    return principal_pb2.Principal(
+        issuer=principal.issuer,
+        subject=principal.subject,
+        display_name=principal.display_name,
+        vos=sorted(principal.vos),
+        groups=sorted(principal.groups),
+        kind=_KINDS[principal.kind],
+    )
+
+
+def _counts(text: str) -> list[tuple[int, int]]:
+    """How many files are in each state, by the states' numbers."""
+    counts = json.loads(text).items()
+    return sorted((int(state), count) for state, count in counts if state != MOVED)
+
+
+def _duration(micros: int) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(micros)
+    return duration
+
+
+_ALGORITHMS: Mapping[int, str] = {
+    number: name.removeprefix("CHECKSUM_TYPE_")
+    for name, number in checksum_pb2.ChecksumType.items()
+}
+_TYPES: Mapping[str, checksum_pb2.ChecksumType.ValueType] = {
+    name.removeprefix("CHECKSUM_TYPE_"): number
+    for name, number in checksum_pb2.ChecksumType.items()
+}

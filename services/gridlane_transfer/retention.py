@@ -1,0 +1,69 @@
+"""What is old goes: events that every follower has, jobs that ended long ago, request ids past
+their time.
+
+Responsible for when and in which order; in small transactions, so that writers are not held up. A
+job goes only after its events, and those never before every follower's ack.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from gridlane_kit import logs, request_ids
+from gridlane_kit.clock import now_us
+from gridlane_kit.database import Database
+from gridlane_kit.errors import GridlaneError
+from gridlane_kit.feed import Feed
+from gridlane_transfer.store import jobs
+from gridlane_transfer.store.tables import REQUEST_ID
+
+_CHUNK = 200
+_log = logs.logger("transfer.retention")
+
+
+class Retention:
+    """The loop.
+
+    Parameters:
+        every_s: how often it looks.
+        job_age, event_age: how long ended jobs, and events, are kept.
+    """
+
+    def __init__(
+        self, db: Database, feed: Feed, *, every_s: float, job_age: timedelta, event_age: timedelta
+    ) -> None:
+        self._db = db
+        self._feed = feed
+        self._every_s = every_s
+        self._job_age = job_age
+        self._event_age = event_age
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run(), name="transfer-retention")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def prune(self) -> int:
+        """Delete what is old now; answers how many jobs."""
+        await self._feed.prune(self._event_age)
+        before_us = now_us() - self._job_age // timedelta(microseconds=1)
+        total = 0
+        while deleted := await self._db.write(
+            lambda conn: jobs.delete_ended(conn, before_us, _CHUNK)
+        ):
+            total += deleted
+        await self._db.write(lambda conn: request_ids.purge(conn, REQUEST_ID, now_us()))
+        return total
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                await self.prune()
+            except GridlaneError as error:
+                _log.warning("what is old could not be deleted", reason=error.reason)

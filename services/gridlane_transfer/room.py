@@ -1,0 +1,225 @@
+"""The room of Transfer: everything of the service put together, for a server to run.
+
+Responsible for construction and for the order of start, drain and stop. Transfer calls no other
+service.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from gridlane.transfer.v1 import (  # noqa: F401 - the server reads the services' descriptors
+    channel_service_pb2,
+    event_service_pb2,
+    replica_service_pb2,
+    storage_service_pb2,
+    transfer_service_pb2,
+)
+from gridlane_kit.database import Database
+from gridlane_kit.feed import Feed
+from gridlane_kit.group_commit import GroupCommit, WriteKind
+from gridlane_kit.metrics import GROUP_COMMIT_QUEUE, Metrics
+from gridlane_kit.policy import PolicyHolder
+from gridlane_kit.telemetry import Telemetry
+from gridlane_transfer import replicas as replica_calls
+from gridlane_transfer import service
+from gridlane_transfer.backends.embedded.mover import EmbeddedMover
+from gridlane_transfer.channels import Channels
+from gridlane_transfer.content import Content
+from gridlane_transfer.file_transfers import RetryPolicy
+from gridlane_transfer.reconciler import Reconciler
+from gridlane_transfer.replicas import Replicas
+from gridlane_transfer.retention import Retention
+from gridlane_transfer.settings import TransferSettings
+from gridlane_transfer.status import Status
+from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.store import channels as channel_rows
+from gridlane_transfer.store import contents, jobs
+from gridlane_transfer.store.catalogue import LogicalFile
+from gridlane_transfer.store.contents import Finished, Unregistered
+from gridlane_transfer.store.jobs import (
+    Cancel,
+    Canceled,
+    NewTransferJob,
+    Resubmitted,
+    Submitted,
+)
+from gridlane_transfer.store.moving import Moving
+from gridlane_transfer.store.tables import FEED, METADATA
+from gridlane_transfer.submission import Submissions
+from gridlane_transfer.transfer_jobs import TransferJobs
+from gridlane_transfer.uploads import Uploads
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_PACKAGE = "gridlane.transfer.v1"
+
+
+class TransferRoom:
+    """The service in a server.
+
+    Parameters:
+        database_url: the service's own database.
+        telemetry: where spans go.
+        policy: the decisions' data; a submitter is decided anew when a file starts.
+        metrics: where the queue's depth is shown; None for nowhere.
+        exclusive: no other process has the database: leases of a process that died are void at
+            start, and its uploads are cleaned up.
+        migrate: bring an older schema up to date at start.
+    """
+
+    name = "transfer"
+
+    def __init__(
+        self,
+        settings: TransferSettings,
+        *,
+        database_url: str,
+        telemetry: Telemetry,
+        policy: PolicyHolder,
+        metrics: Metrics | None = None,
+        exclusive: bool = True,
+        migrate: bool = True,
+    ) -> None:
+        self._settings = settings
+        self._database_url = database_url
+        self._telemetry = telemetry
+        self._policy = policy
+        self._metrics = metrics
+        self._exclusive = exclusive
+        self._migrate = migrate
+        self._elements = StorageElements(settings.storage_elements)
+        self._mover = EmbeddedMover(
+            workers=settings.workers, copies_per_worker=settings.copies_per_worker
+        )
+        self._parts: _Parts | None = None
+
+    @property
+    def mover(self) -> EmbeddedMover:
+        """The mover, for those who look at its processes."""
+        return self._mover
+
+    async def start(self) -> None:
+        """Open the store, take up what was left, begin to move."""
+        self._elements.prepare()
+        db = await Database.open(
+            self._database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=self._migrate
+        )
+        max_files = self._settings.max_files
+        await db.write(jobs.ensure_numbers)
+        channels = Channels(
+            await db.write(lambda conn: channel_rows.ensure_default(conn, max_files))
+        )
+        self._parts = parts = _Parts(self, db, channels)
+        await parts.feed.start()
+        await parts.group.start()
+        if self._exclusive:
+            await parts.uploads.recover()
+        await parts.reconciler.start()
+        parts.retention.start()
+        if self._metrics is not None:
+            self._metrics.watch(GROUP_COMMIT_QUEUE, self.name, lambda: parts.group.depth)
+
+    def handlers(self) -> Sequence[tuple[str, object]]:
+        """The implementations, by their services' full names."""
+        parts = self._started
+        return [
+            (f"{_PACKAGE}.TransferService", service.TransferShell(parts.jobs)),
+            (
+                f"{_PACKAGE}.StorageService",
+                service.StorageShell(self._elements, parts.content, parts.status),
+            ),
+            (f"{_PACKAGE}.ChannelService", service.ChannelShell(parts.db, parts.channels)),
+            (f"{_PACKAGE}.ReplicaService", service.ReplicaShell(parts.replicas)),
+            (f"{_PACKAGE}.TransferEventService", service.TransferEventShell(parts.feed)),
+        ]
+
+    async def drain(self) -> None:
+        """Move no more, finish what is queued, end the followers."""
+        parts = self._parts
+        if parts is None:
+            return
+        await parts.retention.stop()
+        await parts.reconciler.drain()
+        await parts.uploads.stop()
+        await parts.group.drain()
+        await parts.feed.stop()
+
+    async def stop(self) -> None:
+        """Let go of the store."""
+        if self._parts is not None:
+            await self._parts.db.close()
+
+    @property
+    def _started(self) -> "_Parts":
+        if self._parts is None:
+            raise RuntimeError("the room was not started")
+        return self._parts
+
+
+class _Parts:
+    """What exists once the store is open."""
+
+    def __init__(self, room: TransferRoom, db: Database, channels: Channels) -> None:
+        settings = room._settings
+        elements, mover = room._elements, room._mover
+        self.db = db
+        self.channels = channels
+        self.feed = feed = Feed(db, FEED)
+        self.group = group = GroupCommit(db, on_commit=feed.wake)
+        retry = RetryPolicy(settings.retry_delay_s, settings.retry_delay_max_s)
+        moving = Moving(feed, channels, elements, retry, mover.checksums)
+        # Applied in this order within a batch: an answer makes room before the next files are
+        # claimed.
+        submit: WriteKind[NewTransferJob, Submitted | Resubmitted] = group.kind(
+            "jobs.submit", partial(jobs.insert, feed=feed), key=lambda new: new.row.uuid
+        )
+        cancel: WriteKind[Cancel, Canceled] = group.kind(
+            "jobs.cancel",
+            partial(jobs.cancel, feed=feed, channels=channels),
+            key=lambda one: one.uuid,
+        )
+        report = group.kind("files.report", moving.report, key=lambda one: one.number)
+        claim = group.kind("files.claim", moving.claim, key=lambda one: one.channel.uid)
+        register = group.kind("replicas.register", replica_calls.register, key=lambda one: one.url)
+        unregister = group.kind(
+            "replicas.unregister", replica_calls.unregister, key=lambda one: one.lfn
+        )
+        finish: WriteKind[Finished, LogicalFile | Unregistered] = group.kind(
+            "uploads.finish", contents.finish, key=lambda one: one.uuid
+        )
+        self.reconciler = Reconciler(
+            db,
+            moving,
+            mover,
+            channels,
+            room._policy,
+            room._telemetry,
+            claim=claim,
+            report=report,
+            exclusive=room._exclusive,
+            poll_s=settings.poll_s,
+            lease_s=settings.lease_s,
+        )
+        self.jobs = TransferJobs(
+            db,
+            feed,
+            channels,
+            Submissions(elements, channels, mover.checksums),
+            mover,
+            submit=submit,
+            cancel=cancel,
+            wake=self.reconciler.wake,
+            abort=self.reconciler.abort,
+        )
+        self.replicas = Replicas(db, elements, register=register)
+        self.uploads = Uploads(db, elements, finish=finish)
+        self.content = Content(elements, self.replicas, self.uploads, unregister=unregister)
+        self.status = Status(db, mover, elements)
+        self.retention = Retention(
+            db,
+            feed,
+            every_s=settings.retention_every_s,
+            job_age=timedelta(days=settings.job_retention_days),
+            event_age=timedelta(days=settings.event_retention_days),
+        )

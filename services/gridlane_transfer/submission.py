@@ -1,0 +1,308 @@
+"""What makes a submitted transfer job acceptable, and what of it is stored.
+
+Responsible for the rules on a description that need more than its own fields: the ends that storage
+elements serve, permissions on paths, capabilities, contradictions. Does no I/O: nothing is stored
+unless all holds. The rules of single fields stand in the contract.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from gridlane.ids import uuid7
+from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
+from gridlane_kit import errors, request_ids
+from gridlane_kit.call import Call
+from gridlane_kit.clock import now_us, to_timestamp
+from gridlane_kit.errors import ErrorReason, GridlaneError
+from gridlane_kit.identity import Principal
+from gridlane_kit.request_ids import RequestKey
+from gridlane_transfer import access, messages
+from gridlane_transfer.channels import Channel, Channels
+from gridlane_transfer.file_transfers import (
+    OVERWRITE_ALWAYS,
+    OVERWRITE_NEVER,
+    VERIFY_BOTH,
+    VERIFY_NONE,
+    is_logical,
+)
+from gridlane_transfer.states import FileState, JobState
+from gridlane_transfer.storage_elements import PREFIX, Located, StorageElements
+from gridlane_transfer.store.jobs import NewTransferJob, Submitted
+from gridlane_transfer.store.tables import JobRow
+
+DEFAULT_RETRIES = 3
+DEFAULT_PRIORITY = 3
+JOB_TAG = "gridlane.job"
+"""The tag that ties a transfer to the job it works for."""
+
+_PERMISSION = "transfer.jobs.submit"
+_HIGHEST_PRIORITY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What the names of one file stand for."""
+
+    source: Located
+    target: Located
+
+
+class Submissions:
+    """Accepts descriptions.
+
+    Parameters:
+        checksums: the algorithms that the mover computes.
+    """
+
+    def __init__(
+        self, elements: StorageElements, channels: Channels, checksums: frozenset[str]
+    ) -> None:
+        self._elements = elements
+        self._channels = channels
+        self._checksums = checksums
+
+    def accept(
+        self, request: transfer_service_pb2.SubmitTransferJobRequest, call: Call
+    ) -> NewTransferJob:
+        """Check a description and make what is to be stored.
+
+        Raises:
+            GridlaneError: INVALID_FIELDS that names each violation; NO_STORAGE_ELEMENT with them;
+                VO_AMBIGUOUS; PERMISSION_DENIED or SCOPE_TOO_NARROW for a path; PRECONDITION when no
+                channel leads there.
+        """
+        job = request.transfer_job
+        key = _request_key(request, call)
+        vo = call.choose_vo(job.vo)
+        ends = self._checked_ends(job, call)
+        replace = job.overwrite == OVERWRITE_ALWAYS
+        for end in ends:
+            access.require_read(call, end.source, _PERMISSION)
+            access.require_write(call, end.target, _PERMISSION, replace=replace)
+        row = _job_row(job, call, vo)
+        rank = _HIGHEST_PRIORITY - row.priority
+        files = [
+            _file_columns(file, n, end, self._channel(file, end), rank, row.create_us)
+            for n, (file, end) in enumerate(zip(job.files, ends, strict=True), 1)
+        ]
+        return NewTransferJob(key, row, files, _event(job, row))
+
+    def answer(
+        self,
+        job: transfer_job_pb2.TransferJob,
+        new: NewTransferJob,
+        submitted: Submitted | None,
+    ) -> transfer_job_pb2.TransferJob:
+        """The stored job with its files, as it was accepted.
+
+        Parameters:
+            job: the description.
+            submitted: its numbers; None when it was checked only.
+        """
+        answer = transfer_job_pb2.TransferJob()
+        answer.CopyFrom(new.event.job)
+        first = 0 if submitted is None else submitted.first_file
+        for index, (file, columns) in enumerate(zip(job.files, new.files, strict=True)):
+            stored = answer.files.add(
+                name=f"{answer.name}/files/{index + 1}",
+                number=first + index if first else 0,
+                source=file.source,
+                target=file.target,
+                state=transfer_job_pb2.FILE_TRANSFER_STATE_READY,
+                channel=self._channels.name_of(columns["channel_uid"]),
+                target_url=columns["target_url"],
+                protocol="file",
+                source_storage_element=columns["source_element"],
+                target_storage_element=columns["target_element"],
+            )
+            if file.HasField("checksum"):
+                stored.checksum.CopyFrom(file.checksum)
+            if file.HasField("size_bytes"):
+                stored.size_bytes = file.size_bytes
+        return answer
+
+    def _checked_ends(self, job: transfer_job_pb2.TransferJob, call: Call) -> list[_Ends]:
+        internal = access.may_name_internal(call)
+        violations: list[tuple[str, str]] = []
+        unserved: list[str] = []
+        ends: list[_Ends] = []
+        targets: set[str] = set()
+        for index, file in enumerate(job.files):
+            field = f"transfer_job.files[{index}]"
+            source = self._elements.locate(file.source, internal=internal)
+            target = self._elements.locate(file.target, internal=internal)
+            for name, end, text in (
+                ("source", source, file.source),
+                ("target", target, file.target),
+            ):
+                if end is None:
+                    unserved.append(text)
+                    violations.append((f"{field}.{name}", f"no storage element serves {text}"))
+            if source is not None and target is not None:
+                ends.append(_Ends(source, target))
+                if _same_file(file, source, target):
+                    violations.append((f"{field}.target", "is the source"))
+                if target.location.url in targets:
+                    violations.append(
+                        (f"{field}.target", "is the target of another file of the job")
+                    )
+                targets.add(target.location.url)
+            if file.HasField("checksum"):
+                violations += self._checksum_violations(job, file, field)
+        if unserved:
+            raise _not_served(unserved[0], violations)
+        if violations:
+            raise errors.invalid(violations)
+        return ends
+
+    def _checksum_violations(
+        self, job: transfer_job_pb2.TransferJob, file: transfer_job_pb2.FileTransfer, field: str
+    ) -> list[tuple[str, str]]:
+        violations = []
+        algorithm = messages.algorithm_of(file.checksum)
+        if algorithm not in self._checksums:
+            known = ", ".join(sorted(self._checksums))
+            violations.append(
+                (f"{field}.checksum.type", f"{algorithm} is not computed here: {known} are")
+            )
+        if job.verify == VERIFY_NONE:
+            violations.append(
+                (f"{field}.checksum", "contradicts verify: nothing would be verified")
+            )
+        return violations
+
+    def _channel(self, file: transfer_job_pb2.FileTransfer, ends: _Ends) -> Channel:
+        source = "" if is_logical(file.source) else _element(ends.source)
+        target = _element(ends.target)
+        channel = self._channels.choose(source, target)
+        if channel is None:
+            raise errors.precondition(
+                f"storageElements/{target}",
+                f"no channel leads from {source or 'any storage element'} to {target}:"
+                " have an administrator add one",
+            )
+        return channel
+
+
+def _request_key(
+    request: transfer_service_pb2.SubmitTransferJobRequest, call: Call
+) -> RequestKey | None:
+    if not request.request_id:
+        return None
+    request_ids.check(request.request_id, now_us())
+    return RequestKey(
+        call.principal.owner, call.method, request.request_id, request_ids.digest(request)
+    )
+
+
+def _not_served(url: str, violations: Sequence[tuple[str, str]]) -> GridlaneError:
+    """NO_STORAGE_ELEMENT for the first of the names, with all violations."""
+    every = errors.invalid(violations)
+    return GridlaneError(
+        ErrorReason.NO_STORAGE_ELEMENT, every.message, {"url": url}, details=every.details
+    )
+
+
+def _same_file(file: transfer_job_pb2.FileTransfer, source: Located, target: Located) -> bool:
+    if not is_logical(file.source):
+        return source.location.url == target.location.url
+    # Another copy of the same logical file, named by its URL, is a replication.
+    return is_logical(file.target) and source.lfn == target.lfn
+
+
+def _element(end: Located) -> str:
+    return end.location.storage_element.removeprefix(PREFIX)
+
+
+@lru_cache(maxsize=4096)
+def _stored(principal: Principal) -> str:
+    return principal.to_json()
+
+
+def _job_row(job: transfer_job_pb2.TransferJob, call: Call, vo: str) -> JobRow:
+    now = now_us()
+    return JobRow(
+        number=0,
+        uuid=uuid7(),
+        owner=call.principal.owner,
+        vo=vo,
+        principal=_stored(call.principal),
+        state=int(JobState.READY),
+        counts=f'{{"{int(FileState.READY)}":{len(job.files)}}}',
+        placement=job.placement,
+        overwrite=job.overwrite or OVERWRITE_NEVER,
+        verify=job.verify or VERIFY_BOTH,
+        max_retries=job.max_retries if job.HasField("max_retries") else DEFAULT_RETRIES,
+        priority=job.priority or DEFAULT_PRIORITY,
+        tags=json.dumps(dict(job.tags)) if job.tags else "",
+        job_tag=job.tags.get(JOB_TAG),
+        traceparent=call.traceparent,
+        failure=None,
+        cancel_us=None,
+        create_us=now,
+        update_us=now,
+        end_us=None,
+    )
+
+
+def _event(job: transfer_job_pb2.TransferJob, row: JobRow) -> event_pb2.TransferEvent:
+    """What is told of a new job: as `messages.job_message` would say it, made without reading
+    back.
+    """
+    time = to_timestamp(row.create_us)
+    name = messages.PREFIX + row.uuid
+    return event_pb2.TransferEvent(
+        event_id=uuid7(),
+        time=time,
+        transfer_job=name,
+        job=transfer_job_pb2.TransferJob(
+            name=name,
+            vo=row.vo,
+            placement=row.placement,
+            overwrite=transfer_job_pb2.OverwriteMode.ValueType(row.overwrite),
+            verify=transfer_job_pb2.VerifyMode.ValueType(row.verify),
+            max_retries=row.max_retries,
+            priority=row.priority,
+            tags=job.tags,
+            state=transfer_job_pb2.TRANSFER_JOB_STATE_READY,
+            owner=messages.owner_message(row.principal),
+            create_time=time,
+            update_time=time,
+            trace_id=row.traceparent[3:35],
+            summary=[
+                transfer_job_pb2.FileStateCount(
+                    state=transfer_job_pb2.FILE_TRANSFER_STATE_READY, count=len(job.files)
+                )
+            ],
+        ),
+    )
+
+
+def _file_columns(
+    file: transfer_job_pb2.FileTransfer,
+    n: int,
+    ends: _Ends,
+    channel: Channel,
+    rank: int,
+    time_us: int,
+) -> Mapping[str, Any]:
+    logical = is_logical(file.source)
+    target = ends.target.location
+    return {
+        "n": n,
+        "source": file.source,
+        "target": file.target,
+        "target_url": target.url,
+        "target_lfn": ends.target.lfn,
+        "source_element": "" if logical else ends.source.location.storage_element,
+        "target_element": target.storage_element,
+        "checksum": messages.checksum_text(file.checksum) if file.HasField("checksum") else None,
+        "size_bytes": file.size_bytes if file.HasField("size_bytes") else None,
+        "state": int(FileState.READY),
+        "channel_uid": channel.uid,
+        "rank": rank,
+        "due_us": time_us,
+    }

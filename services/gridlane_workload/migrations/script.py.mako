@@ -1,0 +1,16 @@
+"""${message}.
+
+Revision ${up_revision}, after ${down_revision or "nothing"}. Expand only: what an older version of the service reads stays.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+revision = "${up_revision}"
+down_revision = ${'"%s"' % down_revision if down_revision else None}
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}

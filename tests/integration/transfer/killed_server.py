@@ -1,0 +1,58 @@
+"""A server with Transfer's room, as a process of its own that a test can kill at a failpoint.
+
+Arguments: the root directory, and the PEM of the key that signs tokens. Writes `address` into the
+root.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from gridlane_kit import logs
+from gridlane_kit.admission import Admission
+from gridlane_kit.metrics import Metrics
+from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
+from gridlane_kit.registration import Pipeline
+from gridlane_kit.server import Server
+from gridlane_kit.settings import ServerSettings
+from gridlane_kit.sqlite import sqlite_url
+from gridlane_kit.telemetry import Telemetry
+from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, load_key
+from gridlane_transfer.room import TransferRoom
+from gridlane_transfer.settings import TransferSettings, embedded_storage_elements
+
+ISSUER = "https://issuer.test/"
+AUDIENCE = "https://gridlane.test"
+
+
+async def main(root: Path, key: bytes) -> None:
+    logs.configure(json=False, level="WARNING")
+    signer = TokenSigner(load_key(key), ISSUER, AUDIENCE)
+    policy = PolicyHolder(Policy(1, (Binding(ISSUER, "sue", Role.SUBMITTER, "local"),)))
+    settings = TransferSettings(
+        storage_elements=embedded_storage_elements(root / "storage", root / "jobs")
+    )
+    telemetry = Telemetry("test")
+    room = TransferRoom(
+        settings,
+        database_url=sqlite_url(root / "transfer.sqlite"),
+        telemetry=telemetry,
+        policy=policy,
+    )
+    pipeline = Pipeline(
+        verifier=TokenVerifier({ISSUER: StaticKeys(signer.jwks())}, AUDIENCE),
+        policy=policy,
+        telemetry=telemetry,
+        metrics=Metrics(),
+        admission=Admission(),
+    )
+    server = Server(ServerSettings(port=0, health_port=0), [room], pipeline)
+    await server.start()
+    temporary = root / "address.new"
+    temporary.write_text(server.address)
+    temporary.rename(root / "address")
+    await server.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]).read_bytes()))

@@ -1,0 +1,63 @@
+"""What is kept: the schema that migrations make, and how long jobs and events stay."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from gridlane.transfer.v1 import event_service_pb2, transfer_service_pb2
+from gridlane.type.v1 import feed_pb2
+from gridlane_kit.call import Caller
+from gridlane_kit.database import Database
+from gridlane_kit.identity import service_principal
+from gridlane_kit.migrations import schema_differences
+from gridlane_kit.sqlite import sqlite_url
+from gridlane_transfer.retention import Retention
+from gridlane_transfer.room import MIGRATIONS
+from gridlane_transfer.store.tables import METADATA
+
+
+async def test_the_migrations_make_the_tables_as_they_are_declared(tmp_path: Path) -> None:
+    db = await Database.open(
+        sqlite_url(tmp_path / "new.sqlite"), metadata=METADATA, migrations=MIGRATIONS, migrate=True
+    )
+    try:
+        assert await db.read(lambda conn: schema_differences(conn, METADATA, MIGRATIONS)) == []
+    finally:
+        await db.close()
+
+
+async def test_an_ended_job_goes_when_every_follower_had_its_events(house: Any, sue: Any) -> None:
+    job = await sue.submit((house.file("local/a"), "LFN:/local/b"))
+    await sue.ended(job.name)
+    follower = Caller(service_principal("workload"), None, house.telemetry.root())
+    stub = house.peers.transfer_events(follower)
+
+    async def acknowledge(position: int) -> None:
+        at = feed_pb2.FeedPosition(epoch=epoch, position=position)
+        await stub.AckTransferEvents(
+            event_service_pb2.AckTransferEventsRequest(consumer="workload", position=at)
+        )
+
+    parts = house.room._started
+    end = await parts.feed.position()
+    epoch = end.epoch
+    retention = Retention(
+        parts.db, parts.feed, every_s=3600, job_age=timedelta(0), event_age=timedelta(0)
+    )
+    await acknowledge(1)
+    assert await retention.prune() == 0
+    assert (await sue.get(job.name)).name == job.name
+    await acknowledge(end.position)
+    assert await retention.prune() == 1
+    listed = await sue.jobs.ListTransferJobs(transfer_service_pb2.ListTransferJobsRequest())
+    assert not listed.transfer_jobs
+
+
+async def test_counts_and_state_of_a_job_agree_with_its_files(house: Any, sue: Any) -> None:
+    good, missing = house.file("local/a"), (house.storage / "local/none").as_uri()
+    files = [(good if n % 3 else missing, f"LFN:/local/o{n}") for n in range(12)]
+    job = await sue.ended((await sue.submit(*files)).name)
+    counted: dict[int, int] = {}
+    for file in job.files:
+        counted[file.state] = counted.get(file.state, 0) + 1
+    assert {one.state: one.count for one in job.summary} == counted

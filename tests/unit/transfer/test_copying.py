@@ -1,0 +1,138 @@
+"""One copy on a real file system: what it leaves, and what an attempt after a lost one takes up."""
+
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gridlane_transfer.backends.embedded.copying import CopyTask, copy, temporary_name
+from gridlane_transfer.backends.embedded.places import Place
+from gridlane_transfer.failures import FailureClass, MoveError
+
+CONTENT = b"bytes" * 1_000_000
+ADLER = f"{zlib.adler32(CONTENT):08x}"
+
+
+class Free:
+    """Nobody asks the copy to stop."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.total = 0
+        self._stop_at = stop_at
+
+    def stopped(self) -> bool:
+        return self._stop_at is not None and self.total >= self._stop_at
+
+    def moved(self, total_bytes: int) -> None:
+        self.total = total_bytes
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> CopyTask:
+    (tmp_path / "a").write_bytes(CONTENT)
+    base = str(tmp_path)
+    return CopyTask(
+        number=7,
+        epoch=3,
+        sources=[Place(base, "a")],
+        target=Place(base, "deep/er/b"),
+        overwrite=False,
+        verify_source=True,
+        verify_target=True,
+        size_bytes=None,
+        expected={},
+        checksums=["ADLER32"],
+        resumed=False,
+    )
+
+
+def failure(task: CopyTask, control: Free | None = None) -> FailureClass:
+    with pytest.raises(MoveError) as raised:
+        copy(task, control or Free())
+    return raised.value.failed.failure_class
+
+
+def target(task: CopyTask) -> Path:
+    return Path(task.target.path)
+
+
+def test_a_copy_is_whole_and_alone(task: CopyTask) -> None:
+    done = copy(task, Free())
+    assert (done.size_bytes, done.checksums) == (len(CONTENT), {"ADLER32": ADLER})
+    assert target(task).read_bytes() == CONTENT
+    assert [path.name for path in target(task).parent.iterdir()] == ["b"]
+
+
+def test_a_copy_that_is_stopped_removes_what_it_wrote(task: CopyTask) -> None:
+    assert failure(task, Free(stop_at=1 << 20)) is FailureClass.CANCELED
+    assert list(target(task).parent.iterdir()) == []
+
+
+def test_what_earlier_attempts_left_is_removed(task: CopyTask) -> None:
+    folder = target(task).parent
+    folder.mkdir(parents=True)
+    for epoch in (1, 2):
+        (folder / temporary_name(7, epoch)).write_bytes(b"half")
+    (folder / temporary_name(8, 1)).write_bytes(b"another's")
+    copy(task, Free())
+    assert sorted(path.name for path in folder.iterdir()) == [temporary_name(8, 1), "b"]
+
+
+def test_an_attempt_after_a_lost_one_takes_its_target_for_done(task: CopyTask) -> None:
+    copy(task, Free())
+    assert failure(task) is FailureClass.TARGET_EXISTS
+    done = copy(replace(task, resumed=True), Free())
+    assert done.checksums == {"ADLER32": ADLER}
+    Path(task.sources[0].path).unlink()
+    known = replace(task, resumed=True, expected={"ADLER32": ADLER})
+    assert copy(known, Free()).size_bytes == len(CONTENT)
+
+
+def test_an_attempt_after_a_lost_one_does_not_take_other_bytes(task: CopyTask) -> None:
+    target(task).parent.mkdir(parents=True)
+    target(task).write_bytes(CONTENT[:-1] + b"!")
+    assert failure(replace(task, resumed=True)) is FailureClass.TARGET_EXISTS
+
+
+def test_the_next_source_is_taken_when_one_has_wrong_bytes(task: CopyTask, tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(CONTENT[:-1] + b"!")
+    two = replace(
+        task,
+        sources=[Place(str(tmp_path), "none"), Place(str(tmp_path), "bad"), task.sources[0]],
+        expected={"ADLER32": ADLER},
+    )
+    assert copy(two, Free()).source == 2
+    assert target(task).read_bytes() == CONTENT
+
+
+def test_with_no_good_source_the_first_failure_is_told(task: CopyTask, tmp_path: Path) -> None:
+    none = replace(task, sources=[Place(str(tmp_path), "x"), Place(str(tmp_path), "y")])
+    with pytest.raises(MoveError) as raised:
+        copy(none, Free())
+    assert raised.value.failed.message.endswith("/x")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: subprocess.run(["mkfifo", path])])
+def test_what_is_no_file_is_not_read(
+    task: CopyTask, tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    make(tmp_path / "odd")
+    odd = replace(task, sources=[Place(str(tmp_path), "odd")])
+    assert failure(odd) is FailureClass.SOURCE_UNREADABLE
+
+
+def test_the_worker_loads_neither_grpc_nor_anything_heavy() -> None:
+    code = (
+        "import sys, gridlane_transfer.backends.embedded.worker;"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} -"
+        " set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20
+    )
+    loaded = {name for name in eval(done.stdout) if not name.startswith("_")}  # noqa: S307
+    assert loaded <= {"gridlane_transfer", "sitecustomize"}, loaded

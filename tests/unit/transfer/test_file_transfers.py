@@ -1,0 +1,198 @@
+"""The rules of one file: the order for the mover, and what follows a failure."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridlane_transfer import file_transfers
+from gridlane_transfer.backends.base import MoveOrder
+from gridlane_transfer.channels import ExhaustedAction
+from gridlane_transfer.failures import Failed, FailureClass, source_failure, target_failure
+from gridlane_transfer.file_transfers import RetryPolicy, after_failure, plan
+from gridlane_transfer.settings import StorageElementSettings, embedded_storage_elements
+from gridlane_transfer.states import FileState, legal
+from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.store.catalogue import LogicalFile, StoredReplica
+from gridlane_transfer.store.tables import FileRow, JobRow
+
+CHECKSUMS = frozenset({"ADLER32", "MD5"})
+ELEMENTS = StorageElements(
+    [
+        *embedded_storage_elements(Path("/data/storage"), Path("/data/jobs")),
+        StorageElementSettings(
+            name="mirror", base_url="file:///mirror", vo_paths={"local": "/local"}
+        ),
+    ]
+)
+
+
+def a_file(**given: Any) -> FileRow:
+    values: dict[str, Any] = dict.fromkeys(FileRow._fields)
+    values |= {
+        "number": 1,
+        "source": "file:///data/storage/local/a",
+        "target": "LFN:/local/b",
+        "target_url": "file:///data/storage/local/b",
+        "target_lfn": "LFN:/local/b",
+        "attempt": 0,
+        "lease_epoch": 1,
+    }
+    return FileRow(**{**values, **given})
+
+
+def a_job(**given: Any) -> JobRow:
+    values: dict[str, Any] = dict.fromkeys(JobRow._fields)
+    return JobRow(**{**values, "overwrite": 1, "verify": 1, **given})
+
+
+def logical(lfn: str, checksum: str, *urls: str) -> dict[str, LogicalFile]:
+    replicas = tuple(StoredReplica(url, "storageElements/x", 0) for url in urls)
+    return {lfn: LogicalFile(lfn, "local", "me", 10, checksum, 0, replicas)}
+
+
+def ordered(file: FileRow, known: dict[str, LogicalFile], **job: Any) -> MoveOrder:
+    order = plan(file, a_job(**job), ELEMENTS, known, CHECKSUMS)
+    assert isinstance(order, MoveOrder), order
+    return order
+
+
+def test_without_a_checksum_adler32_is_computed_and_nothing_expected() -> None:
+    order = ordered(a_file(), {})
+    assert (order.expected, order.checksums, order.size_bytes) == ({}, ["ADLER32"], None)
+    assert (order.verify_source, order.verify_target, order.overwrite) == (True, True, False)
+
+
+def test_a_logical_source_brings_its_size_checksum_and_copies() -> None:
+    known = logical(
+        "LFN:/local/a", "MD5:00", "file:///mirror/local/a", "file:///data/storage/local/a"
+    )
+    order = ordered(a_file(source="LFN:/local/a", checksum="ADLER32:11"), known)
+    assert [source.url for source in order.sources] == [
+        "file:///mirror/local/a",
+        "file:///data/storage/local/a",
+    ]
+    assert order.expected == {"ADLER32": "11", "MD5": "00"}
+    assert order.size_bytes == 10
+
+
+def test_the_target_itself_is_no_source() -> None:
+    known = logical("LFN:/local/a", "MD5:00", "file:///data/storage/local/a")
+    file = a_file(source="LFN:/local/a", target_url="file:///data/storage/local/a", target_lfn="")
+    refused = plan(file, a_job(), ELEMENTS, known, CHECKSUMS)
+    assert isinstance(refused, Failed)
+    assert refused.failure_class is FailureClass.BACKEND_REFUSED
+
+
+def test_a_target_with_copies_elsewhere_must_have_their_bytes() -> None:
+    known = logical("LFN:/local/b", "ADLER32:00", "file:///mirror/local/b")
+    assert ordered(a_file(), known).expected == {"ADLER32": "00"}
+    refused = plan(a_file(checksum="ADLER32:11"), a_job(), ELEMENTS, known, CHECKSUMS)
+    assert isinstance(refused, Failed)
+    assert refused.failure_class is FailureClass.CATALOGUE
+    alone = logical("LFN:/local/b", "MD5:00", "file:///data/storage/local/b")
+    order = ordered(a_file(checksum="ADLER32:11"), alone, overwrite=2)
+    assert order.expected == {"ADLER32": "11"}
+    assert order.checksums == ["ADLER32", "MD5"]
+
+
+@pytest.mark.parametrize(
+    ("verify", "source", "target"), [(1, True, True), (2, True, False), (3, False, True)]
+)
+def test_the_ends_that_are_verified(verify: int, source: bool, target: bool) -> None:
+    order = ordered(a_file(checksum="ADLER32:11"), {}, verify=verify)
+    assert (order.verify_source, order.verify_target) == (source, target)
+    assert order.expected == {"ADLER32": "11"}
+
+
+def test_what_the_mover_cannot_compute_is_not_expected_of_it() -> None:
+    known = logical("LFN:/local/a", "CRC32C:00", "file:///mirror/local/a")
+    order = ordered(a_file(source="LFN:/local/a"), known)
+    assert (order.expected, order.checksums, order.size_bytes) == ({}, ["ADLER32"], 10)
+
+
+failures = st.builds(
+    Failed, st.sampled_from(FailureClass), st.just("why"), st.just(""), st.booleans()
+)
+
+
+@given(
+    st.sampled_from([FileState.ACTIVE, FileState.CANCELING]),
+    failures,
+    st.integers(0, 300),
+    st.integers(0, 256),
+    st.sampled_from(ExhaustedAction),
+)
+def test_what_follows_a_failure(
+    state: FileState, failed: Failed, retries: int, most: int, exhausted: ExhaustedAction
+) -> None:
+    following = after_failure(state, failed, retries=retries, max_retries=most, exhausted=exhausted)
+    if following.state is FileState.CANCELED:
+        canceled = failed.failure_class is FailureClass.CANCELED
+        assert state is FileState.CANCELING or canceled
+    else:
+        assert legal(state, following.state)
+    assert following.retry == (following.state is FileState.RETRYING)
+    if following.retry:
+        assert failed.recoverable
+        assert retries < most
+    if following.state is FileState.HELD:
+        assert exhausted is ExhaustedAction.HOLD
+        assert retries >= most
+
+
+def test_the_wait_grows_to_its_limit() -> None:
+    policy = RetryPolicy(first_s=2, longest_s=60)
+    waits = [policy.delay_us(retries) / 1e6 for retries in (0, 1, 2, 3, 4, 5, 200)]
+    assert waits == [2, 4, 8, 16, 32, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("number", "source", "target"),
+    [
+        (errno.ENOENT, FailureClass.SOURCE_MISSING, None),
+        (errno.EACCES, FailureClass.SOURCE_UNREADABLE, FailureClass.TARGET_UNWRITABLE),
+        (errno.EPERM, FailureClass.SOURCE_UNREADABLE, FailureClass.TARGET_UNWRITABLE),
+        (errno.ELOOP, FailureClass.SOURCE_UNREADABLE, FailureClass.TARGET_UNWRITABLE),
+        (errno.EEXIST, None, FailureClass.TARGET_EXISTS),
+        (errno.ENOSPC, None, FailureClass.NO_SPACE),
+        (errno.EDQUOT, None, FailureClass.NO_SPACE),
+        (errno.EROFS, None, FailureClass.TARGET_UNWRITABLE),
+        (errno.ENOTDIR, FailureClass.SOURCE_MISSING, FailureClass.TARGET_UNWRITABLE),
+    ],
+)
+def test_what_cannot_change_by_itself_is_not_tried_again(
+    number: int, source: FailureClass | None, target: FailureClass | None
+) -> None:
+    error = OSError(number, os.strerror(number))
+    for expected, classify in ((source, source_failure), (target, target_failure)):
+        if expected is not None:
+            failed = classify(error, "/data/x")
+            assert (failed.failure_class, failed.recoverable) == (expected, False)
+            assert "/data/x" in failed.message
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM])
+def test_what_may_pass_is_tried_again(number: int) -> None:
+    error = OSError(number, os.strerror(number))
+    assert source_failure(error, "/data/x").recoverable
+    assert target_failure(error, "/data/x").recoverable
+
+
+def test_the_classes_are_those_of_the_contract() -> None:
+    from gridlane.type.v1 import failure_pb2
+
+    known = failure_pb2.FailureClass.keys()
+    assert {f"FAILURE_CLASS_{one.value}" for one in FailureClass} <= set(known)
+
+
+def test_names_are_resolved_only_when_they_are_logical() -> None:
+    assert file_transfers.names_to_resolve(a_file()) == ["LFN:/local/b"]
+    assert file_transfers.names_to_resolve(a_file(source="LFN:/local/a")) == [
+        "LFN:/local/a",
+        "LFN:/local/b",
+    ]
