@@ -1,9 +1,9 @@
-"""Every command in the documentation works.
+"""Every command and every program in the documentation works.
 
-A page's commands are the lines that begin with `$ ` in its ```console blocks. They run in order, in
-an empty directory, against a real server. A command that is meant to fail says so at its end:
-`# exits with 3`. Blocks of another form (start a server, set a variable) are not run: the fixture
-does what they say.
+A page's commands are the lines that begin with `$ ` in its ```console blocks, its programs are its
+```python blocks. They run in order, in an empty directory, against a real server. A command that is
+meant to fail says so at its end: `# exits with 3`. Blocks of another form (start a server, set a
+variable) are not run: the fixture does what they say.
 """
 
 import os
@@ -17,18 +17,23 @@ from support import EmbeddedServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXIT = re.compile(r"\s+# exits with (\d+)$")
 
 
-def commands_of(page: Path) -> list[tuple[str, int]]:
-    """The page's commands, each with the exit code that it must have."""
+def commands_of(page: Path) -> list[tuple[list[str], int]]:
+    """The page's commands and programs, each with the exit code that it must have."""
     found = []
-    for block in BLOCK.findall(page.read_text()):
+    for language, block in BLOCK.findall(page.read_text()):
+        if language == "python":
+            found.append(([sys.executable, "-c", block], 0))
+            continue
         for line in block.splitlines():
             if line.startswith("$ "):
                 meant = EXIT.search(line)
-                found.append((EXIT.sub("", line[2:]), int(meant[1]) if meant else 0))
+                found.append(
+                    (["bash", "-c", EXIT.sub("", line[2:])], int(meant[1]) if meant else 0)
+                )
     return found
 
 
@@ -52,7 +57,7 @@ def test_commands_of_the_page_work(
     }
     for command, expected in commands_of(page):
         done = subprocess.run(
-            ["bash", "-c", command],
+            command,
             cwd=tmp_path,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -60,5 +65,6 @@ def test_commands_of_the_page_work(
             text=True,
             timeout=60,
         )
-        print(f"$ {command}\n{done.stdout}{done.stderr}")
-        assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
+        told = f"$ {command[-1]}\n{done.stdout}{done.stderr}"
+        print(told)
+        assert done.returncode == expected, told

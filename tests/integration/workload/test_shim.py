@@ -333,9 +333,13 @@ async def test_a_shim_that_was_killed_is_lost_and_takes_its_payload_along(runner
     await gone(payload)
 
 
-async def test_what_was_killed_before_its_start_never_starts(runner: Runner) -> None:
+@pytest.mark.parametrize("prepared", [True, False])
+async def test_what_was_killed_before_its_start_never_starts(
+    runner: Runner, prepared: bool
+) -> None:
     attempt = Attempt(uuid7(), 1)
-    await runner.backend.prepare(attempt, ())
+    if prepared:
+        await runner.backend.prepare(attempt, ())
     assert (await runner.backend.kill(attempt)).standing is Standing.ABSENT
     assert (await runner.again(attempt, ["echo", "no"])).standing is Standing.ABSENT
     assert not runner.backend.log_file(attempt, False).exists()

@@ -71,13 +71,6 @@ async def test_a_request_sent_many_times_at_once_is_executed_once(ada: User) -> 
     assert await count(ada) == 1
 
 
-async def test_an_item_that_breaks_a_rule_refuses_only_itself(ada: User) -> None:
-    answer = await batch(ada, request("true"), request(), request("true", request_id="no uuid"))
-    assert [result.WhichOneof("result") for result in answer.results] == ["job", "status", "status"]
-    assert {result.status.code for result in answer.results[1:]} == {3}
-    assert await count(ada) == 1
-
-
 async def test_an_id_with_another_content_is_refused(ada: User) -> None:
     request_id = uuid7()
     await submit(ada, request("true", request_id=request_id))
