@@ -21,6 +21,8 @@ START_SECONDS = 45
 STOP_SECONDS = 30
 CALL_SECONDS = 20
 COMMAND = Path(sys.executable).with_name("gridlane-server")
+# Taken once: pytest changes the environment while threads start servers.
+INHERITED = {k: v for k, v in os.environ.items() if not k.startswith("GRIDLANE_")}
 
 
 class EmbeddedServer:
@@ -58,12 +60,11 @@ class EmbeddedServer:
         self._disconnect()
         self.root.mkdir(parents=True, exist_ok=True)
         self._ready_file.unlink(missing_ok=True)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GRIDLANE_")}
         options = ["--data-dir", self.data_dir, "--port", str(self.port), "--health-port", "0"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [COMMAND, "all", *options, "--ready-file", self._ready_file],
-                env={**inherited, **self.environment, **(environment or {})},
+                env={**INHERITED, **self.environment, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

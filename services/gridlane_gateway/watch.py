@@ -80,19 +80,25 @@ class Place:
         try:
             raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
             form, of_job, job_token, job_ended, transfers = json.loads(raw)
-        except (ValueError, TypeError, binascii.Error):
+        except (ValueError, TypeError, RecursionError, binascii.Error):
             raise errors.token_not_ours("resume_token") from None
         well_formed = (
             form == _TOKEN_FORM
             and of_job == job
-            and isinstance(job_token, str)
+            and _is_token(job_token)
             and isinstance(job_ended, bool)
             and isinstance(transfers, dict)
-            and all(value is None or isinstance(value, str) for value in transfers.values())
+            and all(map(_is_token, transfers))
+            and all(value is None or _is_token(value) for value in transfers.values())
         )
         if not well_formed:
             raise errors.token_not_ours("resume_token")
         return Place(job, job_token, job_ended, transfers)
+
+
+def _is_token(value: object) -> bool:
+    """Whether a value can be a token or a name: JSON can hold texts that no message takes."""
+    return isinstance(value, str) and value.isascii()
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,9 +176,7 @@ def run_kept(conn: Connection, statement: Executable, **values: Any) -> CursorRe
 
 
 @lru_cache(maxsize=512)
-def _by_key_statement(
-    columns: tuple[Column[Any], ...], key: Column[Any], size: int
-) -> Select[Any]:
+def _by_key_statement(columns: tuple[Column[Any], ...], key: Column[Any], size: int) -> Select[Any]:
     return select(*columns).where(key.in_([bindparam(f"key_{n}") for n in range(size)]))
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from gridlane_kit import errors
 from gridlane_kit.database import Database
+from gridlane_kit.pacing import Pace
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -48,6 +49,7 @@ class GroupedRead(Generic[K, V]):
         self._max_queue = max_queue
         self._queue: deque[_Waiting[K, V]] = deque()
         self._waiting_keys = 0
+        self._pace = Pace()
         self._task: asyncio.Task[None] | None = None
 
     async def get(self, key: K) -> V | None:
@@ -79,6 +81,7 @@ class GroupedRead(Generic[K, V]):
     async def _run(self) -> None:
         try:
             while self._queue:
+                await self._pace.wait()
                 await self._read(self._next_group())
         finally:
             self._task = None
@@ -90,6 +93,7 @@ class GroupedRead(Generic[K, V]):
             group.append(self._queue.popleft())
             size += len(group[-1][0])
         self._waiting_keys -= size
+        self._pace.grouped(len(group))
         return group
 
     async def _read(self, group: list[_Waiting[K, V]]) -> None:

@@ -7,8 +7,8 @@ from 0001 in one line. Its version table is `<service>_version`, the package's n
 `gridlane_`.
 
 For developers: `python -m gridlane_kit.migrations gridlane_workload.store:METADATA "what changes"`
-    compares the
-metadata with the migrations so far and writes the next one; at the first call it makes the folder.
+compares the metadata with the migrations so far and writes the next one; at the first call it makes
+the folder.
 """
 
 import importlib
@@ -127,7 +127,7 @@ def write_revision(metadata: MetaData, migrations: Path, message: str) -> Path:
 
     versions = migrations / "versions"
     versions.mkdir(parents=True, exist_ok=True)
-    for name in ("env.py", "script.py.mako"):
+    for name in ("__init__.py", "env.py", "script.py.mako", "versions/__init__.py"):
         if not (migrations / name).exists():
             shutil.copyfile(_TEMPLATES / name, migrations / name)
     known = _revisions(migrations)

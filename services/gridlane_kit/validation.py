@@ -21,6 +21,9 @@ RULES_FIELD: Final = 1159
 """Number of the options `buf.validate.field`, `.message` and `.oneof`."""
 
 _MAX_TEXT: Final = 1500
+_ALL_NAMED_BYTES: Final = 16 * 1024
+"""Messages up to this size have all their violations looked for. A violation takes 30 µs to tell
+of, and 4 MiB have room for two million: that would stop the process for a minute."""
 _validator = protovalidate.Validator()
 
 
@@ -28,10 +31,13 @@ def validate(message: Message) -> None:
     """Checks a message.
 
     Raises:
-        GridlaneError: INVALID_FIELDS with one violation a field; of very many the first ones.
+        GridlaneError: INVALID_FIELDS with one violation a field; of very many the first ones, of a
+            large message the first one alone.
     """
     try:
-        violations = _validator.collect_violations(message)
+        violations = _validator.collect_violations(message, fail_fast=True)
+        if violations and message.ByteSize() <= _ALL_NAMED_BYTES:
+            violations = _validator.collect_violations(message)
     except protovalidate.EvaluationError:
         # A rule met a value that it cannot be computed for: the caller's, since rules compile at
         # start.

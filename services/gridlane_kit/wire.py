@@ -17,7 +17,10 @@ from gridlane_kit.errors import GridlaneError
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 DETAILS_KEY: Final = "grpc-status-details-bin"
 TRACE_ID_KEY: Final = "gridlane-trace-id"
-_MAX_MESSAGE: Final = 1024
+# Bytes. Clients take 8 KiB of trailing metadata by default; the message travels percent-encoded
+# (at most three times as long), the details are in base64.
+_MAX_MESSAGE: Final = 700
+_MAX_SHORT: Final = 200
 _MAX_DETAILS: Final = 4096
 
 
@@ -39,7 +42,7 @@ def send_error(
     if call.resume_token:
         error.metadata.setdefault("resume_token", call.resume_token)
     context.set_code(error.code)
-    context.set_details(error.message[:_MAX_MESSAGE])
+    context.set_details(_cut(error.message, _MAX_MESSAGE))
     context.set_trailing_metadata(
         ((DETAILS_KEY, _details(error)), (TRACE_ID_KEY, call.trace.trace_id_hex))
     )
@@ -56,7 +59,7 @@ def _details(error: GridlaneError) -> bytes:
     except (TypeError, ValueError):
         # Metadata that is no text: a defect of the handler, which must not hide the error itself.
         status = GridlaneError(error.reason, error.message).to_status()
-    status.message = status.message[:_MAX_MESSAGE]
+    status.message = _cut(status.message, _MAX_MESSAGE)
     raw = status.SerializeToString()
     if len(raw) <= _MAX_DETAILS:
         return raw
@@ -66,7 +69,12 @@ def _details(error: GridlaneError) -> bytes:
 def _shortened(error: GridlaneError) -> status_pb2.Status:
     """Keeps what programs decide by: code and reason, and of the rest what is short."""
     metadata = {
-        key: value for key, value in error.metadata.items() if len(value) <= _MAX_MESSAGE // 4
+        key: value for key, value in error.metadata.items() if len(value.encode()) <= _MAX_SHORT
     }
-    short = GridlaneError(error.reason, error.message[: _MAX_MESSAGE // 4], metadata)
+    short = GridlaneError(error.reason, _cut(error.message, _MAX_SHORT), metadata)
     return short.to_status()
+
+
+def _cut(text: str, size_bytes: int) -> str:
+    """The beginning of a text, as much of it as takes so many bytes in UTF-8."""
+    return text.encode()[:size_bytes].decode(errors="ignore")

@@ -151,6 +151,9 @@ class Follower(Generic[E]):
         )
         self._position = await self._db.read(partial(read_cursor, source=self._source.name))
         after = None if self._position is None else _message(self._position)
+        if after is not None:
+            # It may have been left out by a crash; until it is told, the source keeps its events.
+            await self._source.acknowledge(after)
         async with contextlib.aclosing(self._source.follow(after)) as pages:
             self._state = FollowerState.FOLLOWING
             async for page in pages:

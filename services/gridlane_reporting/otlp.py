@@ -7,18 +7,25 @@ is counted in OTLP's partial success.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.identity import PrincipalKind
 from gridlane_kit.telemetry import JOB_ID, AttributeValue, FinishedSpan
 from gridlane_reporting.spans import SpanRing, job_of
 
+# What an exporter sends at once is far below (OpenTelemetry's batches hold 512 spans); what a 4 MiB
+# message has room for would keep the process from everything else for seconds.
+_MAX_GROUPS: Final = 1000
+_MAX_SPANS: Final = 5000
+_MAX_PAIRS: Final = 1000
 _MAX_ATTRIBUTES: Final = 32
 _MAX_LINKS: Final = 16
 _MAX_TEXT: Final = 1024
@@ -36,7 +43,12 @@ class OtlpShell:
     async def Export(  # noqa: N802 - the contract's name
         self, request: trace_service_pb2.ExportTraceServiceRequest, call: Call
     ) -> trace_service_pb2.ExportTraceServiceResponse:
-        """Keeps the spans that the caller may write."""
+        """Keeps the spans that the caller may write.
+
+        Raises:
+            GridlaneError: INVALID_FIELDS: too many at once. PRECONDITION: none are kept here.
+        """
+        _refuse_too_many(request)
         response = trace_service_pb2.ExportTraceServiceResponse()
         if call.principal.kind is PrincipalKind.SERVICE:
             for span in _spans(request):
@@ -57,6 +69,17 @@ class OtlpShell:
     def _keep_own(self, spans: Iterable[FinishedSpan], job: str) -> int:
         """Returns how many were refused."""
         return sum(job_of(span) != job or not self._ring.accept_from_job(span) for span in spans)
+
+
+def _refuse_too_many(request: trace_service_pb2.ExportTraceServiceRequest) -> None:
+    groups = len(request.resource_spans)
+    if groups <= _MAX_GROUPS:
+        groups += sum(len(group.scope_spans) for group in request.resource_spans)
+    if groups > _MAX_GROUPS:
+        raise errors.invalid([("resource_spans", f"at most {_MAX_GROUPS} resources and scopes")])
+    scopes = (scope for group in request.resource_spans for scope in group.scope_spans)
+    if sum(len(scope.spans) for scope in scopes) > _MAX_SPANS:
+        raise errors.invalid([("resource_spans", f"at most {_MAX_SPANS} spans at once")])
 
 
 def _spans(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[FinishedSpan]:
@@ -97,7 +120,7 @@ def _span(
 def _attributes(pairs: Iterable[common_pb2.KeyValue]) -> dict[str, AttributeValue]:
     """Returns the scalar attributes, bounded in number and length; a job's id is never left out."""
     found: dict[str, AttributeValue] = {}
-    for pair in pairs:
+    for pair in islice(pairs, _MAX_PAIRS):
         value = _scalar(pair.value)
         if value is not None and (len(found) < _MAX_ATTRIBUTES or pair.key == JOB_ID):
             found[pair.key[:_MAX_NAME]] = value

@@ -1,9 +1,11 @@
 """Who may touch which path: VO membership and the paths of token scopes, for every name a call
-gives.
+gives; and who may set which tags.
 
 Responsible for turning the kit's decision into an answer for one place of a storage element. The
 coarse permission is decided before a handler runs; a job's visibility is the store's.
 """
+
+from collections.abc import Iterable
 
 from gridlane_kit import errors
 from gridlane_kit.call import Call
@@ -14,6 +16,7 @@ _READ = ("storage.read",)
 _CREATE = ("storage.create", "storage.modify")
 _REPLACE = ("storage.modify",)
 _WORKLOAD = "workload"
+_RESERVED = "gridlane."
 
 
 def may_name_internal(call: Call) -> bool:
@@ -21,6 +24,21 @@ def may_name_internal(call: Call) -> bool:
     owner.
     """
     return call.principal.actor == _WORKLOAD
+
+
+def require_free_tags(call: Call, tags: Iterable[str]) -> None:
+    """Refuse tags that only the workload service sets: they tie a transfer to somebody's job.
+
+    Parameters:
+        tags: their keys.
+
+    Raises:
+        GridlaneError: INVALID_FIELDS that names each.
+    """
+    reserved = sorted(tag for tag in tags if tag.startswith(_RESERVED))
+    if reserved and call.principal.actor != _WORKLOAD:
+        why = f"keys beginning with {_RESERVED!r} are Gridlane's own"
+        raise errors.invalid([(f"transfer_job.tags[{tag}]", why) for tag in reserved])
 
 
 def require_read(call: Call, located: Located, permission: str) -> None:

@@ -16,7 +16,8 @@ from gridlane_kit.feed import Feed
 from gridlane_transfer.store import jobs
 from gridlane_transfer.store.tables import REQUEST_ID
 
-_CHUNK = 200
+# Jobs in one transaction; each may have a thousand files.
+_CHUNK = 20
 _log = logs.logger("transfer.retention")
 
 

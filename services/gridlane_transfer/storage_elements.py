@@ -24,8 +24,9 @@ PREFIX = "storageElements/"
 _FILE = "file://"
 _LFN = "LFN:"
 # An empty, `.` or `..` component, or a control character.
-_UNQUOTED = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
-_NOT_PLAIN = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f]")
+_NOT_PLAIN = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f]").search
+# Most paths are plain and need no quoting, and that is found out at once.
+_SIMPLE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~-]*(/[A-Za-z0-9_-][A-Za-z0-9_.~-]*)*").fullmatch
 
 
 class Located(NamedTuple):
@@ -69,21 +70,32 @@ class StorageElement:
     vo_paths: dict[str, str]
     internal: bool
 
-    def locate(self, relative: str) -> Located | None:
-        """What a plain path below the base stands for; None when it is below no VO's path."""
-        path = f"/{relative}"
+    def locate(self, path: str) -> Located | None:
+        """What a path below the base stands for.
+
+        Parameters:
+            path: from the base on, with a leading slash.
+
+        Returns:
+            None when it is below no VO's path, or not plain.
+        """
         vo = "" if self.internal else self.vo_of(path)
         if vo is None:
             return None
-        # Most paths need no quoting, and finding that out is cheaper than quoting.
-        quoted = relative if _UNQUOTED(relative) else quote(relative)
+        relative = path[1:]
+        if _SIMPLE(relative):
+            quoted = relative
+        elif _NOT_PLAIN(relative):
+            return None
+        else:
+            quoted = quote(relative)
         location = Location(f"{self.base_url}/{quoted}", PREFIX + self.name, self.base, relative)
         return Located(location, _LFN + path if vo else "", vo, path)
 
     def vo_of(self, path: str) -> str | None:
         """The VO below whose path a logical path lies; None when there is none."""
         for vo, vo_path in self.vo_paths.items():
-            if path.startswith(f"{vo_path}/"):
+            if path.startswith(vo_path) and path[len(vo_path) : len(vo_path) + 1] == "/":
                 return vo
         return None
 
@@ -160,33 +172,20 @@ class StorageElements:
         if "%" in path:
             path = unquote(path)
         for element in self._elements.values():
-            if path.startswith(f"{element.base}/"):
-                relative = path[len(element.base) + 1 :]
-                if _NOT_PLAIN.search(relative) or (element.internal and not internal):
-                    return None
-                return element.locate(relative)
-        return None
-
-    def vo_of(self, lfn_prefix: str) -> str | None:
-        """The VO that a logical name, or the beginning of one, belongs to; None when it is of
-        none.
-        """
-        path = lfn_prefix.removeprefix(_LFN).removesuffix("/")
-        for element in self._elements.values():
-            if (vo := element.vo_of(f"{path}/")) is not None:
-                return vo
+            base = element.base
+            if path.startswith(base) and path[len(base) : len(base) + 1] == "/":
+                return (
+                    element.locate(path[len(base) :]) if internal or not element.internal else None
+                )
         return None
 
     def _locate_logical(self, path: str) -> Located | None:
         """Where a logical name is written: on the first element, in the order configured, with its
         VO.
         """
-        relative = path[1:]
-        if not path.startswith("/") or _NOT_PLAIN.search(relative):
-            return None
         for element in self._elements.values():
             if not element.internal and element.vo_of(path) is not None:
-                return element.locate(relative)
+                return element.locate(path)
         return None
 
 

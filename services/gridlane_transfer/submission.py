@@ -7,9 +7,8 @@ unless all holds. The rules of single fields stand in the contract.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
@@ -42,8 +41,7 @@ _PERMISSION = "transfer.jobs.submit"
 _HIGHEST_PRIORITY = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Ends:
+class _Ends(NamedTuple):
     """What the names of one file stand for."""
 
     source: Located
@@ -77,6 +75,7 @@ class Submissions:
         job = request.transfer_job
         key = _request_key(request, call)
         vo = call.choose_vo(job.vo)
+        access.require_free_tags(call, job.tags)
         ends = self._checked_ends(job, call)
         replace = job.overwrite == OVERWRITE_ALWAYS
         for end in ends:
@@ -100,14 +99,16 @@ class Submissions:
 
         Parameters:
             job: the description.
-            submitted: its numbers; None when it was checked only.
+            submitted: its numbers; None when it was checked only: nothing has a name then.
         """
         answer = transfer_job_pb2.TransferJob()
         answer.CopyFrom(new.event.job)
+        if submitted is None:
+            answer.ClearField("name")
         first = 0 if submitted is None else submitted.first_file
         for index, (file, columns) in enumerate(zip(job.files, new.files, strict=True)):
             stored = answer.files.add(
-                name=f"{answer.name}/files/{index + 1}",
+                name="" if submitted is None else f"{answer.name}/files/{index + 1}",
                 number=first + index if first else 0,
                 source=file.source,
                 target=file.target,
@@ -131,27 +132,27 @@ class Submissions:
         ends: list[_Ends] = []
         targets: set[str] = set()
         for index, file in enumerate(job.files):
-            field = f"transfer_job.files[{index}]"
             source = self._elements.locate(file.source, internal=internal)
             target = self._elements.locate(file.target, internal=internal)
-            for name, end, text in (
-                ("source", source, file.source),
-                ("target", target, file.target),
-            ):
-                if end is None:
-                    unserved.append(text)
-                    violations.append((f"{field}.{name}", f"no storage element serves {text}"))
-            if source is not None and target is not None:
-                ends.append(_Ends(source, target))
-                if _same_file(file, source, target):
-                    violations.append((f"{field}.target", "is the source"))
-                if target.location.url in targets:
-                    violations.append(
-                        (f"{field}.target", "is the target of another file of the job")
-                    )
-                targets.add(target.location.url)
+            if source is None or target is None:
+                found = _unserved(file, source, target)
+                unserved += [name for _, name in found]
+                violations += [
+                    (f"{_field(index)}.{end}", f"no storage element serves {name}")
+                    for end, name in found
+                ]
+                continue
+            ends.append(_Ends(source, target))
+            url = target.location.url
+            if url == source.location.url and _same_file(file):
+                violations.append((f"{_field(index)}.target", "is the source"))
+            if url in targets:
+                violations.append(
+                    (f"{_field(index)}.target", "is the target of another file of the job")
+                )
+            targets.add(url)
             if file.HasField("checksum"):
-                violations += self._checksum_violations(job, file, field)
+                violations += self._checksum_violations(job, file, _field(index))
         if unserved:
             raise _not_served(unserved[0], violations)
         if violations:
@@ -206,11 +207,21 @@ def _not_served(url: str, violations: Sequence[tuple[str, str]]) -> GridlaneErro
     )
 
 
-def _same_file(file: transfer_job_pb2.FileTransfer, source: Located, target: Located) -> bool:
-    if not is_logical(file.source):
-        return source.location.url == target.location.url
-    # Another copy of the same logical file, named by its URL, is a replication.
-    return is_logical(file.target) and source.lfn == target.lfn
+def _field(index: int) -> str:
+    return f"transfer_job.files[{index}]"
+
+
+def _unserved(
+    file: transfer_job_pb2.FileTransfer, source: Located | None, target: Located | None
+) -> list[tuple[str, str]]:
+    """The ends that nothing serves: their fields, and what they say."""
+    ends = (("source", source, file.source), ("target", target, file.target))
+    return [(field, name) for field, located, name in ends if located is None]
+
+
+def _same_file(file: transfer_job_pb2.FileTransfer) -> bool:
+    """Whether ends with one place are one file: a logical source may have another copy to take."""
+    return is_logical(file.target) or not is_logical(file.source)
 
 
 def _element(end: Located) -> str:

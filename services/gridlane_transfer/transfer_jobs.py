@@ -81,7 +81,8 @@ class TransferJobs:
         self._cancel = cancel
         self._wake = wake
         self._abort = abort
-        self._whole = GroupedRead(db, jobs.read_with_files)
+        # A job may have a thousand files: few of them are read at once.
+        self._whole = GroupedRead(db, jobs.read_with_files, max_batch=50)
         self._bare = GroupedRead(db, jobs.read)
 
     async def submit(

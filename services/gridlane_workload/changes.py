@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from gridlane.ids import uuid7
 from gridlane.workload.v1.job_pb2 import Job
+from gridlane_kit import errors
 from gridlane_kit.feed import Feed, NewEvent
 from gridlane_kit.identity import Principal
 from gridlane_workload import jobs, states
@@ -172,7 +173,9 @@ def kill(conn: Connection, feed: Feed, wishes: Sequence[KillWish]) -> list[Store
 
 
 def _kill(conn: Connection, feed: Feed, wish: KillWish) -> StoredJob | Exception:
-    row = conn.execute(select(JOB).where(JOB.c.uid == wish.uid)).one()
+    row = conn.execute(select(JOB).where(JOB.c.uid == wish.uid)).one_or_none()
+    if row is None:
+        return errors.not_found(f"jobs/{wish.uid}")
     at_hand = JobAtHand(row)
     wanted = jobs.kill(at_hand.status, wish.by)
     if wanted is None:

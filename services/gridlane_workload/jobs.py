@@ -27,6 +27,9 @@ from gridlane_workload.store import Submission
 DEFAULT_PRIORITY: Final = 1
 """Of a job that does not say: DIRAC's UserPriority."""
 
+RESERVED_TAGS: Final = "gridlane."
+"""What keys of tags begin with that no user sets."""
+
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
@@ -122,6 +125,12 @@ def _violations(
         if len({item.overwrite for item in description.outputs}) > 1:
             # One transfer job moves them all, and has one mode.
             yield "job.description.outputs", "overwrite is the same for all outputs of a job"
+    for tag in sorted(description.tags):
+        if tag.startswith(RESERVED_TAGS):
+            yield (
+                f"job.description.tags[{tag}]",
+                f"keys beginning with {RESERVED_TAGS!r} are Gridlane's own",
+            )
     if description.resources.cpu_cores > capabilities.max_cpu_cores:
         yield (
             "job.description.resources.cpu_cores",

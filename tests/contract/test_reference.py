@@ -21,5 +21,5 @@ def test_every_error_reason_is_on_its_page() -> None:
     from gridlane.type.v1.error_reason_pb2 import ErrorReason
 
     page = (ROOT / "docs/reference/errors.md").read_text()
-    names = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()]
+    names = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.DESCRIPTOR.values_by_name]
     assert [n for n in names if n != "UNSPECIFIED" and f"| `{n}` |" not in page] == []

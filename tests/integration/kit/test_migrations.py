@@ -98,7 +98,7 @@ def version(conn: Connection) -> str:
 
 
 async def test_the_first_start_makes_what_the_metadata_says(service: Service) -> None:
-    assert [path.name for path in (service.migrations / "versions").glob("*.py")] == [
+    assert [path.name for path in (service.migrations / "versions").glob("v*.py")] == [
         "v0001_first_tables.py"
     ]
     db = await service.open()

@@ -179,3 +179,14 @@ async def test_a_follower_begins_where_the_last_one_ended(db: Database, run: Run
     await run(feed)
     assert feed.asked_after == [2]
     assert await db.read(partial(read_cursor, source="workload")) == Position(EPOCH, 3)
+
+
+async def test_what_a_crash_kept_from_being_acknowledged_is_acknowledged_at_the_next_start(
+    db: Database, run: Run
+) -> None:
+    await run(StandInFeed([ended(1), ended(2)]))
+    feed = StandInFeed([ended(1), ended(2)])
+    await run(feed)
+    async with asyncio.timeout(5):
+        while feed.acknowledged != [2]:
+            await asyncio.sleep(0.01)

@@ -242,6 +242,14 @@ class House:
         principal = Principal(ISSUER, user, vos=frozenset(VOS[user]))
         return Caller(principal, None, self.telemetry.root())
 
+    async def submit_for(
+        self, user: str, *files: tuple[str, str], **fields: Any
+    ) -> transfer_job_pb2.TransferJob:
+        """Submits a job as the workload service does, on a user's behalf."""
+        job = transfer_job_pb2.TransferJob(files=[_file(file) for file in files], **fields)
+        request = transfer_service_pb2.SubmitTransferJobRequest(transfer_job=job)
+        return await self.peers.transfer_jobs(self.caller(user)).SubmitTransferJob(request)
+
     def file(self, path: str, content: bytes = b"gridlane\n", below: Path | None = None) -> str:
         """Makes a file; returns its URL."""
         target = (below or self.storage) / path

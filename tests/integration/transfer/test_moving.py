@@ -18,7 +18,7 @@ async def test_a_file_arrives_whole_and_every_step_is_told(
 ) -> None:
     source = house.file("local/in/co2.csv", CONTENT)
     target = "LFN:/local/out/co2.csv"
-    submitted = await sue.submit((source, target), tags={"gridlane.job": "j1"})
+    submitted = await house.submit_for("sue", (source, target), tags={"gridlane.job": "j1"})
     assert (words.job(submitted), words.files(submitted)) == ("READY", ["READY"])
     job = await sue.ended(submitted.name)
     assert words.job(job) == "FINISHED"
@@ -152,8 +152,8 @@ async def test_a_workload_stages_into_a_job_directory_but_a_user_does_not(
 
 
 async def test_a_copy_is_a_span_linked_to_the_call_that_asked_for_it(house: Any, sue: Any) -> None:
-    job = await sue.submit(
-        (house.file("local/a"), "LFN:/local/b"), tags={"gridlane.job": "0192-job"}
+    job = await house.submit_for(
+        "sue", (house.file("local/a"), "LFN:/local/b"), tags={"gridlane.job": "0192-job"}
     )
     await sue.ended(job.name)
     (span,) = [span for span in house.spans if span.name == "transfer.copy"]

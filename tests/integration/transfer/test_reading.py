@@ -24,10 +24,12 @@ async def a_job(house: Any, client: Any, n: int = 1, **fields: Any) -> transfer_
         (house.file(f"{stem}/{i}"), f"LFN:/local/out/{fields.get('tag', '')}{i}") for i in range(n)
     ]
     tag = fields.pop("tag", None)
-    tags = {"gridlane.job": tag} if tag else {}
-    job = await client.submit(
-        *files, tags=tags, overwrite=transfer_job_pb2.OVERWRITE_MODE_ALWAYS, **fields
-    )
+    overwrite = transfer_job_pb2.OVERWRITE_MODE_ALWAYS
+    if tag is None:
+        job = await client.submit(*files, overwrite=overwrite, **fields)
+    else:
+        tags = {"gridlane.job": tag}
+        job = await house.submit_for("sue", *files, tags=tags, overwrite=overwrite, **fields)
     return await client.ended(job.name)
 
 

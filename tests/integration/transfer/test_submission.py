@@ -150,3 +150,20 @@ async def test_a_thousand_files_are_one_job(house: Any, sue: Any) -> None:
     assert len({file.number for file in job.files}) == 1000
     await sue.jobs.CancelTransferJob(transfer_service_pb2.CancelTransferJobRequest(name=job.name))
     await sue.ended(job.name)
+
+
+async def test_only_the_workload_service_ties_a_transfer_to_a_job(
+    house: Any, sue: Any, words: Any
+) -> None:
+    file = (house.file("local/a"), "LFN:/local/b")
+    for user in ("sue", "admin"):
+        tags = {"gridlane.job": "somebody's", "gridlane.x": "", "gridlane": "", "run": "7"}
+        error = await refused(house.client(user), file, tags=tags)
+        assert words.reason(error) == "INVALID_FIELDS"
+        assert set(words.violations(error)) == {
+            "transfer_job.tags[gridlane.job]",
+            "transfer_job.tags[gridlane.x]",
+        }
+    assert await stored(sue) == 0
+    job = await house.submit_for("sue", file, tags={"gridlane.job": "hers"})
+    assert (await sue.get(job.name)).tags["gridlane.job"] == "hers"

@@ -337,8 +337,8 @@ def _end(told: dict[str, Any]) -> End:
 
 
 def _ask_for_end(directory: Path) -> tuple[Observation, int | None]:
-    if not directory.is_dir():
-        return Observation(Standing.ABSENT), None
+    # Also one that has no directory yet gets its claim, should a start be under way somewhere.
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     # First the wish, which a shim that starts just now will find; then the signal, for one that
     # runs.
     files.write_whole(directory / files.KILL, b"")

@@ -304,7 +304,9 @@ class TransferJob(_message.Message):
 
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free pairs, at most 32; the keys begin with a letter."""
+        """Free pairs, at most 32; the keys begin with a letter. Keys that begin with "gridlane." are reserved: a caller who
+        sets one gets INVALID_ARGUMENT. A transfer that works for a job has "gridlane.job", the uuid of the job.
+        """
 
     @_builtins.property
     def owner(self) -> _principal_pb2.Principal:

@@ -333,7 +333,9 @@ class JobDescription(_message.Message):
 
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free pairs, at most 32."""
+        """Free pairs, at most 32; the keys begin with a letter. Keys that begin with "gridlane." are reserved: a caller who
+        sets one gets INVALID_ARGUMENT.
+        """
 
     def __init__(
         self,

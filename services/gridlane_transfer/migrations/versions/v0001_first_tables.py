@@ -1,4 +1,4 @@
-"""the first tables.
+"""First tables.
 
 Revision 0001, after nothing. Expand only: what an older version of the service reads stays.
 """

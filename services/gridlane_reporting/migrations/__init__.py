@@ -1,0 +1,1 @@
+"""The service's migrations; `gridlane_kit.migrations` writes and runs them."""

@@ -1,0 +1,80 @@
+"""The quick ways to read and to run a statement give what SQLAlchemy's own give."""
+
+from pathlib import Path
+
+from sqlalchemy import Column, Connection, Integer, LargeBinary, String, Table, bindparam, update
+
+from gridlane_kit.database import (
+    Database,
+    insert_rows,
+    rows_by_key,
+    run_kept,
+    service_metadata,
+)
+from gridlane_kit.sqlite import sqlite_url
+
+_METADATA = service_metadata()
+_THING = Table(
+    "thing",
+    _METADATA,
+    Column("name", String(50), primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+_GROW = (
+    update(_THING)
+    .where(_THING.c.name == "three")
+    .values(size=_THING.c.size + bindparam("by"))
+    .returning(_THING.c.size)
+)
+_NAMES = ("one", "two", "three", "four", "five")
+
+
+async def _open(directory: Path) -> Database:
+    database = await Database.open(
+        sqlite_url(directory / "things.sqlite"), metadata=_METADATA, migrations=None, migrate=True
+    )
+    rows = [
+        {"name": name, "size": number, "content": name.encode()}
+        for number, name in enumerate(_NAMES)
+    ]
+    await database.write(lambda conn: insert_rows(conn, _THING, rows))
+    return database
+
+
+async def test_rows_are_found_by_any_number_of_keys(tmp_path: Path) -> None:
+    database = await _open(tmp_path)
+
+    def asked(conn: Connection, names: tuple[str, ...]) -> set[tuple[object, ...]]:
+        rows = rows_by_key(conn, (_THING.c.name, _THING.c.content), _THING.c.name, names)
+        assert len(rows) == len(set(rows)), "a row came twice"
+        return {tuple(row) for row in rows}
+
+    try:
+        for count in range(len(_NAMES) + 1):
+            names = _NAMES[:count]
+            found = await database.read(lambda conn, names=names: asked(conn, (*names, "none")))
+            assert found == {(name, name.encode()) for name in names}
+    finally:
+        await database.close()
+
+
+async def test_no_key_finds_no_row(tmp_path: Path) -> None:
+    database = await _open(tmp_path)
+    try:
+        rows = await database.read(
+            lambda conn: rows_by_key(conn, (_THING.c.size,), _THING.c.name, ())
+        )
+        assert list(rows) == []
+    finally:
+        await database.close()
+
+
+async def test_a_kept_statement_takes_its_own_values_and_those_given(tmp_path: Path) -> None:
+    database = await _open(tmp_path)
+    try:
+        for by, size in ((5, 7), (1, 8)):
+            grown = await database.write(lambda conn, by=by: run_kept(conn, _GROW, by=by).scalar())
+            assert grown == size
+    finally:
+        await database.close()
