@@ -1,0 +1,81 @@
+"""What a row of the table is: its target as data, and what a measurement of it answers.
+
+Responsible for the words and for the one comparison "met or not". Not for measuring (`rows`) nor
+for the table's form (`report`).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import median
+from typing import Self
+
+
+class Bound(StrEnum):
+    """Which side of the limit is good; the value is the sign in the table."""
+
+    AT_MOST = "≤"
+    AT_LEAST = "≥"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is promised. `unit` is the figure's: "× echo", "µs", "a second", "ms", "s", "× cp"."""
+
+    bound: Bound
+    limit: float
+    unit: str
+
+    def met_by(self, value: float) -> bool:
+        """Whether a figure in the target's unit keeps the promise."""
+        return value <= self.limit if self.bound is Bound.AT_MOST else value >= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A figure: the median of several measurements, and the interval that all of them lie in.
+
+    `details` are what the figure was computed from, by name with the unit in it ("echo_us"):
+    medians too.
+    """
+
+    value: float
+    low: float
+    high: float
+    samples: int
+    details: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, samples: Sequence[float], **details: float) -> Self:
+        """Sums up the measurements of one figure.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not samples:
+            raise ValueError("a figure needs at least one measurement")
+        return cls(median(samples), min(samples), max(samples), len(samples), details)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure: `rounds` repetitions, each with windows of `seconds`."""
+
+    seconds: float
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table.
+
+    `name` is what `--rows` takes, `title` what people read, `conditions` what one must know to
+    compare the figure with another. Without a `target` the row is there to be compared with.
+    """
+
+    name: str
+    title: str
+    unit: str
+    measure: Callable[[Effort], Awaitable[Measured]]
+    target: Target | None = None
+    conditions: str = ""

@@ -1,0 +1,17 @@
+"""The rows of the table, in its order. A new one is a module here and a line below."""
+
+from typing import Final
+
+from benchmarks.row import Row
+from benchmarks.rows import decision, echo, imports, jobs, mover, pipeline, start, transfers
+
+ROWS: Final[tuple[Row, ...]] = (
+    *echo.ROWS,
+    *jobs.ROWS,
+    *transfers.ROWS,
+    *decision.ROWS,
+    *pipeline.ROWS,
+    *imports.ROWS,
+    *start.ROWS,
+    *mover.ROWS,
+)

@@ -1,0 +1,21 @@
+"""The reference of the other rows: what a call costs a `grpc.aio` server that does nothing."""
+
+from benchmarks.load import CALLERS, PAYLOAD_BYTES, alone
+from benchmarks.reference import echo
+from benchmarks.row import Effort, Measured, Row
+
+
+async def _measure(effort: Effort) -> Measured:
+    async with echo() as method:
+        return await alone(method, effort)
+
+
+ROWS = (
+    Row(
+        name="echo",
+        title="Echo: a bare `grpc.aio` unary call",
+        unit="µs",
+        measure=_measure,
+        conditions=f"server CPU a call, {CALLERS} callers, {PAYLOAD_BYTES} bytes both ways",
+    ),
+)
