@@ -1,9 +1,9 @@
 """Group commit: many callers' writes in one transaction, each answered after it is durable.
 
 Responsible for gathering, ordering, isolating and answering writes; the writes themselves are
-functions of the services' stores. A batch is whatever queued while the last commit ran: there is no
-window to wait for, and the busier the service, the cheaper an entry. On SQLite one sync of the disk
-serves all entries of all kinds.
+functions of the services' stores. A batch is whatever queued while the last commit ran and, while
+many call at once, a moment longer (`pacing`): the busier the service, the cheaper an entry. On
+SQLite one sync of the disk serves all entries of all kinds.
 
 What it promises (DESIGN, Data):
 * an answer is sent only after its commit is durable;
@@ -26,6 +26,7 @@ from sqlalchemy import Connection
 from gridlane_kit import errors
 from gridlane_kit.database import Database
 from gridlane_kit.failpoints import failpoint
+from gridlane_kit.pacing import Pace
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -128,6 +129,7 @@ class GroupCommit:
         self._queue: deque[_Call] = deque()
         self._depth = 0
         self._arrived = asyncio.Event()
+        self._pace = Pace()
         self._accepting = False
         self._task: asyncio.Task[None] | None = None
 
@@ -185,6 +187,7 @@ class GroupCommit:
         try:
             while self._accepting or self._queue:
                 if self._queue:
+                    await self._pace.wait()
                     await self._commit(self._next_batch())
                 else:
                     self._arrived.clear()
@@ -208,6 +211,7 @@ class GroupCommit:
             else:
                 batch.append(call)
                 size += len(call.entries)
+        self._pace.grouped(len(batch))
         return batch
 
     async def _commit(self, batch: list[_Call]) -> None:

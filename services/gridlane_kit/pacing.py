@@ -1,17 +1,18 @@
-"""Pacing: under load, a group of reads waits a moment for company.
+"""Pacing: under load, a group of calls waits a moment for company.
 
-Responsible for when the next group of `grouped_read` begins. A group costs nearly the same for one
-call as for many, and a read from memory is over so soon that the next group would take only the one
-or two calls that the busy event loop got to meanwhile: the processor then goes into groups instead
-of calls. So while many call at once, groups begin a moment apart; a lone caller never waits. A
-commit needs none of this (`group_commit`): its sync of the disk is wait enough.
+Responsible for when the next group of `group_commit` or `grouped_read` begins. A group costs nearly
+the same for one call as for many. On a fast disk a commit is over so soon that the next group would
+take only the few calls that the busy event loop got to meanwhile: the processor then goes into
+groups instead of calls. So while many call at once, groups begin a moment apart; a lone caller never
+waits.
 """
 
 import asyncio
 from typing import Final
 
-# Measured with 64 callers: 1 to 3 ms make groups of about 10 calls instead of 1 to 2, and GetJob a
-# fifth cheaper (benchmarks, row get-job).
+# Measured with 64 callers, SQLite on a fast disk: commits of 18 calls instead of 8 and SubmitJob 14 %
+# cheaper, reads of 10 instead of 1 to 2 and GetJob a fifth cheaper (benchmarks, rows submit-job and
+# get-job).
 _PAUSE_S: Final = 0.002
 # Calls in a group that say that many call at once, and for how long that holds.
 _MANY: Final = 4

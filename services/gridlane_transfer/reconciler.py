@@ -62,7 +62,7 @@ class Reconciler:
         policy: PolicyHolder,
         telemetry: Telemetry,
         *,
-        claim: WriteKind[ClaimRequest, list[Claimed]],
+        claim: WriteKind[ClaimRequest, list[Claimed | None]],
         report: WriteKind[Report, FileRow | None],
         exclusive: bool,
         poll_s: float,
@@ -159,7 +159,10 @@ class Reconciler:
             )
             for claimed in await self._claim(request):
                 _CLAIMED()
-                self._begin(claimed)
+                if claimed is None:
+                    self.wake()  # it has ended: its place is free for the next
+                else:
+                    self._begin(claimed)
 
     def _begin(self, claimed: Claimed) -> None:
         number = claimed.file.number

@@ -101,8 +101,10 @@ class Moving:
         self._retry = retry
         self._computable = computable
 
-    def claim(self, conn: Connection, requests: Sequence[ClaimRequest]) -> list[list[Claimed]]:
-        """Claim files for each request; what cannot be moved at all is ended here."""
+    def claim(
+        self, conn: Connection, requests: Sequence[ClaimRequest]
+    ) -> list[list[Claimed | None]]:
+        """Claim files for each request; what cannot be moved at all is ended here, and is None."""
         return [self._claim(conn, request) for request in requests]
 
     def report(self, conn: Connection, reports: Sequence[Report]) -> list[FileRow | None]:
@@ -144,7 +146,7 @@ class Moving:
         """End every lease: no other process has this database, so their holders are no more."""
         conn.execute(update(FILE).where(_RUNNING).values(lease_until_us=0))
 
-    def _claim(self, conn: Connection, request: ClaimRequest) -> list[Claimed]:
+    def _claim(self, conn: Connection, request: ClaimRequest) -> list[Claimed | None]:
         rows = self._leased(conn, request)
         if not rows:
             return []
@@ -152,11 +154,7 @@ class Moving:
         changes.load({row.job_number for row in rows})
         lfns = {name for row in rows for name in file_transfers.names_to_resolve(row)}
         known = catalogue.files(conn, sorted(lfns)) if lfns else {}
-        claimed = [
-            begun
-            for row in rows
-            if (begun := self._begin(changes, row, known, request.policy)) is not None
-        ]
+        claimed = [self._begin(changes, row, known, request.policy) for row in rows]
         changes.save()
         return claimed
 
