@@ -11,8 +11,8 @@ import asyncio
 from typing import Final
 
 # Measured with 64 callers, SQLite on a fast disk: commits of 18 calls instead of 8 and SubmitJob
-# 14 % cheaper, reads of 10 instead of 1 to 2 and GetJob a fifth cheaper (benchmarks, rows submit-job
-# and get-job).
+# 14 % cheaper, reads of 10 instead of 1 to 2 and GetJob a fifth cheaper (benchmarks, rows
+# submit-job and get-job).
 _PAUSE_S: Final = 0.002
 # Calls in a group that say that many call at once, and for how long that holds.
 _MANY: Final = 4

@@ -1,0 +1,291 @@
+"""Cycles of the fault suite: a life, a server that kills itself at a failpoint of it, a new start.
+
+Responsible for which failpoint is met in which life, for arming, for the proof that the server died
+there and nowhere else, and for running cycles side by side. The lives are `lives`'.
+"""
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+from faults import lives
+from support import COMMAND, EmbeddedServer
+
+import gridlane
+
+_KILLED: Final = -9
+_DEATH_SECONDS: Final = 15
+_AFTERWARDS_SECONDS: Final = 1
+_COMMAND_SECONDS: Final = 60
+# As many cycles at once as the smallest machine has processors.
+_AT_ONCE: Final = 2
+# Only what shortens waits on purpose made; what is polled keeps its defaults, since a start must
+# find everything by itself.
+_ENVIRONMENT: Final = {"GRIDLANE_TRANSFER_RETRY_DELAY_S": "0.1", "GRIDLANE_TRANSFER_WORKERS": "1"}
+
+# Where the life of an ordinary task does not come by.
+_LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
+    "transfer.cancel.aborted": (lives.KilledInStaging, lives.KilledInDelivery),
+    "transfer.cancel.committed": (lives.KilledInStaging, lives.KilledInDelivery),
+    "transfer.content.removed": (lives.FilesLife,),
+    "transfer.content.unregistered": (lives.FilesLife,),
+    "transfer.replica.registered": (lives.FilesLife,),
+    "transfer.report.committed": (lives.TaskLife, lives.RetriedTransfer),
+    "workload.cancel.asked": (lives.KilledInStaging, lives.KilledInDelivery),
+    "workload.end.noted": (lives.PlainTask, lives.FailingTask),
+    "workload.end.seen": (lives.TaskLife, lives.FailingTask),
+    "workload.kill.asked": (lives.KilledTask,),
+    "workload.kill.committed": (lives.KilledTask, lives.KilledInStaging, lives.KilledInDelivery),
+    "workload.kill.noted": (lives.KilledTask, lives.KilledInDelivery),
+    "workload.prune.committed": (lives.PrunedTask,),
+    "workload.queue.committed": (lives.PlainTask,),
+}
+
+# Those of a data directory's very first start; all other cycles begin on a copy of one that has had
+# its first start, which takes several times as long as the second.
+_OF_FIRST_START: Final = frozenset({"authorization.key.written"})
+
+# Failpoints that a life comes by more than once, and at which hits it is killed besides the first:
+# the second of two files, the outputs after the inputs, commits along the whole way.
+_LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
+    ("kit.group_commit.before_commit", lives.TaskLife): (2, 5, 13),
+    ("kit.group_commit.committed", lives.TaskLife): (3, 8),
+    ("reporting.job_events.acknowledged", lives.TaskLife): (3,),
+    ("reporting.job_events.committed", lives.TaskLife): (3,),
+    ("reporting.transfer_events.acknowledged", lives.TaskLife): (3,),
+    ("reporting.transfer_events.committed", lives.TaskLife): (3,),
+    ("transfer.cancel.aborted", lives.KilledInDelivery): (2,),
+    ("transfer.cancel.committed", lives.KilledInDelivery): (2,),
+    ("transfer.claim.committed", lives.TaskLife): (3,),
+    ("transfer.copy.ordered", lives.TaskLife): (3,),
+    ("transfer.copy.published", lives.TaskLife): (2, 3),
+    ("transfer.report.committed", lives.TaskLife): (2, 4),
+    ("transfer.submit.committed", lives.TaskLife): (2,),
+    ("transfer.upload.published", lives.FilesLife): (2,),
+    ("transfer.upload.registered", lives.FilesLife): (2,),
+}
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A life whose server dies at the given hit of a failpoint."""
+
+    failpoint: str
+    life: type[lives.Life]
+    hit: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.failpoint}@{self.hit}-{self.life.__name__}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cycle came to: how often each failpoint killed a server, and how long it took."""
+
+    restarts: Mapping[str, int]
+    seconds: float
+
+
+def registered() -> list[str]:
+    """The failpoints of all rooms, as the command knows them."""
+    ran = subprocess.run(
+        [COMMAND, "failpoints"],
+        capture_output=True,
+        text=True,
+        timeout=_COMMAND_SECONDS,
+        check=True,
+    )
+    return ran.stdout.split()
+
+
+def all_cycles(names: Iterable[str]) -> list[Cycle]:
+    """Every cycle for these failpoints; one that nobody knows is looked for in an ordinary task."""
+    first = [Cycle(name, life) for name in names for life in _LIVES.get(name, (lives.TaskLife,))]
+    later = [Cycle(name, life, hit) for (name, life), hits in _LATER_HITS.items() for hit in hits]
+    return sorted([*first, *later], key=str)
+
+
+class Cycles:
+    """Runs cycles, some at once, each one time.
+
+    Parameters:
+        folder: for their data directories.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cycle")
+        self._begun: dict[Cycle, Future[Outcome]] = {}
+        self._in_turn: Future[Outcome] | None = None
+
+    def begin(self, cycles: Iterable[Cycle]) -> None:
+        """Begins those that were not begun before."""
+        for cycle in cycles:
+            if cycle not in self._begun:
+                self._begun[cycle] = self._pool.submit(self._run, cycle)
+
+    def in_turn(self) -> Outcome:
+        """Waits for the life of a task whose server dies at one failpoint after the other."""
+        self.begin_in_turn()
+        assert self._in_turn is not None
+        return self._in_turn.result()
+
+    def begin_in_turn(self) -> None:
+        """Begins that life; the first thing to begin, since it takes longest."""
+        if self._in_turn is None:
+            folder = self._folder / "in-turn"
+            self._in_turn = self._pool.submit(run_in_turn, registered(), lives.TaskLife, folder)
+
+    def outcome(self, cycle: Cycle) -> Outcome:
+        """Waits for a cycle; raises what it failed with."""
+        self.begin([cycle])
+        return self._begun[cycle].result()
+
+    def outcomes(self) -> list[Outcome]:
+        """Of all that was run and went well."""
+        futures = [*self._begun.values(), *filter(None, [self._in_turn])]
+        ended = [future for future in futures if future.done() and not future.cancelled()]
+        return [future.result() for future in ended if future.exception() is None]
+
+    def close(self) -> None:
+        """Begins no more, and waits for those under way."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self, cycle: Cycle) -> Outcome:
+        folder = self._folder / str(cycle)
+        if cycle.failpoint not in _OF_FIRST_START:
+            shutil.copytree(self._had_first_start(), folder / "data")
+        return run(cycle, folder)
+
+    def _had_first_start(self) -> Path:
+        """A data directory of a server that was started once, and stopped."""
+        with self._lock:
+            root = self._folder / "first-start"
+            if not root.exists():
+                server = EmbeddedServer(root)
+                try:
+                    assert server.start().stop() == 0
+                finally:
+                    server.close()
+            return root / "data"
+
+
+def run(cycle: Cycle, folder: Path) -> Outcome:
+    """One cycle: dies at the failpoint, starts again, goes on, ends once."""
+    begun = time.monotonic()
+    server, life = _new(cycle.life, folder)
+    try:
+        life.prepare()
+        died = _lives_until_it_dies(server, life, f"{cycle.failpoint}=kill@{cycle.hit}")
+        assert died == [cycle.failpoint], died
+        server.start()
+        life.go_on()
+        life.end_well()
+    except BaseException:
+        print(server.output)
+        raise
+    finally:
+        server.close()
+    return Outcome({cycle.failpoint: 1}, time.monotonic() - begun)
+
+
+def run_in_turn(names: Iterable[str], life_type: type[lives.Life], folder: Path) -> Outcome:
+    """One life whose server dies at one failpoint after the other, wherever it comes by first."""
+    begun = time.monotonic()
+    server, life = _new(life_type, folder)
+    left, restarts = set(names), dict.fromkeys(names, 0)
+    try:
+        life.prepare()
+        while left:
+            armed = ",".join(sorted(left))
+            died = _lives_until_it_dies(server, life, armed, may_live=True)
+            if not died:
+                break
+            for name in died[-1:]:
+                restarts[name] += 1
+                left.remove(name)
+        else:
+            server.start()
+            life.go_on()
+        life.end_well()
+    except BaseException:
+        print(server.output)
+        raise
+    finally:
+        server.close()
+    return Outcome(restarts, time.monotonic() - begun)
+
+
+def _new(life: type[lives.Life], folder: Path) -> tuple[EmbeddedServer, lives.Life]:
+    own = folder / "own"
+    own.mkdir(parents=True)
+    server = EmbeddedServer(folder, {**_ENVIRONMENT, **life.environment})
+    return server, life(server, own)
+
+
+def _lives_until_it_dies(
+    server: EmbeddedServer, life: lives.Life, armed: str, *, may_live: bool = False
+) -> list[str]:
+    """Starts an armed server, and goes on with the life until the server is dead.
+
+    Parameters:
+        may_live: whether the life may come to its end without a death.
+
+    Returns:
+        The failpoints that killed servers of this life so far, as they wrote themselves down.
+    """
+    log = server.root / "failpoints.log"
+    before = _written(log)
+    server.launch({"GRIDLANE_FAILPOINTS": armed, "GRIDLANE_FAILPOINT_LOG": str(log)})
+    if _serves(server):
+        answered = _go_on(life)
+        # What comes after the last answer is still under way.
+        dead = _dies(server, _AFTERWARDS_SECONDS if may_live else _DEATH_SECONDS)
+        assert dead or (may_live and answered is None), f"{armed} was not hit: {answered!r}"
+    if server.alive:
+        return []
+    assert server.wait_dead() == _KILLED
+    died = _written(log)
+    assert len(died) == len(before) + 1, f"the server died by something else: {died}"
+    return died
+
+
+def _go_on(life: lives.Life) -> Exception | None:
+    """Goes on with a life; what cut it short, if anything did."""
+    try:
+        life.go_on()
+    except (gridlane.GridlaneError, grpc.RpcError) as error:
+        return error
+    return None
+
+
+def _serves(server: EmbeddedServer) -> bool:
+    """Waits for a server that may die on its way; whether it did not."""
+    try:
+        server.wait_until_ready()
+    except AssertionError:
+        if server.alive:
+            raise
+        return False
+    return True
+
+
+def _dies(server: EmbeddedServer, seconds: float = _DEATH_SECONDS) -> bool:
+    deadline = time.monotonic() + seconds
+    while server.alive:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _written(log: Path) -> list[str]:
+    return log.read_text().split() if log.exists() else []

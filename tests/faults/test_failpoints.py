@@ -1,0 +1,40 @@
+"""SIGKILL of the real server at every failpoint of a task's life, then a start: it goes on and ends
+once.
+"""
+
+import pytest
+from faults import cycles as suite
+from faults import lives
+from faults.cycles import Cycle, Cycles
+
+# Cycles run two at a time behind the tests, so that one test may wait for several.
+pytestmark = pytest.mark.timeout(300)
+ENOUGH = 20
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "cycle" in metafunc.fixturenames:
+        metafunc.parametrize("cycle", suite.all_cycles(suite.registered()), ids=str)
+
+
+def test_a_life_goes_on_and_ends_once(cycle: Cycle, cycles: Cycles) -> None:
+    assert cycles.outcome(cycle).restarts == {cycle.failpoint: 1}
+
+
+def test_a_task_ends_once_when_its_server_dies_at_one_failpoint_after_the_other_in_turn(
+    cycles: Cycles,
+) -> None:
+    came_by = {name for name, count in cycles.in_turn().restarts.items() if count}
+    ordinary = {c.failpoint for c in suite.all_cycles(came_by) if c.life is lives.TaskLife}
+    assert came_by == ordinary
+    # Not all: what follows a commit is not reached by a server that died right behind that commit.
+    assert len(came_by) > ENOUGH
+
+
+def test_every_registered_failpoint_has_killed_a_server(cycles: Cycles) -> None:
+    names = suite.registered()
+    cycles.begin(suite.all_cycles(names))
+    hit: set[str] = set()
+    for cycle in suite.all_cycles(names):
+        hit |= cycles.outcome(cycle).restarts.keys()
+    assert hit == set(names)
