@@ -31,9 +31,16 @@ class EmbeddedServer:
     Parameters:
         root: a folder for the data directory, the ready file and the log.
         environment: variables beside those of this process, without its own GRIDLANE_… ones.
+        command: the server's program; this environment's unless another is given.
     """
 
-    def __init__(self, root: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        environment: Mapping[str, str] | None = None,
+        command: Path = COMMAND,
+    ) -> None:
+        self._command = command
         self.root = root
         self.data_dir = root / "data"
         self.environment = dict(environment or {})
@@ -63,7 +70,7 @@ class EmbeddedServer:
         options = ["--data-dir", self.data_dir, "--port", str(self.port), "--health-port", "0"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [COMMAND, "all", *options, "--ready-file", self._ready_file],
+                [self._command, "all", *options, "--ready-file", self._ready_file],
                 env={**INHERITED, **self.environment, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

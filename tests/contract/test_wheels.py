@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import EmbeddedServer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CLIENT_NEEDS = {"gridlane", "grpcio", "protobuf", "googleapis-common-protos", "typing_extensions"}
@@ -21,6 +22,14 @@ for module in pkgutil.walk_packages(gridlane.__path__, "gridlane."):
 foreign = {"buf", "google.api.resource_pb2", "validate"} & set(sys.modules)
 assert not foreign, foreign
 print(len(sys.modules))
+"""
+RUN_A_JOB = """
+import sys
+import gridlane
+from gridlane.workload.v1.job_pb2 import JobState
+with gridlane.Client(sys.argv[1], token_file=sys.argv[2]) as client:
+    task = client.tasks.wait(client.tasks.submit(gridlane.new_job("echo from the wheel")).name)
+    print(JobState.Name(task.job.state), b"".join(client.jobs.log(task.job.name)))
 """
 
 
@@ -90,22 +99,36 @@ def test_both_wheels_carry_the_licence(wheels: dict[str, Path]) -> None:
         assert any(name.endswith("licenses/LICENSE") for name in files(wheel))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_the_client_installs_into_an_empty_environment(
-    wheels: dict[str, Path], tmp_path: Path
-) -> None:
-    programs = make_environment(tmp_path / "empty", str(wheels["gridlane"]))
-    assert installed(programs) == CLIENT_NEEDS
-    subprocess.run([programs / "python", "-c", IMPORT_ALL], check=True, cwd=tmp_path)
+@pytest.fixture(scope="module")
+def client_alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with nothing but the client's wheel."""
+    return make_environment(tmp_path_factory.mktemp("client"), str(wheels["gridlane"]))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_both_wheels_install_and_their_commands_start(
-    wheels: dict[str, Path], tmp_path: Path
+def test_the_client_installs_into_an_empty_environment(client_alone: Path, tmp_path: Path) -> None:
+    assert installed(client_alone) == CLIENT_NEEDS
+    subprocess.run([client_alone / "python", "-c", IMPORT_ALL], check=True, cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_server_from_the_wheels_serves_the_client_of_another_process(
+    wheels: dict[str, Path], client_alone: Path, tmp_path: Path
 ) -> None:
-    both = [str(path) for path in wheels.values()]
-    programs = make_environment(tmp_path / "empty", *both)
-    for command in ("gridlane", "gridlane-server"):
-        subprocess.run([programs / command, "--help"], check=True, cwd=tmp_path)
+    programs = make_environment(tmp_path / "both", *(str(path) for path in wheels.values()))
+    subprocess.run([programs / "gridlane", "--help"], check=True, cwd=tmp_path)
+    server = EmbeddedServer(tmp_path / "server", command=programs / "gridlane-server")
+    try:
+        server.start()
+        done = subprocess.run(
+            [client_alone / "python", "-c", RUN_A_JOB, server.address, server.token_file],
+            check=True,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        server.close()
+    assert done.stdout == "JOB_STATE_DONE b'from the wheel\\n'\n"
