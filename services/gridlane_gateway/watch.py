@@ -85,20 +85,20 @@ class Place:
         well_formed = (
             form == _TOKEN_FORM
             and of_job == job
-            and _is_token(job_token)
+            and _is_text(job_token)
             and isinstance(job_ended, bool)
             and isinstance(transfers, dict)
-            and all(map(_is_token, transfers))
-            and all(value is None or _is_token(value) for value in transfers.values())
+            and all(map(_is_text, transfers))
+            and all(value is None or _is_text(value) for value in transfers.values())
         )
         if not well_formed:
             raise errors.token_not_ours("resume_token")
         return Place(job, job_token, job_ended, transfers)
 
 
-def _is_token(value: object) -> bool:
-    """Whether a value can be a token or a name: JSON can hold texts that no message takes."""
-    return isinstance(value, str) and value.isascii()
+def _is_text(value: object) -> bool:
+    """Whether a message takes a value as text: JSON can also hold halves of surrogate pairs."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 @dataclass(frozen=True, slots=True)

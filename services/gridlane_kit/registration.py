@@ -7,6 +7,7 @@ the caller the parser's and the handler's exception texts. The steps themselves 
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 from typing import Any, Final, Protocol
@@ -34,6 +35,9 @@ from gridlane_kit.wire import MAX_MESSAGE_BYTES, header_and_traceparent, send_er
 
 ANONYMOUS: Final = Principal(issuer="", subject="anonymous")
 """The principal of a call before its identity is known, and of methods that need none."""
+
+_FINISH_S: Final = 0.25
+"""For how long a refused caller may go on sending."""
 
 Context = aio.ServicerContext[bytes, bytes]
 Serve = Callable[[Any, Context], Awaitable[bytes | None]]
@@ -206,6 +210,8 @@ class Pipeline:
                 code = "CANCELLED"
                 error = steps.answerable(plan, call, raised)
                 code = error.code.name
+                if not plan.server_streaming and call.principal is not ANONYMOUS:
+                    await _let_finish(source)
                 send_error(context, call, error)
                 return b""
             finally:
@@ -282,6 +288,18 @@ class _Requests:
         message = _parsed(self._plan, await anext(self._source))
         self._steps.check(self._plan, self._call, message)
         return message
+
+
+async def _let_finish(source: AsyncIterator[bytes]) -> None:
+    """Takes for a moment what a refused caller still sends.
+
+    A caller that finds the call ended while it writes may not see why: gRPC's asyncio client then
+    reports an internal error of its own instead of the answer.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FINISH_S):
+            async for _ in source:
+                pass
 
 
 async def _pump(plan: MethodPlan, stream: OpenStream, answers: Any, context: Context) -> None:

@@ -75,10 +75,11 @@ def can_see(call: Call, vo: str, path: str) -> bool:
     return _reaches(call, vo) and scope_covers(call.principal, "storage.read", path)
 
 
-def require_removal(call: Call, located: Located, owner: str) -> None:
+def require_removal(call: Call, located: Located, owner: str, name: str) -> None:
     """Refuse a caller who may not remove a file.
 
     Parameters:
+        name: what the caller calls it, and is told of when it must not know of the file.
         owner: whose it is; empty when it is not registered.
 
     Raises:
@@ -88,7 +89,7 @@ def require_removal(call: Call, located: Located, owner: str) -> None:
     if not call.visibility.covers(owner=owner, vo=located.vo):
         if located.vo in call.principal.vos:
             raise errors.permission_denied(permission)
-        raise errors.not_found(located.lfn)
+        raise errors.not_found(name)
     _require_scope(call, located, _REPLACE, permission)
 
 

@@ -124,7 +124,7 @@ class Content:
         known = await self._replicas.find(located.lfn)
         if known is None and not await asyncio.to_thread(_is_there, located):
             raise errors.not_found(file)
-        access.require_removal(call, located, "" if known is None else known.owner)
+        access.require_removal(call, located, "" if known is None else known.owner, file)
         copies = self._copies(file, located, known)
         removed = [await asyncio.to_thread(_remove, copy) for copy in copies]
         _REMOVED()

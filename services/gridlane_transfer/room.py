@@ -207,6 +207,7 @@ class _Parts:
             channels,
             Submissions(elements, channels, mover.checksums),
             mover,
+            room._policy,
             submit=submit,
             cancel=cancel,
             wake=self.reconciler.wake,

@@ -13,15 +13,17 @@ from sqlalchemy import select
 from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
 from gridlane_kit import errors
 from gridlane_kit.call import Call
+from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.decision import Visibility
-from gridlane_kit.errors import GridlaneError
+from gridlane_kit.decision import Visibility, decide
+from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.feed import Feed, Position
 from gridlane_kit.filters import Field, FilterRules
 from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.pages import Keyset, fetch_page, page_request
+from gridlane_kit.policy import PolicyHolder
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import TransferBackend
 from gridlane_transfer.channels import Channels
@@ -54,6 +56,7 @@ class TransferJobs:
     """The calls.
 
     Parameters:
+        policy: who may see what a call may not touch.
         submit, cancel: the writes, through the group commit.
         wake: has due files looked for.
         abort: ends the copies of these files.
@@ -66,6 +69,7 @@ class TransferJobs:
         channels: Channels,
         submissions: Submissions,
         backend: TransferBackend,
+        policy: PolicyHolder,
         *,
         submit: WriteKind[NewTransferJob, Submitted | Resubmitted],
         cancel: WriteKind[Cancel, Canceled],
@@ -77,6 +81,7 @@ class TransferJobs:
         self._channels = channels
         self._submissions = submissions
         self._backend = backend
+        self._policy = policy
         self._submit = submit
         self._cancel = cancel
         self._wake = wake
@@ -184,10 +189,16 @@ class TransferJobs:
         """Ask for a job's end; one that has ended is answered as it is.
 
         Raises:
-            GridlaneError: NOT_FOUND, PERMISSION_DENIED (a channel's manager, and not all of it is
-                on the channel).
+            GridlaneError: NOT_FOUND, PERMISSION_DENIED (the caller may only see it, or manages a
+                channel on which not all of it is).
         """
-        canceled = await self._cancel(Cancel(_uuid(name), call.visibility), deadline=call.deadline)
+        wish = Cancel(_uuid(name), call.visibility)
+        try:
+            canceled = await self._cancel(wish, deadline=call.deadline)
+        except GridlaneError as error:
+            if error.reason is ErrorReason.NOT_FOUND and await self._sees(name, call):
+                raise errors.permission_denied("transfer.jobs.cancel") from error
+            raise
         _CANCELED()
         self._abort(canceled.running)
         return self._message(canceled.job, canceled.files)
@@ -209,6 +220,16 @@ class TransferJobs:
                 [event_pb2.TransferEvent.FromString(event.payload) for event in events],
                 call.resume_token,
             )
+
+    async def _sees(self, name: str, call: Call) -> bool:
+        """Whether the caller may see a job, whatever else it asked for."""
+        viewing = decide(call.principal, "transfer.jobs.view", self._policy.current, now_us())
+        if not viewing.allowed:
+            return False
+        found = await self._db.read(
+            lambda conn: jobs.visible(conn, [_uuid(name)], viewing.visibility)
+        )
+        return bool(found)
 
     async def _visible(self, names: Sequence[str], call: Call) -> Sequence[JobRow]:
         """The jobs of the names, in order; NOT_FOUND when one is not within reach."""

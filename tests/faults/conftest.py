@@ -4,7 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from faults.cycles import Cycle, Cycles, Outcome
+
+# Before they are imported: their assertions, too, tell what they compared.
+pytest.register_assert_rewrite(
+    "faults.checks", "faults.cycles", "faults.file_lives", "faults.lives"
+)
+
+from faults.cycles import Cycle, Cycles, Outcome  # noqa: E402
 
 _shown: list[Outcome] = []
 

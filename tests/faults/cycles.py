@@ -1,7 +1,8 @@
 """Cycles of the fault suite: a life, a server that kills itself at a failpoint of it, a new start.
 
 Responsible for which failpoint is met in which life, for arming, for the proof that the server died
-there and nowhere else, and for running cycles side by side. The lives are `lives`'.
+there and nowhere else, and for running cycles side by side. The lives are `lives`' and
+`file_lives`'.
 """
 
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from faults import lives
+from faults import file_lives, lives
 from support import COMMAND, EmbeddedServer
 
 import gridlane
@@ -34,10 +35,10 @@ _ENVIRONMENT: Final = {"GRIDLANE_TRANSFER_RETRY_DELAY_S": "0.1", "GRIDLANE_TRANS
 _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
     "transfer.cancel.aborted": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.cancel.committed": (lives.KilledInStaging, lives.KilledInDelivery),
-    "transfer.content.removed": (lives.FilesLife,),
-    "transfer.content.unregistered": (lives.FilesLife,),
-    "transfer.replica.registered": (lives.FilesLife,),
-    "transfer.report.committed": (lives.TaskLife, lives.RetriedTransfer),
+    "transfer.content.removed": (file_lives.FilesLife,),
+    "transfer.content.unregistered": (file_lives.FilesLife,),
+    "transfer.replica.registered": (file_lives.FilesLife,),
+    "transfer.report.committed": (lives.TaskLife, file_lives.RetriedTransfer),
     "workload.cancel.asked": (lives.KilledInStaging, lives.KilledInDelivery),
     "workload.end.noted": (lives.PlainTask, lives.FailingTask),
     "workload.end.seen": (lives.TaskLife, lives.FailingTask),
@@ -68,8 +69,8 @@ _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
     ("transfer.copy.published", lives.TaskLife): (2, 3),
     ("transfer.report.committed", lives.TaskLife): (2, 4),
     ("transfer.submit.committed", lives.TaskLife): (2,),
-    ("transfer.upload.published", lives.FilesLife): (2,),
-    ("transfer.upload.registered", lives.FilesLife): (2,),
+    ("transfer.upload.published", file_lives.FilesLife): (2,),
+    ("transfer.upload.registered", file_lives.FilesLife): (2,),
 }
 
 

@@ -1,4 +1,4 @@
-"""Short lives of tasks and files, told to a server that may die at any point of them.
+"""Short lives of tasks, told to a server that may die at any point of them.
 
 Responsible for what a client does: the same calls again after each start, with the same request
 ids, as far as they were not answered; and for what must hold once the life is over. Killing and
@@ -7,7 +7,7 @@ starting the server is `cycles`'; what holds of every life is `checks`.
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -57,7 +57,7 @@ def until(look: Callable[[], T | None], what: str) -> T:
 
 
 @contextmanager
-def client_of(server: EmbeddedServer):
+def client_of(server: EmbeddedServer) -> Iterator[gridlane.Client]:
     """A client that never calls again by itself: the lives do that, and see every failure."""
     with gridlane.Client(
         server.address, token_file=server.token_file, retry=_NO_RETRY, timeout=CALL_SECONDS
@@ -405,99 +405,3 @@ class PrunedTask(TaskLife):
             assert len(records) == 1 + len(self.inputs) + len(self.outputs)
             self.check_storage(client, self.transfers(client))
         self.check_executions()
-
-
-class FilesLife(Life):
-    """Files that are put, put again, and removed; one is registered where it lay."""
-
-    kept = ("LFN:/local/kept.txt", b"kept\n" * 1000)
-    removed = ("LFN:/local/folder/removed.txt", b"removed\n" * 10)
-    found = ("LFN:/local/found.txt", b"found\n")
-
-    def __init__(self, server: EmbeddedServer, folder: Path) -> None:
-        super().__init__(server, folder)
-        self._step = 0
-
-    def go_on(self) -> None:
-        with client_of(self.server) as client:
-            for step in self._steps()[self._step :]:
-                step(client)
-                self._step += 1
-
-    def _steps(self) -> Iterable[Callable[[gridlane.Client], object]]:
-        kept, removed = self.kept, self.removed
-        return (
-            lambda client: client.storage.put(kept[1], kept[0]),
-            lambda client: client.storage.put(kept[1], kept[0]),
-            lambda client: client.storage.put(removed[1], removed[0]),
-            # What was removed by a call whose answer was lost is gone.
-            lambda client: client.storage.delete(removed[0], missing_ok=True),
-            self._register,
-        )
-
-    def _register(self, client: gridlane.Client) -> None:
-        lfn, content = self.found
-        path = self.server.data_dir / "storage" / "local" / "found.txt"
-        path.write_bytes(content)
-        client.replicas.register(
-            lfn, path.as_uri(), size_bytes=len(content), checksum=adler32(content)
-        )
-
-    def check(self) -> None:
-        with client_of(self.server) as client:
-            checks.storage(self.server.data_dir, client, dict([self.kept, self.found]))
-            (gone,) = client.replicas.resolve([self.removed[0]])
-            assert isinstance(gone, gridlane.NotFound)
-
-
-class RetriedTransfer(Life):
-    """A transfer of two files whose mover dies once while it copies them."""
-
-    environment: ClassVar[dict[str, str]] = {"GRIDLANE_TRANSFER_WORKERS": "1"}
-    files: ClassVar[dict[str, bytes]] = {"x": b"x" * 5000, "y": b"y" * 100}
-
-    def __init__(self, server: EmbeddedServer, folder: Path) -> None:
-        super().__init__(server, folder)
-        self.request_id = gridlane.uuid7()
-        self.name = ""
-        self._lamed = False
-
-    def go_on(self) -> None:
-        with client_of(self.server) as client:
-            for path, content in self.files.items():
-                client.storage.put(content, f"LFN:/local/{path}")
-            if not self._lamed:
-                self._lame(client)
-            self.name = self._submit(client)
-            client.transfers.wait(self.name, timeout=PATIENCE_S)
-
-    def _lame(self, client: gridlane.Client) -> None:
-        (mover,) = self.mover_processes()
-        mover.suspend()
-        self._lamed = True
-        name = self._submit(client)
-        until(lambda: client.transfers.get(name).state == ACTIVE, "files on their way")
-        mover.kill()
-
-    def _submit(self, client: gridlane.Client) -> str:
-        job = gridlane.new_transfer(
-            {f"LFN:/local/{path}": f"LFN:/local/copy/{path}" for path in self.files}
-        )
-        return client.transfers.submit(job, request_id=self.request_id).name
-
-    def check(self) -> None:
-        with client_of(self.server) as client:
-            assert [item.name for item in client.transfers.list()] == [self.name]
-            transfer = client.transfers.get(self.name)
-            checks.all_finished([transfer], [len(self.files)])
-            assert {file.attempt for file in transfer.files} == {2}
-            events = list(client.transfers.events(self.name))
-            checks.transfer_history(events, transfer)
-            there = {f"LFN:/local/{path}": content for path, content in self.files.items()}
-            there |= {f"LFN:/local/copy/{path}": content for path, content in self.files.items()}
-            checks.storage(self.server.data_dir, client, there)
-            until(
-                lambda: len(list(client.accounting.records(kind="data_operation"))) >= 2,
-                "accounting records",
-            )
-            assert len(list(client.accounting.records(kind="data_operation"))) == 2

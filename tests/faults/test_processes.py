@@ -67,6 +67,25 @@ def test_a_copy_that_is_cut_off_is_made_again_and_leaves_nothing_half(
         checks.storage(server.data_dir, client, {source: content, target: content})
 
 
+def test_a_stop_that_reaches_the_movers_too_is_the_server_s_to_carry_out(
+    server: EmbeddedServer,
+) -> None:
+    content = os.urandom(1 << 20) * (SIZE_BYTES >> 20)
+    with lives.client_of(server) as client:
+        client.storage.put(content, "LFN:/local/large")
+        job = gridlane.new_transfer({"LFN:/local/large": "LFN:/local/copy/large"})
+        name = client.transfers.submit(job).name
+        lives.until(lambda: _half_there(server), "the half of a file")
+        lives.Life(server, server.root).mover_processes()[0].terminate()
+    assert server.stop() == 0
+    assert not checks.leftovers(server.data_dir)
+    assert "ended" not in server.output
+    server.start()
+    with lives.client_of(server) as client:
+        transfer = client.transfers.wait(name, timeout=lives.PATIENCE_S)
+        checks.all_finished([transfer], [1])
+
+
 def _half_there(server: EmbeddedServer) -> Path | None:
     folder = server.data_dir / "storage" / "local" / "copy"
     return next((path for path in folder.glob("*.part") if path.stat().st_size), None)

@@ -134,8 +134,10 @@ def main() -> None:
     """The process's whole life."""
     slots, parent = int(sys.argv[1]), int(sys.argv[2])
     _die_with(parent)
-    # The server decides when work ends; a Ctrl-C in its terminal reaches the whole group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The server decides when work ends; a Ctrl-C in its terminal, or a service manager's stop,
+    # reaches all of its processes.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(_NICENESS)
     serve(sys.stdin, sys.stdout, slots)
 

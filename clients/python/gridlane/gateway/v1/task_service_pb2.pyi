@@ -35,7 +35,7 @@ class SubmitTaskRequest(_message.Message):
     call is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
-    """Check everything, submit nothing."""
+    """Check everything, submit nothing: the answer has no name, unless the same request made a task before."""
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The job."""

@@ -209,7 +209,7 @@ class GetContentRequest(_message.Message):
     file: _builtins.str
     """The logical file name or URL."""
     offset_bytes: _builtins.int
-    """Where to begin."""
+    """Where to begin, at most the file's size."""
     def __init__(
         self,
         *,

@@ -88,7 +88,8 @@ class StorageServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteContent(self, request, context):
-        """Removes one file and its replica's registration. Idempotent: NOT_FOUND says that it is gone.
+        """Removes one file and its registration: of a logical file name all copies, of a URL that one. Idempotent: NOT_FOUND
+        says that it is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

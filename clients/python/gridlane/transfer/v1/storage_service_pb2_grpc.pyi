@@ -52,7 +52,9 @@ class StorageServiceStub:
     broken stream is resumed with `offset_bytes`.
     """
     DeleteContent: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteContentRequest, _storage_service_pb2.DeleteContentResponse]
-    """Removes one file and its replica's registration. Idempotent: NOT_FOUND says that it is gone."""
+    """Removes one file and its registration: of a logical file name all copies, of a URL that one. Idempotent: NOT_FOUND
+    says that it is gone.
+    """
     GetTransferStatus: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetTransferStatusRequest, _status_pb2.ServiceStatus]
     """Answers how the service, its stores and its mover are. Idempotent."""
 
@@ -78,7 +80,9 @@ class StorageServiceAsyncStub(StorageServiceStub):
     broken stream is resumed with `offset_bytes`.
     """
     DeleteContent: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteContentRequest, _storage_service_pb2.DeleteContentResponse]  # type: ignore[assignment]
-    """Removes one file and its replica's registration. Idempotent: NOT_FOUND says that it is gone."""
+    """Removes one file and its registration: of a logical file name all copies, of a URL that one. Idempotent: NOT_FOUND
+    says that it is gone.
+    """
     GetTransferStatus: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetTransferStatusRequest, _status_pb2.ServiceStatus]  # type: ignore[assignment]
     """Answers how the service, its stores and its mover are. Idempotent."""
 
@@ -131,7 +135,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.DeleteContentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.DeleteContentResponse, _abc.Awaitable[_storage_service_pb2.DeleteContentResponse]]:
-        """Removes one file and its replica's registration. Idempotent: NOT_FOUND says that it is gone."""
+        """Removes one file and its registration: of a logical file name all copies, of a URL that one. Idempotent: NOT_FOUND
+        says that it is gone.
+        """
 
     @_abc_1.abstractmethod
     def GetTransferStatus(

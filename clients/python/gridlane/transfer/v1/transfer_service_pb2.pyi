@@ -35,7 +35,7 @@ class SubmitTransferJobRequest(_message.Message):
     is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
-    """Check everything, store nothing."""
+    """Check everything, store nothing: the answer has no name."""
     @_builtins.property
     def transfer_job(self) -> _transfer_job_pb2.TransferJob:
         """The job."""
@@ -362,7 +362,7 @@ class WatchTransferJobsRequest(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Where to go on; empty: from each job's first event."""
+    """Where to go on with the same names; empty: from each job's first event."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The jobs, 1 to 1000."""

@@ -86,8 +86,9 @@ class TransferServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListTransferJobs(self, request, context):
-        """Lists the transfer jobs that the caller may see, newest first, without their files. Idempotent.
-        A vetoed caller gets an empty list.
+        """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
+        are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
+        caller gets an empty list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,9 +118,9 @@ class TransferServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchTransferJobs(self, request, context):
-        """Streams the changes of transfer jobs that the caller may see, from `resume_token` or from now on. Ends with
-        UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change
-        comes once and in order. NOT_FOUND: one of the names is not visible to the caller.
+        """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open. Ends with
+        UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
+        and in order. NOT_FOUND: one of the names is not visible to the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,8 +44,9 @@ class TransferServiceStub:
     BatchGetTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchGetTransferJobsRequest, _transfer_service_pb2.BatchGetTransferJobsResponse]
     """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent."""
     ListTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferJobsRequest, _transfer_service_pb2.ListTransferJobsResponse]
-    """Lists the transfer jobs that the caller may see, newest first, without their files. Idempotent.
-    A vetoed caller gets an empty list.
+    """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
+    are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
+    caller gets an empty list.
     """
     ListFileTransfers: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileTransfersRequest, _transfer_service_pb2.ListFileTransfersResponse]
     """Lists the files of a transfer job in the order of submission. Idempotent."""
@@ -58,9 +59,9 @@ class TransferServiceStub:
     end or abort. Idempotent; a job that has ended is answered as it is.
     """
     WatchTransferJobs: _grpc.UnaryStreamMultiCallable[_transfer_service_pb2.WatchTransferJobsRequest, _transfer_service_pb2.WatchTransferJobsResponse]
-    """Streams the changes of transfer jobs that the caller may see, from `resume_token` or from now on. Ends with
-    UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change
-    comes once and in order. NOT_FOUND: one of the names is not visible to the caller.
+    """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open. Ends with
+    UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
+    and in order. NOT_FOUND: one of the names is not visible to the caller.
     """
 
 @_typing.type_check_only
@@ -78,8 +79,9 @@ class TransferServiceAsyncStub(TransferServiceStub):
     BatchGetTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchGetTransferJobsRequest, _transfer_service_pb2.BatchGetTransferJobsResponse]  # type: ignore[assignment]
     """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent."""
     ListTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferJobsRequest, _transfer_service_pb2.ListTransferJobsResponse]  # type: ignore[assignment]
-    """Lists the transfer jobs that the caller may see, newest first, without their files. Idempotent.
-    A vetoed caller gets an empty list.
+    """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
+    are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
+    caller gets an empty list.
     """
     ListFileTransfers: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileTransfersRequest, _transfer_service_pb2.ListFileTransfersResponse]  # type: ignore[assignment]
     """Lists the files of a transfer job in the order of submission. Idempotent."""
@@ -92,9 +94,9 @@ class TransferServiceAsyncStub(TransferServiceStub):
     end or abort. Idempotent; a job that has ended is answered as it is.
     """
     WatchTransferJobs: _aio.UnaryStreamMultiCallable[_transfer_service_pb2.WatchTransferJobsRequest, _transfer_service_pb2.WatchTransferJobsResponse]  # type: ignore[assignment]
-    """Streams the changes of transfer jobs that the caller may see, from `resume_token` or from now on. Ends with
-    UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change
-    comes once and in order. NOT_FOUND: one of the names is not visible to the caller.
+    """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open. Ends with
+    UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
+    and in order. NOT_FOUND: one of the names is not visible to the caller.
     """
 
 class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -133,8 +135,9 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_service_pb2.ListTransferJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_service_pb2.ListTransferJobsResponse, _abc.Awaitable[_transfer_service_pb2.ListTransferJobsResponse]]:
-        """Lists the transfer jobs that the caller may see, newest first, without their files. Idempotent.
-        A vetoed caller gets an empty list.
+        """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
+        are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
+        caller gets an empty list.
         """
 
     @_abc_1.abstractmethod
@@ -171,9 +174,9 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_service_pb2.WatchTransferJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_transfer_service_pb2.WatchTransferJobsResponse], _abc.AsyncIterator[_transfer_service_pb2.WatchTransferJobsResponse]]:
-        """Streams the changes of transfer jobs that the caller may see, from `resume_token` or from now on. Ends with
-        UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change
-        comes once and in order. NOT_FOUND: one of the names is not visible to the caller.
+        """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open. Ends with
+        UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
+        and in order. NOT_FOUND: one of the names is not visible to the caller.
         """
 
 def add_TransferServiceServicer_to_server(servicer: TransferServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,8 +32,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 3
     """UNAUTHENTICATED. The token was good once and has expired. Get a new one, then retry."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 4
-    """PERMISSION_DENIED. No role of the caller allows the method.
-    Metadata: `{"permission": "transfer.jobs.submit"}`.
+    """PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the
+    caller may see and not touch, a virtual organisation in which its role does not count.
+    Metadata: `{"permission": "transfer.jobs.submit"}`, or the `name` or `vo` concerned.
     """
     ERROR_REASON_CALLER_VETOED: _ErrorReason.ValueType  # 5
     """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role."""
@@ -44,7 +45,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT. The bytes are not a message of the method's request type."""
     ERROR_REASON_INVALID_FIELDS: _ErrorReason.ValueType  # 11
-    """INVALID_ARGUMENT. Fields break the rules written beside them; `google.rpc.BadRequest` names each."""
+    """INVALID_ARGUMENT. Fields break the rules written beside them; `google.rpc.BadRequest` names each, of very many the
+    first ones, of a large request the first.
+    """
     ERROR_REASON_REQUEST_ID_TOO_OLD: _ErrorReason.ValueType  # 12
     """INVALID_ARGUMENT. `request_id` is a UUIDv7 older than the 30 days for which ids are remembered. The
     call was not executed: whether it ever was cannot be known any more.
@@ -107,7 +110,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL. A defect of the server. Metadata: `{"trace_id": "…"}`, under which its log tells the rest."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """The `reason` of the `google.rpc.ErrorInfo` (domain "gridlane") that every error carries. The comment of
+    """The `reason` of the `google.rpc.ErrorInfo` (domain "gridlane") that every error carries, but for what gRPC itself
+    refuses before a call is anybody's: a message over 4 MiB, headers over 8 KiB, an unknown method. The comment of
     each value names the gRPC code it comes with, what happened, whether to retry, and an example of the
     metadata beside it. The value's name without the prefix `ERROR_REASON_` is the string on the wire, for
     example `UNAUTHENTICATED` with `{"reason": "TOKEN_EXPIRED", "domain": "gridlane"}`.
@@ -123,8 +127,9 @@ is in the server's log under the trace id, not in the answer. Do not retry with 
 ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 3
 """UNAUTHENTICATED. The token was good once and has expired. Get a new one, then retry."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 4
-"""PERMISSION_DENIED. No role of the caller allows the method.
-Metadata: `{"permission": "transfer.jobs.submit"}`.
+"""PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the
+caller may see and not touch, a virtual organisation in which its role does not count.
+Metadata: `{"permission": "transfer.jobs.submit"}`, or the `name` or `vo` concerned.
 """
 ERROR_REASON_CALLER_VETOED: ErrorReason.ValueType  # 5
 """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role."""
@@ -135,7 +140,9 @@ ERROR_REASON_SCOPE_TOO_NARROW: ErrorReason.ValueType  # 6
 ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT. The bytes are not a message of the method's request type."""
 ERROR_REASON_INVALID_FIELDS: ErrorReason.ValueType  # 11
-"""INVALID_ARGUMENT. Fields break the rules written beside them; `google.rpc.BadRequest` names each."""
+"""INVALID_ARGUMENT. Fields break the rules written beside them; `google.rpc.BadRequest` names each, of very many the
+first ones, of a large request the first.
+"""
 ERROR_REASON_REQUEST_ID_TOO_OLD: ErrorReason.ValueType  # 12
 """INVALID_ARGUMENT. `request_id` is a UUIDv7 older than the 30 days for which ids are remembered. The
 call was not executed: whether it ever was cannot be known any more.

@@ -60,7 +60,7 @@ class SubmitJobRequest(_message.Message):
     is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
-    """Check everything, store nothing."""
+    """Check everything, store nothing: the answer has no name, unless the same request made a job before."""
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The job."""
@@ -379,7 +379,7 @@ class WatchJobsRequest(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Where to go on; empty: from each job's first event."""
+    """Where to go on with the same names; empty: from each job's first event."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The jobs, 1 to 1000."""
@@ -444,7 +444,7 @@ class ReadJobLogRequest(_message.Message):
     attempt: _builtins.int
     """The attempt; 0 means the present one."""
     offset_bytes: _builtins.int
-    """Where to begin."""
+    """Where to begin; behind the end there is nothing."""
     follow: _builtins.bool
     """Whether to stay until the payload has ended."""
     def __init__(

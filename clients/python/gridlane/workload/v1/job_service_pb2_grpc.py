@@ -104,7 +104,8 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists the jobs that the caller may see, newest first. Idempotent. A vetoed caller gets an empty list.
+        """Lists the caller's own jobs and those that it manages (of its VO; an admin's are all), newest first. Those that it
+        may only see are got by name. Idempotent. A vetoed caller gets an empty list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,9 +127,9 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Streams the changes of jobs, from `resume_token` or from each job's first event. Ends with UNAVAILABLE when the
-        server drains or the reader is too slow: resume with the last token. Every change comes once and in order.
-        NOT_FOUND: one of the names is not visible to the caller.
+        """Streams the changes of jobs, from `resume_token` or from each job's first event, and stays open. Ends with
+        UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
+        and in order. NOT_FOUND: one of the names is not visible to the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,9 @@ class JobServiceStub:
     BatchGetJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.BatchGetJobsRequest, _job_service_pb2.BatchGetJobsResponse]
     """Answers many jobs, one answer for each name in the order asked. Idempotent."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
-    """Lists the jobs that the caller may see, newest first. Idempotent. A vetoed caller gets an empty list."""
+    """Lists the caller's own jobs and those that it manages (of its VO; an admin's are all), newest first. Those that it
+    may only see are got by name. Idempotent. A vetoed caller gets an empty list.
+    """
     ListJobEvents: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobEventsRequest, _job_service_pb2.ListJobEventsResponse]
     """Lists what happened to a job, oldest first: its history for as long as events are kept. Idempotent."""
     KillJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.KillJobRequest, _job_pb2.Job]
@@ -56,9 +58,9 @@ class JobServiceStub:
     (SIGTERM, and SIGKILL after the backend's grace). Idempotent; a job that has ended is answered as it is.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
-    """Streams the changes of jobs, from `resume_token` or from each job's first event. Ends with UNAVAILABLE when the
-    server drains or the reader is too slow: resume with the last token. Every change comes once and in order.
-    NOT_FOUND: one of the names is not visible to the caller.
+    """Streams the changes of jobs, from `resume_token` or from each job's first event, and stays open. Ends with
+    UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
+    and in order. NOT_FOUND: one of the names is not visible to the caller.
     """
     ReadJobLog: _grpc.UnaryStreamMultiCallable[_job_service_pb2.ReadJobLogRequest, _job_service_pb2.ReadJobLogResponse]
     """Streams what the payload wrote to standard output or standard error. With `follow` it stays open until the
@@ -85,7 +87,9 @@ class JobServiceAsyncStub(JobServiceStub):
     BatchGetJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.BatchGetJobsRequest, _job_service_pb2.BatchGetJobsResponse]  # type: ignore[assignment]
     """Answers many jobs, one answer for each name in the order asked. Idempotent."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Lists the jobs that the caller may see, newest first. Idempotent. A vetoed caller gets an empty list."""
+    """Lists the caller's own jobs and those that it manages (of its VO; an admin's are all), newest first. Those that it
+    may only see are got by name. Idempotent. A vetoed caller gets an empty list.
+    """
     ListJobEvents: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobEventsRequest, _job_service_pb2.ListJobEventsResponse]  # type: ignore[assignment]
     """Lists what happened to a job, oldest first: its history for as long as events are kept. Idempotent."""
     KillJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.KillJobRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -93,9 +97,9 @@ class JobServiceAsyncStub(JobServiceStub):
     (SIGTERM, and SIGKILL after the backend's grace). Idempotent; a job that has ended is answered as it is.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
-    """Streams the changes of jobs, from `resume_token` or from each job's first event. Ends with UNAVAILABLE when the
-    server drains or the reader is too slow: resume with the last token. Every change comes once and in order.
-    NOT_FOUND: one of the names is not visible to the caller.
+    """Streams the changes of jobs, from `resume_token` or from each job's first event, and stays open. Ends with
+    UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
+    and in order. NOT_FOUND: one of the names is not visible to the caller.
     """
     ReadJobLog: _aio.UnaryStreamMultiCallable[_job_service_pb2.ReadJobLogRequest, _job_service_pb2.ReadJobLogResponse]  # type: ignore[assignment]
     """Streams what the payload wrote to standard output or standard error. With `follow` it stays open until the
@@ -149,7 +153,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListJobsResponse, _abc.Awaitable[_job_service_pb2.ListJobsResponse]]:
-        """Lists the jobs that the caller may see, newest first. Idempotent. A vetoed caller gets an empty list."""
+        """Lists the caller's own jobs and those that it manages (of its VO; an admin's are all), newest first. Those that it
+        may only see are got by name. Idempotent. A vetoed caller gets an empty list.
+        """
 
     @_abc_1.abstractmethod
     def ListJobEvents(
@@ -175,9 +181,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobsResponse]]:
-        """Streams the changes of jobs, from `resume_token` or from each job's first event. Ends with UNAVAILABLE when the
-        server drains or the reader is too slow: resume with the last token. Every change comes once and in order.
-        NOT_FOUND: one of the names is not visible to the caller.
+        """Streams the changes of jobs, from `resume_token` or from each job's first event, and stays open. Ends with
+        UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
+        and in order. NOT_FOUND: one of the names is not visible to the caller.
         """
 
     @_abc_1.abstractmethod
