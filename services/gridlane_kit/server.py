@@ -139,8 +139,9 @@ class Server:
     async def _start(self) -> None:
         self._remove_ready_files()  # one that was killed could not
         for room in self._rooms:
-            self._started.append(room)
+            # One whose start fails has nothing to drain; what it opened ends with the process.
             await room.start()
+            self._started.append(room)
         self._grpc = self._calls_server()
         self._health_grpc = aio.server(options=_OPTIONS)
         self._pipeline.register(self._health_grpc, health.SERVICE, self._health)

@@ -131,6 +131,16 @@ def test_a_port_that_is_taken_is_named(command: Any, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_database_that_cannot_be_opened_is_all_that_is_told(command: Any, tmp_path: Path) -> None:
+    database = tmp_path / "data/db/workload.sqlite"
+    database.parent.mkdir(parents=True)
+    database.write_text("not a database\n")
+    ended = command("all", "--data-dir", tmp_path / "data", "--port", 0, "--health-port", 0)
+    assert ended.returncode == 69
+    assert str(database) in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+
+
 def test_a_broken_signing_key_is_named_with_the_cure(command: Any, tmp_path: Path) -> None:
     keys = tmp_path / "data" / "keys"
     keys.mkdir(parents=True)
