@@ -5,7 +5,7 @@ functions of the services' stores. A batch is whatever queued while the last com
 many call at once, a moment longer (`pacing`): the busier the service, the cheaper an entry. On
 SQLite one sync of the disk serves all entries of all kinds.
 
-What it promises (DESIGN, Data):
+What it promises:
 * an answer is sent only after its commit is durable;
 * an entry past its deadline is dropped before the batch forms;
 * an entry that fails is isolated by bisection with savepoints, and the others go through;

@@ -2,7 +2,7 @@
 
 Responsible for DIRAC's sixteen states, its sixty transitions, and which states are final. Not for
 who makes a transition, nor when (`jobs`, `steps`). The table is DIRAC's `JobStateMachine` (DIRAC
-9.1); DOMAIN's chapter on workload management lists it.
+9.1); `docs/reference/states.md` shows it.
 """
 
 from collections.abc import Mapping

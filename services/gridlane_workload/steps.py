@@ -42,7 +42,7 @@ from gridlane_workload.settings import WorkloadSettings
 from gridlane_workload.states import Minor
 from gridlane_workload.transfers import Moved, Transfers
 
-# A job's token outlives its payload by this, for what is still to be told (DESIGN, Identity).
+# A job's token outlives its payload by this, for what is still to be told.
 _TOKEN_MARGIN_S: Final = 3600
 _TOKEN_LIMIT_S: Final = 30 * 86_400
 _SOON_US: Final = 200_000

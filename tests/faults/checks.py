@@ -1,7 +1,7 @@
 """What must hold when a life is over, however often its server died.
 
-Responsible for invariants of TARGETS ("Nothing lost"): every end told once, every transition legal,
-no file half there, every file registered and accounted once, every follower caught up, nothing left
+Responsible for the invariants of "nothing lost": every end told once, every transition legal, no
+file half there, every file registered and accounted once, every follower caught up, nothing left
 that runs or lies about.
 """
 
