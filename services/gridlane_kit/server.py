@@ -106,7 +106,8 @@ class Server:
         self._started: list[ServiceRoom] = []
         self._pipeline = pipeline
         self._ready = ready or ReadyInfo()
-        places = (settings.ready_file, self._ready.server_file)
+        # The ready file last: whoever waits for it finds the other one there.
+        places = (self._ready.server_file, settings.ready_file)
         self._ready_files = [file for file in places if file is not None]
         self._health = health.HealthShell()
         self._services: list[str] = []

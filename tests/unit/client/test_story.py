@@ -158,7 +158,7 @@ def test_bars_lie_where_the_time_was(start: float, duration: float | None, drawn
 
 
 def test_the_picture_follows_the_events() -> None:
-    picture = Picture("jobs/1", "co2")
+    picture = Picture("jobs/1", "co2", 0.0)
     for event in TASK.events:
         picture.take(event)
     assert picture.state == "DONE"
@@ -169,7 +169,7 @@ def test_the_picture_follows_the_events() -> None:
 
 
 def test_the_picture_knows_which_transfers_move() -> None:
-    picture = Picture("jobs/1", "co2")
+    picture = Picture("jobs/1", "co2", 0.0)
     picture.take(file_event(2, "ACTIVE", transferred_bytes=10, size_bytes=100))
     assert picture.moving() == {"transfers/1"}
     out = io.StringIO()

@@ -214,7 +214,7 @@ class Run:
         from gridlane.errors import GridlaneError
 
         title = self._plan.options["name"] or Path(self._plan.command[0]).name
-        picture = Picture(job.name, title)
+        picture = Picture(job.name, title, units.seconds_of(job.create_time))
         follower = Follower(self._client, picture, quiet=terminal.is_json(), lines=self._lines)
         try:
             ended = follower.follow()

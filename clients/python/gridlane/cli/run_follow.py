@@ -160,15 +160,18 @@ class Follower:
         except queue.Empty:
             self._look()
         except KeyboardInterrupt:
-            self._cancel()
+            try:
+                self._cancel()
+            except KeyboardInterrupt:  # the next one came while this one was dealt with
+                self._cancel()
 
     def _cancel(self) -> None:
         """The first Ctrl-C cancels; the next one, whenever it comes, leaves."""
         if self._cancelling is not None:
             self._cancelling.join(_CANCEL_S)
             raise LeftBehindError(confirmed=self._cancelled)
-        self._picture.cancelling = True
         self._cancelling = self._start(self._ask_for_the_end)
+        self._picture.cancelling = True
         terminal.note("cancelling; Ctrl-C again leaves without waiting")
 
     def _ask_for_the_end(self) -> None:

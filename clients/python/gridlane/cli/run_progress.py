@@ -76,10 +76,12 @@ class Picture:
     Attributes:
         name: the job's.
         title: what a person calls it.
+        submitted_at: when, in seconds since the epoch.
     """
 
     name: str
     title: str
+    submitted_at: float
     state: str = "RECEIVED"
     phase: str = ""
     minor_status: str = ""
@@ -88,7 +90,6 @@ class Picture:
     cancelling: bool = False
     files: dict[str, FileOnItsWay] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic, repr=False)
-    _first_at: float = field(default=0.0, repr=False)
 
     def take(self, event: TaskEvent) -> None:
         """Take one event."""
@@ -124,7 +125,7 @@ class Picture:
         """One event as a line, where nothing can be drawn; after `take`.
 
         Returns:
-            The seconds since the first event, and what happened; empty for what a line about a file
+            The seconds since the submission, and what happened; empty for what a line about a file
             says as well.
         """
         if event.WhichOneof("event") == "job":
@@ -137,9 +138,8 @@ class Picture:
             parts = [file.label, file.state, moved]
         else:
             return ""
-        self._first_at = self._first_at or at
         told = " · ".join(part for part in parts if part)
-        return f"{at - self._first_at:7.2f} s  {told}"
+        return f"{at - self.submitted_at:7.2f} s  {told}"
 
     def draw(self) -> RenderableType:
         """The picture, for a terminal."""
