@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import EmbeddedServer
+
+# A busy machine is no finding: properties are about values, pytest's own timeout about time.
+settings.register_profile("gridlane", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gridlane")
 
 StartServer = Callable[..., EmbeddedServer]
 
