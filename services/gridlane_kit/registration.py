@@ -37,7 +37,8 @@ ANONYMOUS: Final = Principal(issuer="", subject="anonymous")
 """The principal of a call before its identity is known, and of methods that need none."""
 
 _FINISH_S: Final = 0.25
-"""For how long a refused caller may go on sending."""
+_FINISH_MESSAGES: Final = 16
+"""For how long, and for how many messages, a refused caller may go on sending."""
 
 Context = aio.ServicerContext[bytes, bytes]
 Serve = Callable[[Any, Context], Awaitable[bytes | None]]
@@ -210,7 +211,7 @@ class Pipeline:
                 code = "CANCELLED"
                 error = steps.answerable(plan, call, raised)
                 code = error.code.name
-                if not plan.server_streaming and call.principal is not ANONYMOUS:
+                if plan.client_streaming:
                     await _let_finish(source)
                 send_error(context, call, error)
                 return b""
@@ -291,15 +292,17 @@ class _Requests:
 
 
 async def _let_finish(source: AsyncIterator[bytes]) -> None:
-    """Takes for a moment what a refused caller still sends.
+    """Takes for a moment, and thrown away, what a refused caller still sends.
 
     A caller that finds the call ended while it writes may not see why: gRPC's asyncio client then
     reports an internal error of its own instead of the answer.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_FINISH_S):
-            async for _ in source:
-                pass
+            requests = aiter(source)
+            for _ in range(_FINISH_MESSAGES):
+                if await anext(requests, None) is None:
+                    return
 
 
 async def _pump(plan: MethodPlan, stream: OpenStream, answers: Any, context: Context) -> None:

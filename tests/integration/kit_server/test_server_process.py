@@ -217,6 +217,24 @@ async def test_reflection_lists_the_services_to_those_who_are_known(start, messa
     assert failure(caught.value).reason == "TOKEN_MISSING"
 
 
+async def test_a_caller_refused_while_it_sends_sees_why(start, failure):
+    """An answer that overtakes the sending reads, at a gRPC asyncio client, as INTERNAL."""
+    server = await start()
+    call = server.calls.stream_stream(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    )
+    request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+
+    async def refused(messages_sent: int) -> str:
+        with pytest.raises(aio.AioRpcError) as caught:
+            await call(iter([request] * messages_sent), timeout=10).read()
+        return str(failure(caught.value).reason)
+
+    for _ in range(10):
+        seen = await asyncio.gather(*(refused(1 + number % 3) for number in range(50)))
+        assert set(seen) == {"TOKEN_MISSING"}
+
+
 async def test_metrics_are_exposed_by_name(start, messages):
     server = await start()
     await server.get("things/a", messages)
