@@ -14,7 +14,7 @@ PIP := -m pip --disable-pip-version-check install -qq
 say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo test test-peers bench lint generate check-generated reference accept-contract \
+.PHONY: help venv tools demo demo-split test test-peers bench diracx mariadb lint generate check-generated reference accept-contract \
         wheels clean check-python check-tools-python
 
 help: ## this list
@@ -52,26 +52,50 @@ $(BIN)/.installed: pyproject.toml clients/python/pyproject.toml | check-python
 	@.tools/stubs/bin/python $(PIP) -r tools/stubs.txt
 	@touch $@
 
+.tools/diracx/.installed: tools/diracx.txt | check-python
+	$(call say,Making the environment of DiracX in .tools/diracx (a minute or two))
+	@$(PYTHON) -m venv --clear .tools/diracx
+	@.tools/diracx/bin/python $(PIP) -r tools/diracx.txt
+	@touch $@
+
+# The server's program alone, unpacked from Debian's packages: nothing is installed.
+.tools/mariadb/.installed:
+	$(call say,Unpacking MariaDB in .tools/mariadb)
+	@rm -rf .tools/mariadb && mkdir -p .tools/mariadb/packages
+	@cd .tools/mariadb/packages && apt-get -o APT::Sandbox::User=root -qq download mariadb-server-core \
+	  $$(apt-cache depends mariadb-server-core | sed -n 's/^ *Depends: \(lib\(aio\|numa\|uring\).*\)/\1/p')
+	@for package in .tools/mariadb/packages/*.deb; do dpkg-deb -x "$$package" .tools/mariadb; done
+	@rm -r .tools/mariadb/packages
+	@touch $@
+
 venv: $(BIN)/.installed ## the environment in .venv
 tools: .tools/oldest/.installed .tools/stubs/.installed ## the generators' and the oldest client's environments
 
 # --- what a user runs ---------------------------------------------------------------------------
 
 demo: venv ## one real job on real data, start to end, on this machine
-	@$(BIN)/python examples/carbon/run_demo.py
+	@$(BIN)/python examples/carbon/run_demo.py all
+
+demo-split: venv ## the same with one process a service, on PostgreSQL, TLS between them
+	@$(BIN)/python examples/carbon/run_demo.py split
 
 # --- what a developer runs ----------------------------------------------------------------------
 
-test: venv ## every test that needs nothing but this machine
+test: venv ## every test that needs nothing but this machine, but for those of test-peers
 	@$(MAKE) --no-print-directory tools || echo 'Without it, the tests of generation and of the oldest client are skipped.'
 	$(call say,Running the tests)
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests -m 'not split_faults'
 
-test-peers: venv ## the tests against real peers (Slurm, DiracX, …)
-	@echo 'No peers are wired up yet: nothing was tested. Slurm, DiracX, XRootD, DIRAC and Chromium are to come.'
+test-peers: venv ## the long ones: five processes that die; real peers (Slurm, DiracX, …) are to come
+	$(call say,Running the tests of five processes that die and lose each other)
+	@$(BIN)/python -m pytest tests -m split_faults
 
-bench: venv ## the measured targets, written as one table
-	@$(BIN)/python -m benchmarks
+diracx: .tools/diracx/.installed ## a released DiracX to compare with, in .tools/diracx
+mariadb: .tools/mariadb/.installed ## MariaDB, which DiracX runs on, in .tools/mariadb (Debian, Ubuntu)
+
+bench: venv ## the measured targets, written as one table; make bench BENCH=--quick shows that all is measured
+	@$(MAKE) --no-print-directory diracx mariadb || echo 'Without it, the rows against DiracX are left out, and the run fails.'
+	@$(BIN)/python -m benchmarks --require-peers $(BENCH)
 
 lint: venv ## style, types, import rules, contracts
 	$(call say,ruff)
@@ -106,5 +130,5 @@ wheels: venv ## both wheels, in dist/
 	@ls dist
 
 clean: ## environments, caches and built files
-	@rm -rf $(VENV) .tools dist .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .tools dist .demo .demo-split .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,12 +1,16 @@
 """The command `python -m benchmarks`: measures rows and writes the table.
 
-The exit code says whether everything could be measured, never whether the targets are met.
+The exit code says whether everything could be measured, never whether the targets are met. A row
+whose peer is not installed is left out with a line that says so; with `--require-peers` it counts
+as one that could not be measured.
 """
 
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,39 +20,62 @@ from benchmarks import report
 from benchmarks.load import CallFailedError
 from benchmarks.processes import REPOSITORY, ChildFailedError
 from benchmarks.report import Outcome
-from benchmarks.row import Effort, Row
+from benchmarks.row import Engine, PeerMissingError, Row
 from benchmarks.rows import ROWS
+from benchmarks.run import QUICK, Effort, Run
+
+_BOTH = "both"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0 when every row has its figure, 1 when one has not, 2 for wrong usage."""
     given = _parser().parse_args(arguments)
+    rows = [row for row in given.rows if _is_on(row, given.engine)]
     if given.list:
-        for row in ROWS:
-            print(f"{row.name:24}{row.title}")
+        for row in rows:
+            print(f"{row.name:32}{row.title}")
         return 0
-    effort = Effort(seconds=given.seconds, rounds=given.rounds)
     now = datetime.now(UTC)
     machine = report.machine(now)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        outcomes = runner.run(_measure(given.rows, effort))
+        outcomes = runner.run(_measure(rows, _effort(given)))
     path = report.write(given.results, outcomes, machine, now)
     print(report.markdown(outcomes, machine))
     print(f"Written to {path} and {path.with_suffix('.json').name}")
-    return 0 if all(outcome.measured for outcome in outcomes) else 1
+    missing = {outcome.error for outcome in outcomes if outcome.skipped}
+    for peer in sorted(missing):
+        print(f"Rows were left out: {peer}", file=sys.stderr)
+    failed = any(not (outcome.measured or outcome.skipped) for outcome in outcomes)
+    return 1 if failed or (missing and given.require_peers) else 0
+
+
+def _is_on(row: Row, engine: str) -> bool:
+    return engine == _BOTH or row.engine is None or row.engine == engine
+
+
+def _effort(given: argparse.Namespace) -> Effort:
+    """What `--quick` says, or the usual, where nothing else is given."""
+    effort = QUICK if given.quick else Effort()
+    asked = {name: getattr(given, name) for name in ("seconds", "rounds", "stored")}
+    return replace(effort, **{name: value for name, value in asked.items() if value is not None})
 
 
 async def _measure(rows: Sequence[Row], effort: Effort) -> list[Outcome]:
     outcomes = []
-    for row in rows:
-        print(f"{row.name} …", file=sys.stderr, flush=True)
-        outcomes.append(await _outcome(row, effort))
+    async with Run(effort) as run:
+        for row in rows:
+            print(f"{row.name} … ", end="", file=sys.stderr, flush=True)
+            begun = time.perf_counter()
+            outcomes.append(await _outcome(row, run))
+            print(f"{time.perf_counter() - begun:.1f} s", file=sys.stderr, flush=True)
     return outcomes
 
 
-async def _outcome(row: Row, effort: Effort) -> Outcome:
+async def _outcome(row: Row, run: Run) -> Outcome:
     try:
-        return Outcome(row, await row.measure(effort))
+        return Outcome(row, await row.measure(run))
+    except PeerMissingError as missing:
+        return Outcome(row, None, str(missing), skipped=True)
     except (CallFailedError, ChildFailedError, OSError) as failed:
         return Outcome(row, None, str(failed))
 
@@ -61,13 +88,32 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", type=_rows, default=ROWS, metavar="NAME,…", help="these rows only (see --list)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=1.5, help="length of one window (default: %(default)s)"
+        "--engine",
+        choices=[*Engine, _BOTH],
+        default=_BOTH,
+        help="rows with a database: on this one only (default: %(default)s)",
     )
     parser.add_argument(
-        "--rounds",
+        "--quick",
+        action="store_true",
+        help="one short window a row and small stores: shows that all is measured, no more",
+    )
+    usual = Effort()
+    parser.add_argument(
+        "--seconds", type=float, help=f"length of one window (default: {usual.seconds})"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help=f"windows, or pairs of them, a row (default: {usual.rounds})"
+    )
+    parser.add_argument(
+        "--stored",
         type=int,
-        default=5,
-        help="windows, or pairs of them, a row (default: %(default)s)",
+        help=f"jobs in the large store of the scale rows (default: {usual.stored})",
+    )
+    parser.add_argument(
+        "--require-peers",
+        action="store_true",
+        help="a peer that is not installed is an error, as in `make bench`",
     )
     parser.add_argument(
         "--results",

@@ -24,10 +24,13 @@ class Outcome:
     row: Row
     measured: Measured | None
     error: str = ""
+    skipped: bool = False
 
     @property
     def verdict(self) -> str:
-        """ "met", "not met", "failed", or "—" where nothing is promised."""
+        """ "met", "not met", "failed", "skipped", or "—" where nothing is promised."""
+        if self.skipped:
+            return "skipped"
         if self.measured is None:
             return "failed"
         if self.row.target is None:
@@ -50,6 +53,8 @@ def markdown(outcomes: Sequence[Outcome], machine: Mapping[str, Any]) -> str:
         "Measured: the median; interval: the smallest and largest of all measurements of the run.",
         "",
     ]
+    for note in dict.fromkeys(outcome.row.note for outcome in outcomes if outcome.row.note):
+        lines += [note, ""]
     return "\n".join(lines)
 
 
@@ -116,6 +121,8 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
         "title": row.title,
         "unit": row.unit,
         "conditions": row.conditions,
+        "engine": row.engine,
+        "note": row.note,
         "target": None if row.target is None else asdict(row.target),
         "measured": None if outcome.measured is None else asdict(outcome.measured),
         "error": outcome.error,

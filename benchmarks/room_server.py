@@ -1,107 +1,111 @@
-"""One service alone in a process, on an empty data directory, for the benchmarks to call.
+"""One service alone in a process, or all five, for the benchmarks to call.
 
-`python -m benchmarks.room_server SERVICE DIRECTORY` writes one line of JSON (address, token) when
-it serves, and ends at SIGTERM. Responsible for an assembly of one room: pipeline, policy and token
-are the real ones, telemetry samples nothing. The room's reconciler is at rest, so that what is
-measured is the call and not what it sets going; nothing else is different from `gridlane-server`.
+`python -m benchmarks.room_server DIRECTORY URLS` writes one line of JSON (address, token) when it
+serves, and ends at SIGTERM; URLS is a JSON object of databases by service: of one, or of all that
+have one. Responsible for an assembly of rooms: pipeline, policy and token are the real ones,
+telemetry samples nothing. The reconcilers are at rest, so that what is measured is the call and not
+what it sets going; nothing else is different from `gridlane-server`.
 """
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from benchmarks.identity import Identity
+from gridlane_authorization.tokens import open_signer, verifier_of
 from gridlane_kit import logs
-from gridlane_kit.admission import Admission
 from gridlane_kit.data_directory import DataDirectory
-from gridlane_kit.metrics import Metrics
-from gridlane_kit.policy import PolicyHolder
-from gridlane_kit.registration import Pipeline
-from gridlane_kit.server import Server, ServiceRoom, run
-from gridlane_kit.settings import ServerSettings
-from gridlane_kit.sqlite import sqlite_url
-from gridlane_kit.telemetry import Telemetry
+from gridlane_kit.server import Server, ServiceRoom, rest_collector, run
+from gridlane_kit.sessions import Verifier
+from gridlane_server.configuration import Configuration
+from gridlane_server.process import Process
+from gridlane_server.rooms import Rooms
+from gridlane_transfer.settings import embedded_storage_elements
+
+_QUIET: Final = {"port": 0, "health_port": 0, "sampling_ratio": 0.0}
 
 
-class _Process:
-    """What the room of a process is made from."""
+class _Assembly:
+    """The rooms of a process."""
 
-    def __init__(self, data: DataDirectory) -> None:
-        self.identity = Identity()
-        self.data = data
-        self.policy = PolicyHolder(self.identity.policy)
-        self.metrics = Metrics()
-        self.telemetry = Telemetry("benchmarks", ratio=0.0)
-        self.pipeline = Pipeline(
-            verifier=self.identity.verifier,
-            policy=self.policy,
-            telemetry=self.telemetry,
-            metrics=self.metrics,
-            admission=Admission(),
+    def __init__(self, data: DataDirectory, urls: Mapping[str, str], verifier: Verifier) -> None:
+        self.configuration = Configuration.load(**_QUIET)
+        self.process = Process(self.configuration.server, "benchmarks", verifier)
+        self._data = data
+        self.make = Rooms(
+            self.configuration,
+            self.process,
+            peers=self.process.pipeline.peers_for,
+            database_url=urls.__getitem__,
+            migrate=True,
         )
+
+    def workload(self) -> ServiceRoom:
+        """Workload, which starts no payload."""
+        from gridlane_workload.reconciler import Reconciler
+
+        Reconciler.start = _at_rest  # type: ignore[assignment, method-assign]
+        return self.make.workload(self._data.jobs, lambda: "")
+
+    def transfer(self) -> ServiceRoom:
+        """Transfer, which moves no file."""
+        from gridlane_transfer.reconciler import Reconciler
+
+        Reconciler.start = _at_rest  # type: ignore[assignment, method-assign]
+        elements = embedded_storage_elements(self._data.storage, self._data.jobs)
+        return self.make.transfer(self.configuration.transfer.with_storage_elements(elements))
+
+    def server(self, *rooms: ServiceRoom) -> Server:
+        """The server of these rooms."""
+        return Server(self.configuration.server, rooms, self.process.pipeline)
 
 
 async def _at_rest(_self: object) -> None:
     """In the place of a reconciler's start."""
 
 
-def _workload(process: _Process) -> ServiceRoom:
-    from gridlane_workload.reconciler import Reconciler
-    from gridlane_workload.room import WorkloadRoom
-    from gridlane_workload.settings import WorkloadSettings
+async def _alone(data: DataDirectory, urls: Mapping[str, str]) -> None:
+    identity = Identity()
+    assembly = _Assembly(data, urls, identity.verifier)
+    assembly.process.policy.replace(identity.policy)
+    room = assembly.workload() if "workload" in urls else assembly.transfer()
+    await _serve(assembly.server(room), lambda: identity.token)
 
-    Reconciler.start = _at_rest  # type: ignore[assignment, method-assign]
-    return WorkloadRoom(
-        WorkloadSettings(),
-        database_url=sqlite_url(process.data.database_file("workload")),
-        jobs_directory=process.data.jobs,
-        peers=process.pipeline.peers_for("workload"),
-        telemetry=process.telemetry,
-        policy=process.policy,
-        address=lambda: "",
-        migrate=True,
+
+async def _all(data: DataDirectory, urls: Mapping[str, str]) -> None:
+    settings = Configuration.load().authorization
+    signer = open_signer(data.keys, settings.issuer, settings.audience)
+    assembly = _Assembly(data, urls, verifier_of(signer))
+    server = assembly.server(
+        assembly.make.authorization(signer, data.token_file),
+        assembly.transfer(),
+        assembly.workload(),
+        assembly.make.reporting(),
+        assembly.make.gateway(),
     )
+    await _serve(server, data.token_file.read_text)
 
 
-def _transfer(process: _Process) -> ServiceRoom:
-    from gridlane_transfer.reconciler import Reconciler
-    from gridlane_transfer.room import TransferRoom
-    from gridlane_transfer.settings import TransferSettings, embedded_storage_elements
-
-    Reconciler.start = _at_rest  # type: ignore[assignment, method-assign]
-    elements = embedded_storage_elements(process.data.storage, process.data.jobs)
-    return TransferRoom(
-        TransferSettings().with_storage_elements(elements),
-        database_url=sqlite_url(process.data.database_file("transfer")),
-        telemetry=process.telemetry,
-        policy=process.policy,
-        metrics=process.metrics,
-        exclusive=True,
-    )
-
-
-_ROOMS: Final[dict[str, Callable[[_Process], ServiceRoom]]] = {
-    "workload": _workload,
-    "transfer": _transfer,
-}
-
-
-async def _serve(service: str, directory: Path) -> int:
-    data = DataDirectory.open(directory)
-    process = _Process(data)
-    room = _ROOMS[service](process)
-    server = Server(ServerSettings(port=0, health_port=0), [room], process.pipeline)
+async def _serve(server: Server, token: Callable[[], str]) -> None:
     server.stop_on_signals()
     await server.start()
-    print(json.dumps({"address": server.address, "token": process.identity.token}), flush=True)
+    rest_collector()
+    print(json.dumps({"address": server.address, "token": token().strip()}), flush=True)
     await server.wait()
     await server.stop()
-    data.close()
+
+
+async def _main(directory: Path, urls: Mapping[str, str]) -> int:
+    data = DataDirectory.open(directory)
+    try:
+        await (_all if len(urls) > 1 else _alone)(data, urls)
+    finally:
+        data.close()
     return 0
 
 
 if __name__ == "__main__":
     logs.configure(level="WARNING")
-    sys.exit(run(lambda: _serve(sys.argv[1], Path(sys.argv[2]))))
+    sys.exit(run(lambda: _main(Path(sys.argv[1]), json.loads(sys.argv[2]))))

@@ -10,6 +10,31 @@ from enum import StrEnum
 from statistics import median
 from typing import Self
 
+from benchmarks.run import Run
+
+
+class Engine(StrEnum):
+    """The database engines that Gridlane runs on."""
+
+    SQLITE = "sqlite"
+    POSTGRESQL = "postgresql"
+
+    @property
+    def words(self) -> str:
+        """What people read: the engine, and that its answers are on disk."""
+        return _WORDS[self]
+
+    def row(self, name: str) -> str:
+        """Returns the name of a row on this engine: SQLite's is the plain one."""
+        return name if self is Engine.SQLITE else f"{name}-{self}"
+
+
+_WORDS = {Engine.SQLITE: "SQLite FULL", Engine.POSTGRESQL: "PostgreSQL, fsync on"}
+
+
+class PeerMissingError(Exception):
+    """What a row compares with is not on this machine; the text says how to get it."""
+
 
 class Bound(StrEnum):
     """Which side of the limit is good; the value is the sign in the table."""
@@ -58,24 +83,20 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """How long to measure: `rounds` repetitions, each with windows of `seconds`."""
-
-    seconds: float
-    rounds: int
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """One row of the table.
 
     `name` is what `--rows` takes, `title` what people read, `conditions` what one must know to
     compare the figure with another. Without a `target` the row is there to be compared with.
+    `engine` is the database that its services run on; None where there is none, or no choice.
+    `note` stands below the table, once for all rows that have it.
     """
 
     name: str
     title: str
     unit: str
-    measure: Callable[[Effort], Awaitable[Measured]]
+    measure: Callable[[Run], Awaitable[Measured]]
     target: Target | None = None
     conditions: str = ""
+    engine: Engine | None = None
+    note: str = ""

@@ -1,8 +1,8 @@
-"""Fixtures for every test: real embedded servers.
+"""Fixtures for every test: real embedded servers, real databases.
 
 `embedded_server` is shared by the whole run: for tests that leave it as they find it, but for jobs
-and files of their own. `start_server` makes servers of one's own, with the environment one wants;
-all are ended when the test is.
+and files of their own. `split_server` is the same with one process a service. `start_server` makes
+servers of one's own, with the environment one wants; all are ended when the test is.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgresql import PostgresqlServer
+from split import SplitServer
 from support import EmbeddedServer
+
+from gridlane_kit.sqlite import sqlite_url
 
 # A busy machine is no finding: properties are about values, pytest's own timeout about time.
 settings.register_profile("gridlane", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,6 +42,28 @@ def embedded_server(_shared_server: EmbeddedServer) -> Iterator[EmbeddedServer]:
     print(_shared_server.output[written:])
 
 
+@pytest.fixture(scope="session")
+def _shared_split_server(
+    tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgresqlServer
+) -> Iterator[SplitServer]:
+    databases = postgresql_server.new_databases()
+    server = SplitServer(tmp_path_factory.mktemp("split-server"), databases)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def split_server(_shared_split_server: SplitServer) -> Iterator[SplitServer]:
+    """The run's shared five processes, on PostgreSQL; what a test ended is started again."""
+    if not _shared_split_server.alive:
+        _shared_split_server.start()
+    written = len(_shared_split_server.output)
+    yield _shared_split_server
+    print(_shared_split_server.output[written:])
+
+
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Makes and starts servers of the test's own: `start_server(environment={…})`."""
@@ -52,3 +78,26 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     for server in servers:
         server.close()
         print(server.output)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """The run's PostgreSQL; for tests that leave it as they find it, but for databases."""
+    server = PostgresqlServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each of the database engines."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database on the test's engine."""
+    if engine == "sqlite":
+        return sqlite_url(tmp_path / "test.sqlite")
+    server: PostgresqlServer = request.getfixturevalue("postgresql_server")
+    return server.new_database()

@@ -1,4 +1,4 @@
-"""Makes the reference pages that follow from the code: states, settings, error reasons.
+"""Makes the reference pages that follow from the code: states, settings, commands, error reasons.
 
     python tools/generate_reference.py           writes docs/reference/
     python tools/generate_reference.py --check   fails when a page is not what the code says
@@ -12,13 +12,17 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import typer
 from pydantic_core import PydanticUndefined
 
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_gateway.settings import GatewaySettings
 from gridlane_kit.settings import ServerSettings, Settings
 from gridlane_reporting.settings import ReportingSettings
+from gridlane_server.cli import app
+from gridlane_server.configuration import PeerSettings
 from gridlane_transfer import states as transfer_states
 from gridlane_transfer.settings import TransferSettings
 from gridlane_workload import states as workload_states
@@ -35,6 +39,7 @@ SETTINGS: tuple[tuple[str, type[Settings]], ...] = (
     ("workload", WorkloadSettings),
     ("reporting", ReportingSettings),
     ("gateway", GatewaySettings),
+    ("peers", PeerSettings),
 )
 
 
@@ -71,7 +76,8 @@ def settings_page() -> Iterator[str]:
     yield (
         "Strongest first: the command line, the environment (`__` nests), the service's table in"
         " the TOML file that\n`GRIDLANE_CONFIG` names, the default. `gridlane-server config` prints"
-        " what is in force."
+        " what is in force. A process that runs\none service reads `[server.<service>]` over"
+        " `[server]`."
     )
     for service, settings in SETTINGS:
         yield f"\n## {service}\n"
@@ -79,10 +85,33 @@ def settings_page() -> Iterator[str]:
         for name, field in settings.model_fields.items():
             default = "" if field.default is PydanticUndefined else field.default
             yield _row(
-                f"`GRIDLANE_{service.upper()}_{name.upper()}`",
+                f"`GRIDLANE_{service.upper()}{settings.separator}{name.upper()}`",
                 f"`{default}`" if isinstance(default, int | float | str) and default != "" else "",
                 field.description or "",
             )
+
+
+def commands_page() -> Iterator[str]:
+    """The commands of `gridlane-server` and their options."""
+    yield "# Commands of `gridlane-server`\n"
+    yield "Those of `gridlane`, for users, tell of themselves: `gridlane --help`."
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        yield f"\n## gridlane-server {_usage(name, command)}\n"
+        yield " ".join((command.help or "").split()) + "\n"
+        yield "| option | variable | meaning |\n|---|---|---|"
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                names = ", ".join(f"`{text}`" for text in parameter.opts + parameter.secondary_opts)
+                variable = f"`{parameter.envvar}`" if parameter.envvar else ""
+                yield _row(names, variable, parameter.help or "")
+
+
+def _usage(name: str, command: Any) -> str:
+    arguments = (p.name.upper() for p in command.params if p.param_type_name == "argument")
+    return " ".join((name, *arguments))
 
 
 def errors_page() -> Iterator[str]:
@@ -98,6 +127,7 @@ def errors_page() -> Iterator[str]:
 PAGES_MADE: dict[str, Callable[[], Iterator[str]]] = {
     "states.md": states_page,
     "settings.md": settings_page,
+    "commands.md": commands_page,
     "errors.md": errors_page,
 }
 

@@ -3,12 +3,25 @@
 from typing import Final
 
 from benchmarks.row import Row
-from benchmarks.rows import decision, echo, imports, jobs, mover, pipeline, start, transfers
+from benchmarks.rows import (
+    decision,
+    diracx,
+    echo,
+    imports,
+    jobs,
+    mover,
+    pipeline,
+    scale,
+    start,
+    transfers,
+)
 
 ROWS: Final[tuple[Row, ...]] = (
     *echo.ROWS,
     *jobs.ROWS,
     *transfers.ROWS,
+    *diracx.ROWS,
+    *scale.ROWS,
     *decision.ROWS,
     *pipeline.ROWS,
     *imports.ROWS,

@@ -8,7 +8,8 @@ import time
 from itertools import cycle, islice
 from typing import Final
 
-from benchmarks.row import Bound, Effort, Measured, Row, Target
+from benchmarks.row import Bound, Measured, Row, Target
+from benchmarks.run import Run
 from gridlane_kit.clock import now_us
 from gridlane_kit.decision import decide, scope_covers
 from gridlane_kit.identity import Principal
@@ -29,11 +30,11 @@ _SCOPES: Final = frozenset(
 )
 
 
-async def _measure(effort: Effort) -> Measured:
+async def _measure(run: Run) -> Measured:
     policy = Policy(revision=1, bindings=_bindings())
     questions = _questions()
     samples: list[float] = []
-    end = time.process_time() + effort.seconds * effort.rounds
+    end = time.process_time() + run.effort.seconds * run.effort.rounds
     while time.process_time() < end or not samples:
         samples.append(_rate(policy, questions))
     return Measured.of(samples, microseconds=1e6 / Measured.of(samples).value)

@@ -2,12 +2,12 @@
 
 from benchmarks.load import CALLERS, PAYLOAD_BYTES, alone
 from benchmarks.reference import echo
-from benchmarks.row import Effort, Measured, Row
+from benchmarks.row import Measured, Row
+from benchmarks.run import Run
 
 
-async def _measure(effort: Effort) -> Measured:
-    async with echo() as method:
-        return await alone(method, effort)
+async def _measure(run: Run) -> Measured:
+    return await alone(await run.shared(echo), run.effort)
 
 
 ROWS = (

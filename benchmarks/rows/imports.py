@@ -4,15 +4,16 @@ import subprocess
 import sys
 import time
 
-from benchmarks.row import Bound, Effort, Measured, Row, Target
+from benchmarks.row import Bound, Measured, Row, Target
+from benchmarks.run import Run
 
 _GRPC = "import grpc"
 _GRIDLANE = "from gridlane import Client"
 
 
-async def _measure(effort: Effort) -> Measured:
+async def _measure(run: Run) -> Measured:
     _seconds(_GRPC), _seconds(_GRIDLANE)
-    pairs = [(_seconds(_GRPC), _seconds(_GRIDLANE)) for _ in range(2 * effort.rounds)]
+    pairs = [(_seconds(_GRPC), _seconds(_GRIDLANE)) for _ in range(2 * run.effort.rounds)]
     return Measured.of(
         [(gridlane - grpc) * 1000 for grpc, gridlane in pairs],
         grpc_ms=Measured.of([grpc * 1000 for grpc, _ in pairs]).value,

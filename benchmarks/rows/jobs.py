@@ -10,7 +10,7 @@ from itertools import cycle, islice
 from typing import Final
 
 from benchmarks.load import CALLERS, PAYLOAD_BYTES, Method
-from benchmarks.row import Bound, Row, Target
+from benchmarks.row import Bound, Engine, Row, Target
 from benchmarks.service import Prepare, Service, against_echo
 from gridlane.ids import uuid7
 from gridlane.workload.v1 import job_pb2, job_service_pb2
@@ -59,7 +59,7 @@ async def _batch_get(service: Service) -> Method:
 
 async def _stored(service: Service) -> list[str]:
     """Stores jobs and returns their names."""
-    answer = await service.method(_BATCH_SUBMIT, _batches(_STORED)).once()
+    answer = await service.method(_BATCH_SUBMIT, _batches(_STORED)).call()
     results = job_service_pb2.BatchSubmitJobsResponse.FromString(answer).results
     return [result.job.name for result in results if result.job.name]
 
@@ -100,6 +100,7 @@ def _job() -> job_pb2.Job:
 
 
 def _row(
+    engine: Engine,
     name: str,
     title: str,
     limit: float,
@@ -110,31 +111,38 @@ def _row(
 ) -> Row:
     per = "a job" if items > 1 else "a call"
     return Row(
-        name=name,
+        name=engine.row(name),
         title=title,
         unit="× echo",
-        measure=partial(against_echo, name="workload", prepare=prepare, items=items),
+        measure=partial(against_echo, name="workload", engine=engine, prepare=prepare, items=items),
         target=Target(Bound.AT_MOST, limit, "× echo"),
-        conditions=f"server CPU {per}, {callers} callers, a job of 1 KiB, SQLite FULL, unsampled",
+        conditions=f"server CPU {per}, {callers} callers, a job of 1 KiB, {engine.words},"
+        " unsampled",
+        engine=engine,
     )
 
 
-ROWS = (
-    _row("submit-job", "SubmitJob", 1.4, _submit),
-    _row(
-        "batch-submit-jobs",
-        f"BatchSubmitJobs of {_SUBMITTED_AT_ONCE}, per job",
-        0.2,
-        _batch_submit,
-        items=_SUBMITTED_AT_ONCE,
-        callers=_BATCH_CALLERS,
-    ),
-    _row("get-job", "GetJob", 1.3, _get),
-    _row(
-        "batch-get-jobs",
-        f"BatchGetJobs of {_ASKED_AT_ONCE}, per job",
-        0.06,
-        _batch_get,
-        items=_ASKED_AT_ONCE,
-    ),
-)
+def _rows(engine: Engine) -> tuple[Row, ...]:
+    row = partial(_row, engine)
+    return (
+        row("submit-job", "SubmitJob", 1.4, _submit),
+        row(
+            "batch-submit-jobs",
+            f"BatchSubmitJobs of {_SUBMITTED_AT_ONCE}, per job",
+            0.2,
+            _batch_submit,
+            items=_SUBMITTED_AT_ONCE,
+            callers=_BATCH_CALLERS,
+        ),
+        row("get-job", "GetJob", 1.3, _get),
+        row(
+            "batch-get-jobs",
+            f"BatchGetJobs of {_ASKED_AT_ONCE}, per job",
+            0.06,
+            _batch_get,
+            items=_ASKED_AT_ONCE,
+        ),
+    )
+
+
+ROWS = tuple(row for engine in Engine for row in _rows(engine))

@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 from grpc import aio
 
 from benchmarks.identity import Identity
-from benchmarks.row import Bound, Effort, Measured, Row, Target
+from benchmarks.row import Bound, Measured, Row, Target
+from benchmarks.run import Run
 from gridlane.type.v1 import status_pb2
 from gridlane.workload.v1 import job_service_pb2
 from gridlane_kit.admission import Admission
@@ -73,7 +74,7 @@ class _Context:
     def set_details(self, details: str) -> None: ...
 
 
-async def _measure(effort: Effort, *, sampled: bool) -> Measured:
+async def _measure(run: Run, *, sampled: bool) -> Measured:
     spans: list[FinishedSpan] = []
     identity = Identity()
     pipeline = Pipeline(
@@ -88,7 +89,7 @@ async def _measure(effort: Effort, *, sampled: bool) -> Measured:
     through: _Handler = registrar.handlers["GetWorkloadStatus"].unary_unary
     context = _context(identity.token, sampled=sampled)
     pairs: list[tuple[float, float]] = []
-    end = time.process_time() + effort.seconds * effort.rounds
+    end = time.process_time() + run.effort.seconds * run.effort.rounds
     while time.process_time() < end or not pairs:
         pairs.append((await _cost(_bare, context), await _cost(through, context)))
         assert len(spans) == (_CALLS if sampled else 0), "not sampled as asked"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.processes import ChildFailedError, cpu_seconds, end
-from benchmarks.row import Bound, Effort, Measured, Row, Target
+from benchmarks.row import Bound, Measured, Row, Target
+from benchmarks.run import Run
 
 _LOOK_S: Final = 0.005
 _LONGEST_S: Final = 60.0
@@ -22,18 +23,18 @@ class _Start(NamedTuple):
     cpu_s: float
 
 
-async def _first(effort: Effort) -> Measured:
+async def _first(run: Run) -> Measured:
     starts: list[_Start] = []
-    for _ in range(effort.rounds):
+    for _ in range(run.effort.rounds):
         with tempfile.TemporaryDirectory(prefix="gridlane-benchmark-") as directory:
             starts.append(await _start(Path(directory)))
     return _summed_up(starts)
 
 
-async def _second(effort: Effort) -> Measured:
+async def _second(run: Run) -> Measured:
     with tempfile.TemporaryDirectory(prefix="gridlane-benchmark-") as directory:
         await _start(Path(directory))
-        return _summed_up([await _start(Path(directory)) for _ in range(effort.rounds)])
+        return _summed_up([await _start(Path(directory)) for _ in range(run.effort.rounds)])
 
 
 def _summed_up(starts: Sequence[_Start]) -> Measured:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from benchmarks.load import CALLERS, PAYLOAD_BYTES, Method
-from benchmarks.row import Bound, Row, Target
+from benchmarks.row import Bound, Engine, Row, Target
 from benchmarks.service import Prepare, Service, against_echo
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
@@ -59,33 +59,48 @@ def _transfer(service: Service, files: int) -> transfer_job_pb2.TransferJob:
     return job
 
 
-def _row(name: str, title: str, limit: float, prepare: Prepare, *, files: int, callers: int) -> Row:
+def _row(
+    engine: Engine,
+    name: str,
+    title: str,
+    limit: float,
+    prepare: Prepare,
+    *,
+    files: int,
+    callers: int,
+) -> Row:
     per = "a file" if files > 1 else "a call"
     return Row(
-        name=name,
+        name=engine.row(name),
         title=title,
         unit="× echo",
-        measure=partial(against_echo, name="transfer", prepare=prepare, items=files),
+        measure=partial(against_echo, name="transfer", engine=engine, prepare=prepare, items=files),
         target=Target(Bound.AT_MOST, limit, "× echo"),
-        conditions=f"server CPU {per}, {callers} callers, SQLite FULL, unsampled",
+        conditions=f"server CPU {per}, {callers} callers, {engine.words}, unsampled",
+        engine=engine,
     )
 
 
-ROWS = (
-    _row(
-        "submit-transfer",
-        "SubmitTransferJob of 1 file",
-        1.4,
-        _submit_one,
-        files=1,
-        callers=CALLERS,
-    ),
-    _row(
-        "submit-transfer-1000",
-        f"SubmitTransferJob of {_MANY} files, per file",
-        0.12,
-        _submit_many,
-        files=_MANY,
-        callers=_MANY_CALLERS,
-    ),
-)
+def _rows(engine: Engine) -> tuple[Row, ...]:
+    row = partial(_row, engine)
+    return (
+        row(
+            "submit-transfer",
+            "SubmitTransferJob of 1 file",
+            1.4,
+            _submit_one,
+            files=1,
+            callers=CALLERS,
+        ),
+        row(
+            "submit-transfer-1000",
+            f"SubmitTransferJob of {_MANY} files, per file",
+            0.12,
+            _submit_many,
+            files=_MANY,
+            callers=_MANY_CALLERS,
+        ),
+    )
+
+
+ROWS = tuple(row for engine in Engine for row in _rows(engine))

@@ -1,9 +1,12 @@
 """`make demo`: one real job on real data, through every room of the house, on this machine.
 
-Starts an embedded server on free ports with a data directory of its own, puts two measured series
-into its store, submits one task, shows what happens, reads the results back and checks them. Every
-step is a command that a user could type; it is printed before it is run. Ends with 0 only when the
-results were read back and are right. `KEEP=1` leaves the server up and says how to talk to it.
+    python run_demo.py [all|split]
+
+Starts Gridlane on free ports with a data directory of its own, in one process (`all`) or in one
+process a service (`split`: `make demo-split`); puts two measured series into its store, submits one
+task, shows what happens, reads the results back and checks them. Every step is a command that a
+user could type; it is printed before it is run. Ends with 0 only when the results were read back
+and are right. `KEEP=1` leaves everything up and says how to talk to it.
 """
 
 from __future__ import annotations
@@ -12,24 +15,21 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from series import fetch
+from shapes import BIN, SHAPES, kept
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-DEMO = ROOT / ".demo"
-DATA = DEMO / "data"
-RESULTS = DEMO / "results"
-BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 60.0
+FOLDERS = {"all": ROOT / ".demo", "split": ROOT / ".demo-split"}
+TITLES = {
+    "all": "Starting an embedded server",
+    "split": "Starting five processes on PostgreSQL, with TLS between them",
+}
 
 # What the literature and the data say, with the tolerance that the method has.
 EXPECTED = {
@@ -71,37 +71,9 @@ def answer(*arguments: str) -> Any:
     return json.loads(gridlane(*arguments, "--output", "json", capture=True))
 
 
-@contextmanager
-def server() -> Iterator[dict[str, Any]]:
-    """An embedded server on free ports, stopped in the end unless KEEP is set."""
-    ready = DEMO / "ready.json"
-    ready.unlink(missing_ok=True)
-    log = (DEMO / "server.log").open("w")
-    command = [str(BIN / "gridlane-server"), "all", "--data-dir", str(DATA), "--port", "0"]
-    options = ["--health-port", "0", "--ready-file", str(ready)]
-    process = subprocess.Popen([*command, *options], stdout=log, stderr=log, start_new_session=True)
-    try:
-        yield _wait_until_ready(process, ready)
-    finally:
-        if not os.environ.get("KEEP"):
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path) -> dict[str, Any]:
-    begun = time.monotonic()
-    while not ready.exists():
-        if process.poll() is not None or time.monotonic() - begun > START_TIMEOUT_S:
-            sys.exit(f"the server did not start:\n{(DEMO / 'server.log').read_text()}")
-        time.sleep(0.05)
-    found: dict[str, Any] = json.loads(ready.read_text())
-    print(f"serving on {found['address']} after {time.monotonic() - begun:.1f} s; data in {DATA}")
-    return found
-
-
 def put_inputs() -> None:
     """Puts the series and the program into the store; both get a checksum and a replica."""
-    for path in [*fetch(DEMO / "series"), HERE / "analysis.py"]:
+    for path in [*fetch(FOLDERS["all"] / "series"), HERE / "analysis.py"]:
         gridlane("put", str(path), f"{STORE}/{path.name}")
 
 
@@ -121,23 +93,23 @@ def run_task() -> None:
     gridlane("run", "--lines", "--name", "carbon", *inputs, *outputs, "--", *command)
 
 
-def read_back() -> dict[str, float]:
-    """Reads the results from the store."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def read_back(results: Path) -> dict[str, float]:
+    """Reads the results from the store into a folder."""
+    results.mkdir(parents=True, exist_ok=True)
     for name in ("numbers.json", "figure.png"):
-        gridlane("get", f"{STORE}/results/{name}", str(RESULTS / name))
-    numbers: dict[str, float] = json.loads((RESULTS / "numbers.json").read_text())
+        gridlane("get", f"{STORE}/results/{name}", str(results / name))
+    numbers: dict[str, float] = json.loads((results / "numbers.json").read_text())
     return numbers
 
 
-def check(numbers: dict[str, float]) -> list[str]:
+def check(numbers: dict[str, float], figure: Path) -> list[str]:
     """What is wrong with the results; nothing when they are right."""
     wrong = [
         f"{name} is {numbers.get(name)}, expected {value} ± {tolerance}"
         for name, (value, tolerance) in EXPECTED.items()
         if name not in numbers or abs(numbers[name] - value) > tolerance
     ]
-    if not (RESULTS / "figure.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n"):
+    if not figure.read_bytes().startswith(b"\x89PNG\r\n\x1a\n"):
         wrong.append("figure.png is not a PNG file")
     return wrong
 
@@ -156,26 +128,30 @@ def check_story(job: str) -> list[str]:
     return wrong
 
 
-def main() -> int:
+def main(shape: str) -> int:
     """Runs the demo.
+
+    Args:
+        shape: "all" or "split".
 
     Returns:
         0 when the results were read back and are right, else 1.
     """
-    shutil.rmtree(DATA, ignore_errors=True)
-    shutil.rmtree(RESULTS, ignore_errors=True)
-    DEMO.mkdir(exist_ok=True)
-    title("Starting an embedded server")
-    with server() as ready:
-        os.environ["GRIDLANE_ADDRESS"] = ready["address"]
-        os.environ["BEARER_TOKEN_FILE"] = ready["token_file"]
+    folder = FOLDERS[shape]
+    results = folder / "results"
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    shutil.rmtree(results, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    title(TITLES[shape])
+    with SHAPES[shape](folder) as environment:
+        os.environ.update(environment)
         os.environ.pop("BEARER_TOKEN", None)
         title("Two measured series and the analysis go into the store")
         put_inputs()
         title("One task: bring the files, run the analysis, move the results out")
         run_task()
         title("The results, read back from the store")
-        numbers = read_back()
+        numbers = read_back(results)
         for name, value in numbers.items():
             print(f"  {name:28} {value}")
         title("Where the files are")
@@ -185,17 +161,18 @@ def main() -> int:
         gridlane("report", job)
         title("The story of the job")
         gridlane("trace", job)
-        wrong = check(numbers) + check_story(job)
+        figure = results / "figure.png"
+        wrong = check(numbers, figure) + check_story(job)
     if wrong:
         print("\n".join(["", "NOT right:", *(f"  {line}" for line in wrong)]))
         return 1
-    title(f"All right. The figure: {RESULTS / 'figure.png'}")
-    if os.environ.get("KEEP"):
-        print(f"The server is still up (process {ready['pid']}). To talk to it:")
-        print(f"  export GRIDLANE_ADDRESS={ready['address']}")
-        print(f"  export BEARER_TOKEN_FILE={ready['token_file']}")
+    title(f"All right. The figure: {figure}")
+    if kept():
+        print("To talk to what is still up:")
+        for name, value in environment.items():
+            print(f"  export {name}={shlex.quote(value)}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "all"))

@@ -1,50 +1,21 @@
-"""Role bindings as the kit decides from them, and as the contract shows them.
+"""The policy and the roles of one identity, as the contract shows them.
 
-Responsible for the mapping between the two forms. What a role may do stands in
-`gridlane_kit.decision`.
+What a role may do stands in `gridlane_kit.decision`.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 from gridlane.authorization.v1 import policy_pb2
-from gridlane_kit.clock import to_timestamp
 from gridlane_kit.policy import Binding, Policy, Role
-
-_ROLES: Final = {
-    Role.ADMIN: policy_pb2.ROLE_ADMIN,
-    Role.CHANNEL_MANAGER: policy_pb2.ROLE_CHANNEL_MANAGER,
-    Role.VO_MANAGER: policy_pb2.ROLE_VO_MANAGER,
-    Role.SUBMITTER: policy_pb2.ROLE_SUBMITTER,
-    Role.REGULAR: policy_pb2.ROLE_REGULAR_USER,
-    Role.VETOED: policy_pb2.ROLE_VETOED_USER,
-}
+from gridlane_kit.policy_messages import binding_message
 
 
-def binding_message(binding: Binding) -> policy_pb2.RoleBinding:
-    """Returns the contract's form of a binding."""
-    message = policy_pb2.RoleBinding(
-        issuer=binding.issuer,
-        subject=binding.subject,
-        role=_ROLES[binding.role],
-        vo=binding.vo,
-        channel_uid=binding.channel_uid,
-    )
-    if binding.expires_us is not None:
-        message.expire_time.CopyFrom(to_timestamp(binding.expires_us))
-    return message
-
-
-def policy_message(policy: Policy, vos: Iterable[str]) -> policy_pb2.Policy:
-    """Returns the contract's form of the whole policy.
-
-    Parameters:
-        vos: the virtual organisations that exist.
-    """
+def policy_message(policy: Policy) -> policy_pb2.Policy:
+    """Returns the contract's form of the whole policy."""
     return policy_pb2.Policy(
         revision=policy.revision,
         bindings=[binding_message(binding) for binding in policy.bindings],
-        vos=sorted(vos),
+        vos=sorted(policy.vos),
     )
 
 

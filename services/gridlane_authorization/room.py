@@ -14,7 +14,8 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from gridlane_authorization.service import AuthorizationShell, TokenShell
+from gridlane_authorization.policy_feed import PolicyFeed
+from gridlane_authorization.service import AuthorizationShell, PolicyShell, TokenShell
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_authorization.store import (
     METADATA,
@@ -22,13 +23,14 @@ from gridlane_authorization.store import (
     LocalUser,
     create_first_admin,
     create_local_user,
-    read_policy,
+    open_policy,
 )
 from gridlane_authorization.tokens import LocalTokenFile
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.failpoints import failpoint
-from gridlane_kit.policy import Policy, PolicyHolder
+from gridlane_kit.metrics import POLICY_STALENESS_SECONDS, Metrics
+from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.tokens import TokenSigner
 
 USERS_COMMITTED = failpoint("authorization.users.committed")
@@ -46,6 +48,9 @@ class AuthorizationRoom:
         signer: the deployment's signer.
         policy: the holder that the whole process decides from; filled at start.
         token_file: where the local user's token goes; None: no local user is made.
+        metrics: where the policy's staleness is reported.
+        migrate: bring an older schema up to date at start.
+        stale_after_s: so long the policy is good while the database does not answer, seconds.
     """
 
     name = "authorization"
@@ -58,31 +63,33 @@ class AuthorizationRoom:
         signer: TokenSigner,
         policy: PolicyHolder,
         token_file: Path | None,
+        metrics: Metrics,
+        migrate: bool = True,
+        stale_after_s: float = 60.0,
     ) -> None:
         self._settings = settings
         self._database_url = database_url
         self._signer = signer
         self._policy = policy
         self._token_file = token_file
+        self._metrics = metrics
+        self._migrate = migrate
+        self._stale_after_s = stale_after_s
         self._db: Database | None = None
+        self._feed: PolicyFeed | None = None
         self._renewal: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Opens the database, makes the first users, puts the policy in force, writes the token."""
         db = await Database.open(
-            self._database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=True
+            self._database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=self._migrate
         )
         self._db = db
         user = await db.write(self._make_users)
         USERS_COMMITTED()
-        stored = await db.read(read_policy)
-        self._policy.replace(
-            Policy(
-                revision=stored.revision,
-                bindings=stored.bindings,
-                jobs_vo_readable=self._settings.jobs_vo_readable,
-            )
-        )
+        self._feed = PolicyFeed(db, self._policy, stale_after_s=self._stale_after_s)
+        self._metrics.watch(POLICY_STALENESS_SECONDS, self.name, self._feed.staleness_s)
+        await self._feed.start()
         if user is not None and self._token_file is not None:
             token = LocalTokenFile(
                 self._token_file, self._signer, user, self._settings.token_lifetime_days
@@ -92,13 +99,14 @@ class AuthorizationRoom:
 
     def handlers(self) -> Sequence[tuple[str, object]]:
         """Returns the services and their implementations; `start` has been awaited."""
-        if self._db is None:
+        if self._db is None or self._feed is None:
             raise RuntimeError("the room has not been started")
         return [
             (
                 "gridlane.authorization.v1.AuthorizationService",
                 AuthorizationShell(self._db, self._policy),
             ),
+            ("gridlane.authorization.v1.PolicyService", PolicyShell(self._feed)),
             ("gridlane.authorization.v1.TokenService", TokenShell(self._signer)),
         ]
 
@@ -111,13 +119,17 @@ class AuthorizationRoom:
             self._renewal = None
 
     async def stop(self) -> None:
-        """Closes the database."""
+        """Ends the policy's feed and closes the database."""
+        if self._feed is not None:
+            await self._feed.stop()
+            self._feed = None
         if self._db is not None:
             await self._db.close()
             self._db = None
 
     def _make_users(self, conn: Connection) -> LocalUser | None:
         settings, now = self._settings, now_us()
+        open_policy(conn, jobs_vo_readable=settings.jobs_vo_readable, now_us=now)
         if settings.bootstrap_admin:
             issuer, subject = settings.bootstrap_admin.split()
             create_first_admin(conn, issuer, subject, now)
@@ -125,13 +137,14 @@ class AuthorizationRoom:
             return None
         user = LocalUser(
             issuer=settings.issuer,
-            subject=settings.local_user or _operating_system_user(),
+            subject=settings.local_user or operating_system_user(),
             vo=LOCAL_VO,
         )
         return create_local_user(conn, user, now)
 
 
-def _operating_system_user() -> str:
+def operating_system_user() -> str:
+    """Returns the name of who runs this process; "local" when it has none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

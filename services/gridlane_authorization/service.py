@@ -4,14 +4,22 @@ No rules here: the kit has decided on the permission before a method is entered,
 the policy in force, tokens are made by the kit's signer.
 """
 
+import contextlib
 import time
+from collections.abc import AsyncIterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gridlane.authorization.v1 import authorization_service_pb2, policy_pb2, token_service_pb2
+from gridlane.authorization.v1 import (
+    authorization_service_pb2,
+    policy_pb2,
+    policy_service_pb2,
+    token_service_pb2,
+)
 from gridlane.type.v1 import principal_pb2, status_pb2
 from gridlane_authorization.policy import policy_message, roles_held
-from gridlane_authorization.store import read_policy
+from gridlane_authorization.policy_feed import PolicyFeed
+from gridlane_authorization.store import read_state
 from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us, to_timestamp
@@ -56,9 +64,8 @@ class AuthorizationShell:
     async def GetPolicy(  # noqa: N802
         self, request: authorization_service_pb2.GetPolicyRequest, call: Call
     ) -> policy_pb2.Policy:
-        """Answers the whole policy, as it is stored."""
-        stored = await self._db.read(read_policy)
-        return policy_message(self._policy.current, stored.vos)
+        """Answers the whole policy in force."""
+        return policy_message(self._policy.current)
 
     async def GetAuthorizationStatus(  # noqa: N802
         self, request: authorization_service_pb2.GetAuthorizationStatusRequest, call: Call
@@ -67,7 +74,7 @@ class AuthorizationShell:
         started = time.monotonic()
         database = status_pb2.BackendStatus(name="database", reachable=True)
         try:
-            await self._db.read(read_policy)
+            await self._db.read(read_state)
         except errors.GridlaneError as error:
             database.reachable = False
             database.message = error.message
@@ -79,6 +86,21 @@ class AuthorizationShell:
             version=VERSION,
             backends=[database],
         )
+
+
+class PolicyShell:
+    """`gridlane.authorization.v1.PolicyService`."""
+
+    def __init__(self, feed: PolicyFeed) -> None:
+        self._feed = feed
+
+    async def FollowPolicy(  # noqa: N802
+        self, request: policy_service_pb2.FollowPolicyRequest, call: Call
+    ) -> AsyncIterator[policy_service_pb2.FollowPolicyResponse]:
+        """Streams what the follower lacks, then changes and heartbeats."""
+        async with contextlib.aclosing(self._feed.follow(request.epoch, request.revision)) as news:
+            async for message in news:
+                yield message
 
 
 class TokenShell:
@@ -97,6 +119,7 @@ class TokenShell:
         owner = call.principal
         lifetime_s = max(1, request.lifetime.seconds)
         token = self._signer.sign_job(
+            owner.issuer,
             owner.subject,
             job=request.job,
             attempt=request.attempt,

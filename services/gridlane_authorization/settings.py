@@ -1,11 +1,13 @@
 """What can be set: `GRIDLANE_AUTHORIZATION_…`, `[authorization]` of the file."""
 
+from pathlib import Path
+
 from pydantic import Field, field_validator
 
-from gridlane_kit.settings import Settings
+from gridlane_kit.settings import StoreSettings
 
 
-class AuthorizationSettings(Settings):
+class AuthorizationSettings(StoreSettings):
     """The settings of Authorization, with their defaults."""
 
     issuer: str = Field(
@@ -18,17 +20,32 @@ class AuthorizationSettings(Settings):
         min_length=1,
         description="`aud` that every token must name; one for the whole deployment",
     )
+    jwks: Path | None = Field(
+        default=None,
+        description="one process a service: the public keys of the issuer (JWKS), for every service"
+        " to verify tokens with; the embedded server makes its own",
+    )
+    token_key: Path | None = Field(
+        default=None,
+        description="one process a service: the private key (PEM) that tokens are signed with, for"
+        " Authorization alone; the embedded server makes its own",
+    )
+    token_file: Path | None = Field(
+        default=None,
+        description="one process a service: where a first user, Admin and Submitter of the VO"
+        " `local`, finds a token that is kept good; unset: there is no such user",
+    )
     local_user: str = Field(
         default="",
-        description="embedded: the local user's subject, fixed at the first start; empty: the"
-        " operating system's name of who starts the server",
+        description="the subject of the user who has the token file, fixed at the first start;"
+        " empty: the operating system's name of who starts the server",
     )
     token_lifetime_days: float = Field(
         default=30,
         gt=0,
         le=3650,
-        description="embedded: how long the local user's token is good; it is made anew at each"
-        " start and before it ends",
+        description="how long the token in the token file is good; it is made anew at each start"
+        " and before it ends",
     )
     bootstrap_admin: str = Field(
         default="",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from joserfc.errors import JoseError
 
 from gridlane_authorization.store import LocalUser
 from gridlane_kit.data_directory import write_secret
@@ -52,13 +53,23 @@ def open_signer(keys: Path, issuer: str, audience: str) -> TokenSigner:
     if not file.exists():
         write_secret(file, dump_key(new_key()))
         KEY_WRITTEN()
-    try:
-        key = load_key(file.read_bytes())
-    except ValueError as error:
-        raise SigningKeyError(file) from error
-    signer = TokenSigner(key, issuer, audience)
+    signer = read_signer(file, issuer, audience)
     write_secret(keys / _JWKS_FILE, json.dumps(signer.jwks(), indent=2).encode())
     return signer
+
+
+def read_signer(file: Path, issuer: str, audience: str) -> TokenSigner:
+    """Reads a signing key that is there.
+
+    Raises:
+        SigningKeyError: the file holds no P-256 private key.
+        OSError: it cannot be read.
+    """
+    try:
+        key = load_key(file.read_bytes())
+    except (ValueError, JoseError) as error:
+        raise SigningKeyError(file) from error
+    return TokenSigner(key, issuer, audience)
 
 
 def verifier_of(signer: TokenSigner) -> TokenVerifier:

@@ -12,7 +12,7 @@ from typing import Final
 
 from gridlane_kit import errors
 from gridlane_kit.decision import EVERYTHING, Decision, Visibility
-from gridlane_kit.errors import ErrorReason, GridlaneError
+from gridlane_kit.errors import GridlaneError
 from gridlane_kit.identity import Principal
 from gridlane_kit.telemetry import (
     JOB_ID,
@@ -107,20 +107,22 @@ class Call(Caller):
 
         Raises:
             GridlaneError: VO_AMBIGUOUS (several; they are listed), PERMISSION_DENIED (none, or one
-                for which the caller's role does not count).
+                that does not exist or for which the caller's role does not count: a caller does not
+                learn which).
         """
         vo = requested
         if not vo:
             if len(self.principal.vos) > 1:
                 raise errors.vo_ambiguous(self.principal.vos)
             vo = next(iter(self.principal.vos), "")
-        if not vo or not (self.visibility.everything or vo in self.visibility.vos):
-            raise GridlaneError(
-                ErrorReason.PERMISSION_DENIED,
-                f"your roles do not let you do this for the VO {vo!r}"
+        counts = self.visibility.everything or vo in self.visibility.vos
+        if not counts or vo not in self.decision.existing_vos:
+            raise errors.permission_denied(
+                self.decision.permission,
+                vo,
+                f"there is no VO {vo!r}, or your roles do not let you do this for it"
                 if vo
                 else "you belong to no VO: ask an administrator for one",
-                {"vo": vo},
             )
         return vo
 

@@ -23,6 +23,14 @@ _FOLDER_MODES = {"db": 0o700, "storage": 0o700, "sandboxes": 0o700, "jobs": 0o71
 _ROOT_MODE = 0o711
 
 
+class LockedError(Exception):
+    """Another process holds a lock file; `pid` is what it wrote there."""
+
+    def __init__(self, path: Path, pid: str) -> None:
+        super().__init__(f"{path} is held by the process with pid {pid}")
+        self.pid = pid
+
+
 class DataDirectoryInUseError(Exception):
     """Another process holds the data directory."""
 
@@ -56,7 +64,10 @@ class DataDirectory:
         """
         root = root.absolute()
         root.mkdir(mode=_ROOT_MODE, parents=True, exist_ok=True)
-        lock = _take_lock(root)
+        try:
+            lock = take_lock(root / "lock")
+        except LockedError as error:
+            raise DataDirectoryInUseError(root, error.pid) from None
         for name, mode in _FOLDER_MODES.items():
             folder = root / name
             folder.mkdir(mode=mode, exist_ok=True)
@@ -123,14 +134,21 @@ def write_secret(path: Path, content: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def _take_lock(root: Path) -> int:
-    descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def take_lock(path: Path) -> int:
+    """Take a lock file, made when it is missing; held until its descriptor is closed, or the
+    process ends.
+
+    Raises:
+        LockedError: another process holds it.
+        OSError: it cannot be made.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
         os.close(descriptor)
-        raise DataDirectoryInUseError(root, holder or "unknown") from None
+        raise LockedError(path, holder or "unknown") from None
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor

@@ -47,6 +47,8 @@ Text36 = String(36)
 Micros = BigInteger
 Counter = BigInteger().with_variant(Integer, "sqlite")
 
+_ONLY_ON = "gridlane_only_on"
+
 # Every constraint has a name, so that a migration can name it (Alembic, "The Importance of Naming
 # Constraints").
 _NAMING = {
@@ -63,6 +65,22 @@ def service_metadata() -> MetaData:
     return MetaData(naming_convention=_NAMING)
 
 
+def only_on(dialect: str) -> dict[str, Any]:
+    """The `info` of a table that is there on one engine alone ("postgresql")."""
+    return {_ONLY_ON: dialect}
+
+
+def is_on(table: Table, dialect: str) -> bool:
+    """Whether an engine has this table."""
+    return bool(table.info.get(_ONLY_ON, dialect) == dialect)
+
+
+def create_tables(conn: Connection, metadata: MetaData) -> None:
+    """Make the tables of a metadata that the connection's engine has."""
+    tables = [table for table in metadata.sorted_tables if is_on(table, conn.dialect.name)]
+    metadata.create_all(conn, tables)
+
+
 class DatabaseUnusableError(Exception):
     """A database that cannot be opened as asked; the message says why, and the cure."""
 
@@ -77,7 +95,8 @@ class Database(ABC):
         """Open a database and see to its schema.
 
         Parameters:
-            url: SQLAlchemy's form, `sqlite:////absolute/path`.
+            url: SQLAlchemy's form, `sqlite:////absolute/path` or
+                `postgresql+asyncpg://user@host/database`.
             metadata: the service's tables.
             migrations: the service's `migrations` folder; None makes the tables as they stand in
                 `metadata`.
@@ -86,19 +105,26 @@ class Database(ABC):
         Raises:
             DatabaseUnusableError: no such engine, or a schema that is older or unknown.
         """
-        backend = make_url(url).get_backend_name()
-        if backend != "sqlite":
-            raise DatabaseUnusableError(
-                f"{backend}: this version keeps its state in SQLite only; give a URL of the form"
-                " sqlite:////absolute/path"
-            )
-        from gridlane_kit.sqlite import SqliteDatabase
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            from gridlane_kit.sqlite import SqliteDatabase
 
-        return await SqliteDatabase.open_file(
-            Path(make_url(url).database or ""),
-            metadata=metadata,
-            migrations=migrations,
-            migrate=migrate,
+            return await SqliteDatabase.open_file(
+                Path(parsed.database or ""),
+                metadata=metadata,
+                migrations=migrations,
+                migrate=migrate,
+            )
+        if backend == "postgresql":
+            from gridlane_kit.postgresql import PostgresqlDatabase
+
+            return await PostgresqlDatabase.open_url(
+                parsed, metadata=metadata, migrations=migrations, migrate=migrate
+            )
+        raise DatabaseUnusableError(
+            f"{backend}: there is no such engine; give sqlite:////absolute/path or"
+            " postgresql+asyncpg://user@host/database"
         )
 
     @abstractmethod
@@ -113,12 +139,30 @@ class Database(ABC):
     async def write(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` in a write transaction of its own; it is durable when this returns.
 
-        For rare writes; what callers wait for in numbers goes through `group_commit`. When `fn`
-        raises, nothing of it is kept. A caller cancelled before `fn` began cancels it, one
-        cancelled later does not.
+        For rare writes; what callers wait for in numbers goes through `group_commit`. Transactions
+        behave as if they ran one after the other; where engines run `fn` again to hold that, what
+        an earlier run did is undone: so `fn` does nothing but statements. When it raises, nothing
+        of it is kept. A caller that is cancelled does not cut it off half way.
 
         Raises:
-            GridlaneError: STORE_UNAVAILABLE or NO_SPACE; nothing was changed.
+            GridlaneError: NO_SPACE, nothing was changed; STORE_UNAVAILABLE, it is not known whether
+                something was, if the database went away at the commit and did not come back.
+        """
+
+    @abstractmethod
+    async def write_after_lock(self, fn: Callable[[Connection], T]) -> T:
+        """Run `fn`, which takes a lock first, in a write transaction of its own.
+
+        Each statement sees what had been committed when it began, so that those after the lock see
+        what its last holder did. Otherwise as `write`.
+        """
+
+    @abstractmethod
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard`, in the event loop, when a process notifies the channel; until cancelled.
+
+        Also called when notifications may have been missed. An engine that has no other processes
+        never calls it.
         """
 
     @abstractmethod
@@ -138,8 +182,24 @@ def insert_rows(conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]
             they are (str, int, float, bytes, None). Client-side column defaults are not applied.
     """
     if rows:
-        statement, values = _insert_statement(table, frozenset(rows[0]), conn.dialect)
-        conn.exec_driver_sql(statement, [values(row) for row in rows])
+        columns = tuple(column.name for column in table.columns if column.name in rows[0])
+        if len(columns) != len(rows[0]) or len(columns) < 2:
+            raise ValueError(f"{sorted(rows[0])} are not two or more columns of {table.name}")
+        values = itemgetter(*columns)
+        insert_values(conn, table, columns, [values(row) for row in rows])
+
+
+def insert_values(
+    conn: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert many rows as `insert_rows` does, for what is inserted in numbers.
+
+    Parameters:
+        columns: names, in the table's order.
+        rows: the values of these columns, for each row.
+    """
+    if rows:
+        conn.exec_driver_sql(_insert_statement(table, columns, conn.dialect), rows)
 
 
 def rows_by_key(
@@ -190,10 +250,7 @@ def _driver_statement(
 
 
 @lru_cache(maxsize=512)
-def _insert_statement(
-    table: Table, columns: frozenset[str], dialect: Dialect
-) -> tuple[str, Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
-    names = [column.name for column in table.columns if column.name in columns]
-    if len(names) != len(columns) or len(names) < 2:
-        raise ValueError(f"{sorted(columns)} are not two or more columns of {table.name}")
-    return str(insert(table).compile(dialect=dialect, column_keys=names)), itemgetter(*names)
+def _insert_statement(table: Table, columns: tuple[str, ...], dialect: Dialect) -> str:
+    if columns != tuple(column.name for column in table.columns if column.name in columns):
+        raise ValueError(f"{columns} are not columns of {table.name} in its order")
+    return str(insert(table).inline().compile(dialect=dialect, column_keys=columns))

@@ -16,6 +16,7 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from gridlane_kit import errors
 from gridlane_kit.identity import Principal, PrincipalKind, normal_path
 from gridlane_kit.policy import Grants, Policy
 
@@ -106,7 +107,8 @@ class Visibility(NamedTuple):
 
 class Decision(NamedTuple):
     """The answer. `rule` names the row and column of the table that gave it, for people and the
-    audit."""
+    audit; `permission` is the one that was asked for; what is made belongs to one of the
+    `existing_vos`."""
 
     allowed: bool
     rule: str
@@ -114,6 +116,8 @@ class Decision(NamedTuple):
     policy_revision: int
     reason: Reason | None = None
     scopes_needed: frozenset[str] = _NONE
+    permission: str = ""
+    existing_vos: frozenset[str] = _NONE
 
 
 NOTHING: Final = Visibility(nothing=True)
@@ -140,6 +144,7 @@ PERMISSIONS: Final[Mapping[str, Rule]] = MappingProxyType(
     {
         "authorization.self.view": _SELF,
         "authorization.policy.view": Rule(services=_SERVICES),
+        "authorization.policy.follow": Rule(services=_SERVICES),
         "authorization.tokens.mint": Rule(regular=_OWN, actors=frozenset({"workload"})),
         "authorization.status.view": _STATUS,
         "transfer.jobs.submit": Rule(admin=_ALL, submitter=_VO, scopes=_MOVE),
@@ -212,30 +217,38 @@ def decide(principal: Principal, permission: str, policy: Policy, now_us: int) -
 
     Raises:
         KeyError: the table has no such permission. Servers check theirs at start.
+        GridlaneError: POLICY_STALE: the policy is closed, and nothing can be said of anybody.
     """
     rule = PERMISSIONS[permission]
+    if policy.closed:
+        raise errors.policy_stale()
     revision = policy.revision
     if principal.kind is PrincipalKind.SERVICE:
         if principal.subject in rule.services:
-            return Decision(True, "service", EVERYTHING, revision)
-        return _denied(revision, Reason.PERMISSION_DENIED)
+            return _allowed("service", EVERYTHING, revision, permission)
+        return _denied(permission, revision, Reason.PERMISSION_DENIED)
     grants = policy.grants(principal.owner, now_us)
     if grants.vetoed:
         if rule.vetoed is Vetoed.EMPTY:
-            return Decision(True, "vetoed: an empty list", NOTHING, revision)
-        return _denied(revision, Reason.CALLER_VETOED)
+            return _allowed("vetoed: an empty list", NOTHING, revision, permission)
+        return _denied(permission, revision, Reason.CALLER_VETOED)
     if rule.actors and principal.actor not in rule.actors:
-        return _denied(revision, Reason.PERMISSION_DENIED)
+        return _denied(permission, revision, Reason.PERMISSION_DENIED)
     if principal.kind is PrincipalKind.JOB:
         if rule.jobs and principal.job is not None:
-            return Decision(True, "job: its own", Visibility(job=principal.job), revision)
-        return _denied(revision, Reason.PERMISSION_DENIED)
+            return _allowed("job: its own", Visibility(job=principal.job), revision, permission)
+        return _denied(permission, revision, Reason.PERMISSION_DENIED)
+    return _by_role(permission, principal, grants, policy)
+
+
+def _by_role(permission: str, principal: Principal, grants: Grants, policy: Policy) -> Decision:
+    rule, revision = PERMISSIONS[permission], policy.revision
     column, visibility = _reach(rule, principal, grants, policy.jobs_vo_readable)
     if visibility is NOTHING:
-        return _denied(revision, Reason.PERMISSION_DENIED)
+        return _denied(permission, revision, Reason.PERMISSION_DENIED)
     if rule.scopes and not _scopes_cover(principal, rule.scopes):
-        return _denied(revision, Reason.SCOPE_TOO_NARROW, rule.scopes)
-    return Decision(True, column, visibility, revision)
+        return _denied(permission, revision, Reason.SCOPE_TOO_NARROW, rule.scopes)
+    return _allowed(column, visibility, revision, permission, policy.vos)
 
 
 def scope_covers(principal: Principal, operation: str, path: str) -> bool:
@@ -265,8 +278,20 @@ def _lies_below(path: str, base: str | None) -> bool:
     return base is not None and (path == base or path.startswith(base + "/"))
 
 
-def _denied(revision: int, reason: Reason, scopes: frozenset[str] = _NONE) -> Decision:
-    return Decision(False, "denied", NOTHING, revision, reason, scopes)
+def _allowed(
+    rule: str,
+    visibility: Visibility,
+    revision: int,
+    permission: str,
+    vos: frozenset[str] = _NONE,
+) -> Decision:
+    return Decision(True, rule, visibility, revision, None, _NONE, permission, vos)
+
+
+def _denied(
+    permission: str, revision: int, reason: Reason, scopes: frozenset[str] = _NONE
+) -> Decision:
+    return Decision(False, "denied", NOTHING, revision, reason, scopes, permission)
 
 
 def _scopes_cover(principal: Principal, scopes: frozenset[str]) -> bool:

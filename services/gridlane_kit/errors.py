@@ -49,6 +49,7 @@ class ErrorReason(StrEnum):
     PEER_UNAVAILABLE = "PEER_UNAVAILABLE"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    POLICY_STALE = "POLICY_STALE"
     NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
     CHECKSUM_MISMATCH = "CHECKSUM_MISMATCH"
     INTERNAL = "INTERNAL"
@@ -88,6 +89,7 @@ _REASONS_BY_CODE: Mapping[grpc.StatusCode, Sequence[ErrorReason]] = {
         ErrorReason.WATCHER_TOO_SLOW,
         ErrorReason.PEER_UNAVAILABLE,
         ErrorReason.STORE_UNAVAILABLE,
+        ErrorReason.POLICY_STALE,
     ),
     grpc.StatusCode.DEADLINE_EXCEEDED: (ErrorReason.DEADLINE_EXCEEDED,),
     grpc.StatusCode.UNIMPLEMENTED: (ErrorReason.NOT_IMPLEMENTED,),
@@ -155,12 +157,19 @@ def token_expired() -> GridlaneError:
     return GridlaneError(ErrorReason.TOKEN_EXPIRED, "the token has expired: get a new one")
 
 
-def permission_denied(permission: str) -> GridlaneError:
-    """No role of the caller gives `permission`."""
+def permission_denied(permission: str, resource: str = "", message: str = "") -> GridlaneError:
+    """No role of the caller gives `permission`, or gives it for what is named.
+
+    Parameters:
+        resource: the name of what is concerned, only when the caller may see it: of a resource or
+            file, or a virtual organisation's.
+        message: when there is more to say than which permission is missing.
+    """
+    where = f" for {resource}" if resource else ""
     return GridlaneError(
         ErrorReason.PERMISSION_DENIED,
-        f"none of your roles gives the permission {permission}",
-        {"permission": permission},
+        message or f"none of your roles gives the permission {permission}{where}",
+        {"permission": permission, **({"resource": resource} if resource else {})},
     )
 
 
@@ -387,6 +396,16 @@ def store_unavailable() -> GridlaneError:
     return GridlaneError(
         ErrorReason.STORE_UNAVAILABLE,
         "the service's database does not answer: retry with the same request_id",
+        details=[_retry_info(1)],
+    )
+
+
+def policy_stale() -> GridlaneError:
+    """This process has not been told for too long who may do what."""
+    return GridlaneError(
+        ErrorReason.POLICY_STALE,
+        "the server has not heard lately who may do what, and refuses everybody until it has: try"
+        " again",
         details=[_retry_info(1)],
     )
 

@@ -8,9 +8,10 @@ time is cut off and resumes from its last position. Tables and statements are in
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -37,8 +38,12 @@ _POLL_S = 1.0
 _GATHER_S = 0.01
 _GATHER_PER_FOLLOWER_S = 0.0001
 _GATHER_MAX_S = 0.1
+# Events that are given their positions in one transaction.
+_SEQUENCE_CHUNK = 5000
 # Events deleted in one transaction, so that writers are not held up.
 _PRUNE_CHUNK = 2000
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -57,14 +62,24 @@ class Feed:
         self._tables = tables
         self._max_pending = max_pending
         self._tailer = _Tailer(self._page_after)
+        self._sequencer: _Sequencer | None = None
 
     async def start(self) -> None:
         """Take up the feed; one that was never used begins its first epoch."""
-        await self._db.write(lambda conn: feed_store.ensure_epoch(conn, self._tables))
+
+        def take_up(conn: Connection) -> bool:
+            feed_store.ensure_epoch(conn, self._tables)
+            return feed_store.is_sequenced(conn)
+
+        if await self._db.write(take_up):
+            self._sequencer = _Sequencer(self._db, self._tables, self._tailer.wake)
+            self._sequencer.start()
 
     async def stop(self) -> None:
         """End all followers with DRAINING."""
         await self._tailer.stop()
+        if self._sequencer is not None:
+            await self._sequencer.stop()
 
     def append(self, conn: Connection, events: Sequence[NewEvent]) -> None:
         """Store events in the writer's transaction; followers get them after commit and `wake`."""
@@ -72,7 +87,7 @@ class Feed:
 
     def wake(self) -> None:
         """Say that events may have been committed; `GroupCommit` calls it after each commit."""
-        self._tailer.wake()
+        (self._sequencer or self._tailer).wake()
 
     async def read(
         self, after: int, *, limit: int = READ_LIMIT, subject: str | None = None
@@ -85,7 +100,7 @@ class Feed:
             subject: only those of this resource: its history, as far as it is kept.
         """
         subjects = None if subject is None else [subject]
-        return await self._db.read(
+        return await self._read(
             lambda conn: feed_store.events_after(
                 conn, self._tables, after, limit=limit, subjects=subjects
             )
@@ -93,7 +108,7 @@ class Feed:
 
     async def position(self) -> Position:
         """Where the feed is now: to follow from here is to see only what comes."""
-        return await self._db.read(lambda conn: feed_store.last_position(conn, self._tables))
+        return await self._read(lambda conn: feed_store.last_position(conn, self._tables))
 
     async def follow(
         self, after: Position | None, *, subjects: frozenset[str] | None = None
@@ -156,7 +171,7 @@ class Feed:
             How many were deleted.
         """
         before_us = now_us() - max_age // timedelta(microseconds=1)
-        up_to = await self._db.read(
+        up_to = await self._read(
             lambda conn: feed_store.last_older_than(conn, self._tables, before_us)
         )
         total = 0
@@ -172,6 +187,21 @@ class Feed:
         return await self._db.read(
             lambda conn: feed_store.page_after(conn, self._tables, cursor, subjects)
         )
+
+    async def _read(self, fn: Callable[[Connection], T]) -> T:
+        """Read so that everything committed before the call is seen."""
+        sequencer = self._sequencer
+        if sequencer is None:
+            return await self._db.read(fn)
+
+        def complete(conn: Connection) -> tuple[T] | None:
+            return None if feed_store.has_pending(conn, self._tables) else (fn(conn),)
+
+        found = await self._db.read(complete)
+        if found is None:
+            await sequencer.sequence()
+            return await self._db.read(fn)
+        return found[0]
 
 
 # Says to a follower why its queue ended; given the epoch and the last position that the follower
@@ -220,6 +250,59 @@ class _Queue:
                 events += self._batches.popleft()
         self._size -= len(events)
         return events
+
+
+class _Sequencer:
+    """Gives committed events their positions, where the engine does not by itself.
+
+    Any process of a service does it for all: when it has written, when it is asked, and each second
+    for those who died between their commit and this.
+    """
+
+    def __init__(self, db: Database, tables: FeedTables, sequenced: Callable[[], None]) -> None:
+        self._db = db
+        self._tables = tables
+        self._sequenced = sequenced
+        self._woken = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def start(self) -> None:
+        work: list[Coroutine[Any, Any, None]] = [
+            self._run(),
+            self._db.listen(feed_store.CHANNEL, self._sequenced),
+        ]
+        self._tasks = [asyncio.create_task(part, name="feed-sequencer") for part in work]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def sequence(self) -> None:
+        """Give positions to all that was committed before the call."""
+        while (
+            await self._db.write_after_lock(
+                lambda conn: feed_store.sequence(conn, self._tables, _SEQUENCE_CHUNK)
+            )
+            == _SEQUENCE_CHUNK
+        ):
+            self._sequenced()
+        self._sequenced()
+
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                await self.sequence()
+            except GridlaneError as error:
+                _log.warning("events wait for their positions: %s", error)
+            await asyncio.sleep(_GATHER_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_POLL_S):
+                    await self._woken.wait()
 
 
 class _Tailer:

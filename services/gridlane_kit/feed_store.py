@@ -4,12 +4,18 @@ Responsible for what is stored and for what a cursor may still read. Handing eve
 follow is `feed`. What an event means is the service's.
 
 A cursor is (epoch, position). On SQLite, which has one writer, the AUTOINCREMENT id is the
-position: it grows in commit order and is never given twice. A restored database starts a new epoch,
-on which a follower stops. Retention deletes a prefix, never past what a consumer has acknowledged.
+position: it grows in commit order and is never given twice. On PostgreSQL writers run side by side,
+and a number that is handed out before the commit may be seen after a higher one, so that readers
+skip it. There a change puts its event into `event_pending`, and what has been committed is moved to
+`event` by `sequence`, one at a time, which gives it its position.
+
+A restored database starts a new epoch, on which a follower stops. Retention deletes a prefix, never
+past what a consumer has acknowledged.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -24,6 +30,7 @@ from sqlalchemy import (
     Table,
     case,
     delete,
+    exists,
     func,
     insert,
     select,
@@ -31,15 +38,18 @@ from sqlalchemy import (
 )
 
 from gridlane_kit import errors
-from gridlane_kit.database import Counter, Micros, Text36, insert_rows
+from gridlane_kit.database import Counter, Micros, Text36, insert_values, only_on
 
 # Events in one read, and so in what a follower is given at once.
 READ_LIMIT = 500
+# On which PostgreSQL tells the processes of a service that there are new events.
+CHANNEL = "gridlane_feed"
+# The advisory lock under which positions are given: "feed" in ASCII.
+_SEQUENCING = 0x66656564
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event to be stored.
+class NewEvent(NamedTuple):
+    """An event to be stored: the values of its row, in the columns' order.
 
     Parameters:
         event_id: a UUIDv7; a follower keeps it with the source, and so takes each event once.
@@ -60,10 +70,16 @@ class NewEvent:
     vo: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent(NewEvent):
-    """An event with its place in the feed."""
+class StoredEvent(NamedTuple):
+    """An event with its place in the feed; otherwise as `NewEvent`."""
 
+    event_id: str
+    subject: str
+    kind: str
+    time_us: int
+    payload: bytes
+    owner: str
+    vo: str
     position: int
 
 
@@ -96,6 +112,7 @@ class FeedTables:
     """The feed's tables in a service's metadata; made by `feed_tables`."""
 
     event: Table
+    pending: Table
     state: Table
     ack: Table
 
@@ -106,14 +123,15 @@ def feed_tables(metadata: MetaData) -> FeedTables:
         "event",
         metadata,
         Column("position", Counter, primary_key=True, autoincrement=True),
-        Column("event_id", Text36, nullable=False),
-        Column("subject", String(300), nullable=False),
-        Column("kind", String(100), nullable=False),
-        Column("time_us", Micros, nullable=False),
-        Column("payload", LargeBinary, nullable=False),
-        Column("owner", String(512), nullable=False),
-        Column("vo", String(200), nullable=False),
+        *_content_columns(),
         sqlite_autoincrement=True,
+    )
+    pending = Table(
+        "event_pending",
+        metadata,
+        Column("id", BigInteger, primary_key=True, autoincrement=True),
+        *_content_columns(),
+        info=only_on("postgresql"),
     )
     # A resource's history is the feed of its subject.
     Index(None, event.c.subject, event.c.position)
@@ -132,7 +150,19 @@ def feed_tables(metadata: MetaData) -> FeedTables:
         Column("position", BigInteger, nullable=False),
         Column("time_us", Micros, nullable=False),
     )
-    return FeedTables(event, state, ack)
+    return FeedTables(event, pending, state, ack)
+
+
+def _content_columns() -> list[Column[Any]]:
+    return [
+        Column("event_id", Text36, nullable=False),
+        Column("subject", String(300), nullable=False),
+        Column("kind", String(100), nullable=False),
+        Column("time_us", Micros, nullable=False),
+        Column("payload", LargeBinary, nullable=False),
+        Column("owner", String(512), nullable=False),
+        Column("vo", String(200), nullable=False),
+    ]
 
 
 def ensure_epoch(conn: Connection, tables: FeedTables) -> str:
@@ -146,20 +176,47 @@ def ensure_epoch(conn: Connection, tables: FeedTables) -> str:
 
 def append(conn: Connection, tables: FeedTables, events: Sequence[NewEvent]) -> None:
     """Store events in the writer's transaction."""
-    # Written out: `asdict` copies deeply, and costs as much as the insert.
-    rows = [
-        {
-            "event_id": event.event_id,
-            "subject": event.subject,
-            "kind": event.kind,
-            "time_us": event.time_us,
-            "payload": event.payload,
-            "owner": event.owner,
-            "vo": event.vo,
-        }
-        for event in events
-    ]
-    insert_rows(conn, tables.event, rows)
+    table = tables.pending if is_sequenced(conn) else tables.event
+    insert_values(conn, table, NewEvent._fields, events)
+
+
+def is_sequenced(conn: Connection) -> bool:
+    """Whether events of this engine get their positions by `sequence`."""
+    return conn.dialect.name == "postgresql"
+
+
+def has_pending(conn: Connection, tables: FeedTables) -> bool:
+    """Whether committed events wait for their positions."""
+    return bool(conn.execute(select(exists(select(tables.pending.c.id)))).scalar())
+
+
+def sequence(conn: Connection, tables: FeedTables, limit: int) -> int:
+    """Give committed events their positions, and tell the processes that follow.
+
+    Parameters:
+        conn: in a transaction whose statements each see what was committed when they begin
+            (`Database.write_after_lock`).
+        limit: at most so many, oldest first.
+
+    Returns:
+        How many there were.
+    """
+    # One process at a time, so that positions grow in the order of commits; the lock goes with the
+    # commit, after which the next one sees what this one did.
+    conn.execute(select(func.pg_advisory_xact_lock(_SEQUENCING)))
+    event, pending, state = tables.event, tables.pending, tables.state
+    oldest = select(pending.c.id).order_by(pending.c.id).limit(limit).scalar_subquery()
+    moved = delete(pending).where(pending.c.id.in_(oldest)).returning(*pending.c).cte("moved")
+    last = select(
+        func.coalesce(select(func.max(event.c.position)).scalar_subquery(), state.c.trimmed_to)
+    ).scalar_subquery()
+    position = last + func.row_number().over(order_by=moved.c.id)
+    content = [column.name for column in pending.c if column.name != "id"]
+    moved_rows = select(position, *(moved.c[name] for name in content))
+    count = conn.execute(insert(event).from_select(["position", *content], moved_rows)).rowcount
+    if count:
+        conn.execute(select(func.pg_notify(CHANNEL, "")))
+    return count
 
 
 def last_position(conn: Connection, tables: FeedTables) -> Position:

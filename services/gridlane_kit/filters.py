@@ -153,6 +153,8 @@ class FilterRules:
             raise ValueError(
                 f"{name} can be compared with {', '.join(sorted(field.operators))} only"
             )
+        if "\0" in value:
+            raise ValueError(f"{name}: no text has a NUL")
         try:
             return Clause(name, operator, field.parse(value))
         except ValueError as error:

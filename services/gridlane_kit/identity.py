@@ -9,10 +9,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 SERVICE_ISSUER: Final = "urn:gridlane:service"
-"""Issuer of the identities under which services act for themselves. No token can carry it."""
+"""Issuer of the identities under which services act for themselves. No user's token carries it."""
 
 _CAPABILITY_PREFIXES = ("storage.", "compute.")
 
@@ -110,6 +110,13 @@ class Principal:
             job=stored["job"],
             attempt=stored["attempt"],
         )
+
+
+class Proof(NamedTuple):
+    """A principal that was proven, and until when (seconds since the epoch, UTC)."""
+
+    principal: Principal
+    expires_s: float
 
 
 def owner_key(issuer: str, subject: str) -> str:

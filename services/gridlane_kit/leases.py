@@ -47,6 +47,12 @@ def _sqlite_now(element: database_now_us, compiler: SQLCompiler, **kwargs: Any) 
     return "(CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)"
 
 
+@compiles(database_now_us, "postgresql")
+def _postgresql_now(element: database_now_us, compiler: SQLCompiler, **kwargs: Any) -> str:
+    # Not now(), which is the time at which the transaction began.
+    return "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+
 def lease_columns() -> list[Column[Any]]:
     """The columns of a leased table: holder, epoch, and the end of the lease (0: not leased)."""
     return [
@@ -86,6 +92,8 @@ def claim_due(
     key = _key(table)
     free = and_(where, table.c.lease_until_us <= database_now_us())
     due = select(*table.primary_key.columns).where(free).order_by(*order_by).limit(limit)
+    # Where holders claim at the same time (PostgreSQL), each passes by what another is claiming.
+    due = due.with_for_update(skip_locked=True)
     statement = (
         update(table)
         .where(key.in_(due))

@@ -37,6 +37,7 @@ FEED_LAG: Final = "gridlane_feed_lag_events"
 FEED_LAG_SECONDS: Final = "gridlane_feed_lag_seconds"
 QUARANTINED: Final = "gridlane_quarantined_events"
 OLDEST_DUE_SECONDS: Final = "gridlane_oldest_due_seconds"
+POLICY_STALENESS_SECONDS: Final = "gridlane_policy_staleness_seconds"
 
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -47,6 +48,7 @@ _GAUGES: Final = {
     FEED_LAG_SECONDS: "How long after it happened the last event was taken by a follower",
     QUARANTINED: "Events that a follower could not take and put aside",
     OLDEST_DUE_SECONDS: "Age of the oldest work that is due",
+    POLICY_STALENESS_SECONDS: "How long ago the policy in force was known to be the newest",
 }
 
 

@@ -12,23 +12,28 @@ the folder.
 """
 
 import importlib
+import logging
 import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, MetaData, column, create_engine, inspect, select
+from sqlalchemy import Connection, MetaData, column, create_engine, func, inspect, select
 from sqlalchemy import table as sql_table
 from sqlalchemy.pool import NullPool
 
-from gridlane_kit.database import DatabaseUnusableError
+from gridlane_kit.database import DatabaseUnusableError, is_on
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 _TEMPLATES = Path(__file__).parent / "migration_templates"
+# The advisory lock under which a schema is migrated: "gridlane" in ASCII.
+_MIGRATING = 0x677269646C616E65
+_log = logging.getLogger(__name__)
 _FILE = re.compile(r"v(\d{4})_\w+\.py")
 
 
@@ -42,7 +47,10 @@ def version_table(migrations: Path) -> str:
 
 
 def check_schema(conn: Connection, metadata: MetaData, migrations: Path, *, migrate: bool) -> None:
-    """See that the schema is the one this version needs.
+    """See that the schema is one this version can use: its own, or that of the next revision.
+
+    A migration only adds what the version before it does not miss, and takes away what that no
+    longer uses; so the schema may be migrated while the version before is still serving.
 
     Parameters:
         conn: a connection in no transaction.
@@ -54,25 +62,42 @@ def check_schema(conn: Connection, metadata: MetaData, migrations: Path, *, migr
         DatabaseUnusableError: the schema is older and `migrate` is False, or its revision is
             unknown.
     """
-    known = _revisions(migrations)
+    known = revisions(migrations)
     if not known:
         raise DatabaseUnusableError(f"{migrations} has no migrations")
     with conn.begin():
         present = _revision(conn, version_table(migrations))
-    if present == known[-1]:
-        return
-    database = conn.engine.url.render_as_string(hide_password=True)
-    if present is not None and present not in known:
-        raise DatabaseUnusableError(
-            f"the schema of {database} has the revision {present}; this version knows {known[0]} to"
-            f" {known[-1]}: it was written by a newer version, start that one"
-        )
+        if _is_usable(conn, present, known):
+            return
     if not migrate:
         raise DatabaseUnusableError(
-            f"the schema of {database} has the revision {present or 'none'}, this version needs"
+            f"the schema of {_shown(conn)} has the revision {present or 'none'}, this version needs"
             f" {known[-1]}: run gridlane-server migrate"
         )
-    _upgrade(conn, metadata, migrations)
+    with conn.begin():
+        if conn.dialect.name == "postgresql":
+            conn.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
+            # Another process may have done it meanwhile.
+            if _is_usable(conn, _revision(conn, version_table(migrations)), known):
+                return
+        migrate_to(conn, metadata, migrations, known[-1])
+
+
+def migrate_to(conn: Connection, metadata: MetaData, migrations: Path, revision: str) -> None:
+    """Bring a schema to a revision that is the same or newer.
+
+    Parameters:
+        conn: a connection in a transaction; parameters as `check_schema` otherwise.
+    """
+    from alembic import command
+
+    command.upgrade(_config(conn, metadata, migrations), revision)
+
+
+def revisions(migrations: Path) -> list[str]:
+    """The revisions that this version knows, oldest first, by the names of their files."""
+    matches = (_FILE.fullmatch(path.name) for path in (migrations / "versions").iterdir())
+    return sorted(match[1] for match in matches if match)
 
 
 def schema_differences(conn: Connection, metadata: MetaData, migrations: Path) -> list[str]:
@@ -90,6 +115,7 @@ def schema_differences(conn: Connection, metadata: MetaData, migrations: Path) -
             "version_table": version_table(migrations),
             "compare_type": True,
             "compare_server_default": True,
+            "include_object": _belongs(conn.dialect.name),
         },
     )
     return [repr(difference) for difference in compare_metadata(context, metadata)]
@@ -108,6 +134,7 @@ def run_environment() -> None:
         render_as_batch=True,
         compare_type=True,
         compare_server_default=True,
+        include_object=_belongs(attributes["connection"].dialect.name),
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -121,7 +148,8 @@ def write_revision(metadata: MetaData, migrations: Path, message: str) -> Path:
         message: what changes, a few words; also the file's name.
 
     Returns:
-        The file, to be read and corrected by whoever asked for it.
+        The file, to be read and corrected by whoever asked for it. It is made on SQLite: what only
+        another engine has (`database.only_on`) is added by hand.
     """
     from alembic import command
 
@@ -130,8 +158,8 @@ def write_revision(metadata: MetaData, migrations: Path, message: str) -> Path:
     for name in ("__init__.py", "env.py", "script.py.mako", "versions/__init__.py"):
         if not (migrations / name).exists():
             shutil.copyfile(_TEMPLATES / name, migrations / name)
-    known = _revisions(migrations)
-    number = f"{len(known) + 1:04d}"
+    known = revisions(migrations)
+    number = _following(known[-1]) if known else "0001"
     with tempfile.TemporaryDirectory() as scratch:
         engine = create_engine(f"sqlite:///{scratch}/scratch.sqlite", poolclass=NullPool)
         with engine.begin() as conn:
@@ -142,10 +170,17 @@ def write_revision(metadata: MetaData, migrations: Path, message: str) -> Path:
     return next(versions.glob(f"v{number}_*.py"))
 
 
-def _revisions(migrations: Path) -> list[str]:
-    """The revisions that this version knows, oldest first, by the names of their files."""
-    matches = (_FILE.fullmatch(path.name) for path in (migrations / "versions").iterdir())
-    return sorted(match[1] for match in matches if match)
+def _belongs(dialect: str) -> Callable[..., bool]:
+    """Alembic's `include_object`: leaves out the tables of other engines."""
+
+    def belongs(item: Any, _name: str, kind: str, *_: Any) -> bool:
+        return kind != "table" or is_on(item, dialect)
+
+    return belongs
+
+
+def _following(revision: str) -> str:
+    return f"{int(revision) + 1:04d}"
 
 
 def _revision(conn: Connection, table: str) -> str | None:
@@ -156,11 +191,31 @@ def _revision(conn: Connection, table: str) -> str | None:
     return revision
 
 
-def _upgrade(conn: Connection, metadata: MetaData, migrations: Path) -> None:
-    from alembic import command
+def _is_usable(conn: Connection, present: str | None, known: list[str]) -> bool:
+    """Whether this version can serve on the revision `present`; False when that is older.
 
-    with conn.begin():
-        command.upgrade(_config(conn, metadata, migrations), "head")
+    Raises:
+        DatabaseUnusableError: the revision is unknown.
+    """
+    if present == known[-1]:
+        return True
+    if present is None or present in known:
+        return False
+    if present == _following(known[-1]):
+        _log.warning(
+            "the schema of %s has the revision %s, of the next version, which this one can use",
+            _shown(conn),
+            present,
+        )
+        return True
+    raise DatabaseUnusableError(
+        f"the schema of {_shown(conn)} has the revision {present}; this version knows {known[0]} to"
+        f" {known[-1]}, and can use the next: it was written by a newer version, start that one"
+    )
+
+
+def _shown(conn: Connection) -> str:
+    return conn.engine.url.render_as_string(hide_password=True)
 
 
 def _config(conn: Connection, metadata: MetaData, migrations: Path) -> "Config":

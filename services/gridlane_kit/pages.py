@@ -147,10 +147,12 @@ def _decode(keyset: Keyset, token: str, binding: bytes) -> Sequence[KeyValue]:
 
 
 def _storable(value: KeyValue) -> bool:
-    """Whether a database takes the value: no integer over 64 bits, no half of a surrogate pair."""
+    """Whether a database takes the value: no integer over 64 bits, no half of a surrogate pair, no
+    NUL (PostgreSQL).
+    """
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value)
 
 
 def _digest(content: bytes) -> bytes:

@@ -3,11 +3,20 @@
 Responsible for who may call whom (`EDGES`, the table of the design), for typed access to each
 service of the contracts, and for calls between rooms of one process: they go through the same steps
 as calls over the wire, minus bytes and identity, since the principal is passed along. Messages are
-copied on both sides, so that neither room can change what the other holds.
+copied on both sides, so that neither room can change what the other holds. Peers in other processes
+are called by `wire_peers`.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Mapping,
+)
 from contextlib import asynccontextmanager
 from functools import partial
 from time import perf_counter
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from gridlane.authorization.v1.authorization_service_pb2_grpc import (
         AuthorizationServiceAsyncStub,
     )
+    from gridlane.authorization.v1.policy_service_pb2_grpc import PolicyServiceAsyncStub
     from gridlane.authorization.v1.token_service_pb2_grpc import TokenServiceAsyncStub
     from gridlane.reporting.v1.accounting_service_pb2_grpc import AccountingServiceAsyncStub
     from gridlane.reporting.v1.span_service_pb2_grpc import SpanServiceAsyncStub
@@ -48,6 +58,9 @@ EDGES: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 )
 """Caller → the services that it may call. There is no cycle: what flows upward flows as events."""
 
+SPAN_KEEPER: Final = "reporting"
+"""Takes every service's spans, which each sends for itself and waits for in nothing: no edge."""
+
 MARGIN_S: Final = 0.02
 """What a callee's deadline ends before its caller's, so that the caller can still answer."""
 
@@ -60,6 +73,10 @@ class ForbiddenEdgeError(Exception):
     """A service asks for a peer that the design does not let it call: a defect, seen at start."""
 
 
+class UnreachablePeerError(Exception):
+    """A service has no way to a peer that it calls: the address is not set. Seen at start."""
+
+
 class Peers:
     """The peers of one service. Take an accessor once, at start; call it with each call's `Caller`.
 
@@ -67,7 +84,7 @@ class Peers:
     behalf the service acts), its trace and its deadline. Failures are `GridlaneError`s.
     """
 
-    def __init__(self, service: str, local: "LocalServices") -> None:
+    def __init__(self, service: str, local: "LocalServices | None") -> None:
         if service not in EDGES:
             raise ForbiddenEdgeError(f"{service!r} is no service: {', '.join(EDGES)}")
         self._service = service
@@ -77,6 +94,11 @@ class Peers:
     def authorization(self) -> "StubFactory[AuthorizationServiceAsyncStub]":
         """Who is who, and the policy."""
         return self._factory("gridlane.authorization.v1.AuthorizationService")
+
+    @property
+    def authorization_policy(self) -> "StubFactory[PolicyServiceAsyncStub]":
+        """The policy, as it changes."""
+        return self._factory("gridlane.authorization.v1.PolicyService")
 
     @property
     def authorization_tokens(self) -> "StubFactory[TokenServiceAsyncStub]":
@@ -142,6 +164,14 @@ class Peers:
             raise ForbiddenEdgeError(
                 f"{self._service} does not call {target}; it may call "
                 f"{', '.join(sorted(EDGES[self._service])) or 'nobody'}"
+            )
+        return self._way_to(target, full_name)
+
+    def _way_to(self, target: str, full_name: str) -> StubFactory[Any]:
+        if self._local is None:
+            raise UnreachablePeerError(
+                f"{self._service} calls {target} and has no address of it: set"
+                f" GRIDLANE_PEERS__{target.upper()}, for example dns:///{target}:50051"
             )
         return cast("StubFactory[Any]", partial(LocalStub, self._local, self._service, full_name))
 
@@ -211,10 +241,7 @@ class LocalServices:
         principal = caller.principal
         if principal.kind is not PrincipalKind.SERVICE:
             principal = principal.on_behalf(service)
-        deadline = None if caller.deadline is None else caller.deadline - MARGIN_S
-        if not plan.streaming:
-            own = asyncio.get_running_loop().time() + self._default_deadline_s
-            deadline = own if deadline is None else min(own, deadline)
+        deadline = callee_deadline(caller, None if plan.streaming else self._default_deadline_s)
         return Call(principal, deadline, caller.trace.child(), method=plan.name)
 
     def prepared(self, plan: MethodPlan, call: Call, source: Any) -> tuple[Callable[..., Any], Any]:
@@ -329,6 +356,19 @@ class LocalStream:
             self._local.steps.ended(*self._under_way, code, self._begun)
 
 
+def callee_deadline(caller: Caller, default_s: float | None) -> float | None:
+    """Returns the deadline of a call that `caller` makes: its own less a margin.
+
+    Parameters:
+        default_s: seconds that the call may take at most; None, as for streams, sets no bound.
+    """
+    deadline = None if caller.deadline is None else caller.deadline - MARGIN_S
+    if default_s is None:
+        return deadline
+    own = asyncio.get_running_loop().time() + default_s
+    return own if deadline is None else min(own, deadline)
+
+
 async def _in_time(answer: Coroutine[Any, Any, Message], deadline: float | None) -> Message:
     limit = asyncio.timeout_at(deadline)
     try:
@@ -356,4 +396,4 @@ async def reading(stream: AsyncIterable[MessageT]) -> AsyncIterator[AsyncIterato
     try:
         yield pages
     finally:
-        await cast("LocalStream", pages).aclose()
+        await cast("AsyncGenerator[MessageT]", pages).aclose()

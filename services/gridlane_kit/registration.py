@@ -8,7 +8,8 @@ the caller the parser's and the handler's exception texts. The steps themselves 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from enum import Enum
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -18,6 +19,7 @@ from grpc import aio
 
 from gridlane_kit import errors
 from gridlane_kit.admission import Admission
+from gridlane_kit.assertions import AssertionVerifier, BearerVerifier, ServiceKeysError
 from gridlane_kit.call import CURRENT, Call
 from gridlane_kit.decision import Decision
 from gridlane_kit.errors import GridlaneError
@@ -26,11 +28,10 @@ from gridlane_kit.metrics import Metrics
 from gridlane_kit.peers import LocalServices, Peers
 from gridlane_kit.plans import MethodPlan, plan_service, refuse_stripped
 from gridlane_kit.policy import Policy, PolicyHolder
-from gridlane_kit.sessions import Session, Sessions
+from gridlane_kit.sessions import Session, Sessions, Verifier
 from gridlane_kit.steps import Steps, denial, out_of_time
 from gridlane_kit.streams import OpenStream, OpenStreams
 from gridlane_kit.telemetry import Telemetry
-from gridlane_kit.tokens import TokenVerifier
 from gridlane_kit.wire import MAX_MESSAGE_BYTES, header_and_traceparent, send_error, send_trace_id
 
 ANONYMOUS: Final = Principal(issuer="", subject="anonymous")
@@ -60,11 +61,20 @@ class Registrar(Protocol):
         """Has calls of these methods served by these handlers."""
 
 
+class Door(Enum):
+    """Whom a listener lets in, and so whose word counts there."""
+
+    EVERYBODY = "users and services"
+    USERS = "users alone: services have a listener of their own"
+    PEERS = "services alone"
+
+
 class Pipeline:
     """Everything that stands between gRPC and the handlers of this process.
 
     Parameters:
-        verifier: proves identities.
+        verifier: proves users' tokens.
+        assertions: proves services' assertions; None where no service calls over the wire.
         policy: the policy in force; when it is replaced, open streams are decided anew.
         telemetry, metrics, admission: one each a process.
         default_deadline_s: deadline of unary calls that bring none. Streams without one have none.
@@ -74,7 +84,8 @@ class Pipeline:
     def __init__(
         self,
         *,
-        verifier: TokenVerifier,
+        verifier: Verifier,
+        assertions: AssertionVerifier | None = None,
         policy: PolicyHolder,
         telemetry: Telemetry,
         metrics: Metrics,
@@ -85,32 +96,63 @@ class Pipeline:
         self.telemetry = telemetry
         self.metrics = metrics
         self.policy = policy
-        self._sessions = Sessions(verifier, policy)
+        self._sessions = _sessions(verifier, assertions, policy)
         self._admission = admission
         self._default_deadline_s = default_deadline_s
         self._steps = Steps(policy, telemetry, log_calls=log_calls)
         self._streams = OpenStreams()
-        self._registered: list[str] = []
+        self._plans: dict[str, Mapping[str, MethodPlan]] = {}
         self._local = LocalServices(self._steps, default_deadline_s)
         metrics.watch_admission(admission)
         policy.subscribe(self._decide_streams_again)
 
-    def register(self, server: Registrar, service_name: str, implementation: object) -> None:
+    def register(
+        self,
+        server: Registrar,
+        service_name: str,
+        implementation: object,
+        door: Door = Door.EVERYBODY,
+    ) -> None:
         """Serves a service on a gRPC server, and to the other rooms of this process.
+
+        Parameters:
+            door: whom that server lets in.
 
         Raises:
             ContractError: the service must not be served as it stands (see `plans`).
         """
         plans = plan_service(service_name, implementation, self._admission, self.metrics)
-        self._registered.append(service_name)
+        self._plans[service_name] = plans
         self._local.add(service_name, plans)
+        self.serve_also(server, service_name, door)
+
+    def serve_also(self, server: Registrar, service_name: str, door: Door) -> None:
+        """Serves a service that is registered on one more gRPC server.
+
+        Raises:
+            ServiceKeysError: the door is for services, and nothing proves their assertions.
+        """
+        sessions = self._sessions.get(door)
+        if sessions is None:
+            raise ServiceKeysError(
+                "a listener for services alone needs their public keys, and this process has none"
+            )
         server.add_registered_method_handlers(
-            service_name, {name: self._wire_handler(plan) for name, plan in plans.items()}
+            service_name,
+            {
+                name: self._wire_handler(plan, sessions)
+                for name, plan in self._plans[service_name].items()
+            },
         )
 
     def peers_for(self, service: str) -> Peers:
-        """Returns the peers that a service ("workload") may call."""
+        """Returns the peers that a service ("workload") may call; all are in this process."""
         return Peers(service, self._local)
+
+    @property
+    def local(self) -> LocalServices:
+        """The services of this process, as `WirePeers` calls those that are no wire away."""
+        return self._local
 
     def complete(self) -> None:
         """Says that every service is registered: calls between rooms, which waited, may run.
@@ -118,7 +160,7 @@ class Pipeline:
         Raises:
             ContractError: the contract of a package lost its validation rules.
         """
-        refuse_stripped(self._registered)
+        refuse_stripped(self._plans)
         self._local.open()
 
     def drain_streams(self) -> None:
@@ -130,11 +172,12 @@ class Pipeline:
         """How many streams are open."""
         return len(self._streams)
 
-    def _wire_handler(self, plan: MethodPlan) -> Any:
-        serve = self._streaming(plan) if plan.streaming else self._unary(plan)
+    def _wire_handler(self, plan: MethodPlan, sessions: Sessions) -> Any:
+        make = self._streaming if plan.streaming else self._unary
+        serve = make(plan, sessions)
         return _HANDLER_MAKERS[(plan.client_streaming, plan.server_streaming)](serve)
 
-    def _unary(self, plan: MethodPlan) -> Serve:
+    def _unary(self, plan: MethodPlan, sessions: Sessions) -> Serve:
         """Makes what serves a unary method. Its steps' order is the contract with every caller."""
         steps, gate, permission = self._steps, plan.gate, plan.rule.permission
 
@@ -152,10 +195,10 @@ class Pipeline:
                 if permission is None:
                     request = _parsed(plan, raw)
                 else:
-                    session = self._sessions.known(header) or await self._sessions.prove(header)
+                    session = sessions.known(header) or await sessions.prove(header)
                     call.principal = session.principal
                     request = _parsed(plan, raw)
-                    call.decision = self._permitted(session, permission)
+                    call.decision = _permitted(sessions, session, permission)
                 answer = await steps.checked_handler(plan, call, request)(request, call)
                 encoded = _encoded(plan, answer)
                 if call.trace.sampled:
@@ -177,7 +220,7 @@ class Pipeline:
 
         return serve
 
-    def _streaming(self, plan: MethodPlan) -> Serve:
+    def _streaming(self, plan: MethodPlan, sessions: Sessions) -> Serve:
         """Makes what serves a method that streams; the same steps in the same order."""
         steps, gate, permission = self._steps, plan.gate, plan.rule.permission
 
@@ -196,11 +239,11 @@ class Pipeline:
                 self._streams.add(stream)
                 session = None
                 if permission is not None:
-                    session = self._sessions.known(header) or await self._sessions.prove(header)
+                    session = sessions.known(header) or await sessions.prove(header)
                     call.principal = session.principal
                 request = None if plan.client_streaming else _parsed(plan, source)
                 if session is not None and permission is not None:
-                    call.decision = self._permitted(session, permission)
+                    call.decision = _permitted(sessions, session, permission)
                 handler = steps.checked_handler(plan, call, request)
                 requests = _Requests(plan, call, steps, source) if request is None else request
                 if plan.server_streaming:
@@ -223,12 +266,6 @@ class Pipeline:
                 CURRENT.reset(current)
 
         return serve
-
-    def _permitted(self, session: Session, permission: str) -> Decision:
-        decision = self._sessions.decision(session, permission)
-        if not decision.allowed:
-            raise denial(decision, permission)
-        return decision
 
     def _set_deadline(self, call: Call, given_s: float | None) -> asyncio.TimerHandle | None:
         """Fixes a unary call's deadline; answers the timer of one that the caller did not send.
@@ -254,6 +291,26 @@ class Pipeline:
         except GridlaneError as denied:
             return denied
         return None
+
+
+def _sessions(
+    tokens: Verifier, assertions: AssertionVerifier | None, policy: PolicyHolder
+) -> dict[Door, Sessions]:
+    users = Sessions(tokens, policy)
+    if assertions is None:
+        return {Door.EVERYBODY: users, Door.USERS: users}
+    return {
+        Door.EVERYBODY: Sessions(BearerVerifier(tokens, assertions), policy),
+        Door.USERS: users,
+        Door.PEERS: Sessions(assertions, policy),
+    }
+
+
+def _permitted(sessions: Sessions, session: Session, permission: str) -> Decision:
+    decision = sessions.decision(session, permission)
+    if not decision.allowed:
+        raise denial(decision, permission)
+    return decision
 
 
 def _take_deadline(call: Call, given_s: float | None) -> None:

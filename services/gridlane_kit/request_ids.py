@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import google.protobuf
 from google.protobuf.descriptor import Descriptor, FileDescriptor
@@ -28,7 +29,7 @@ from sqlalchemy import (
 
 from gridlane.ids import uuid7_floor, uuid7_time_ms
 from gridlane_kit import errors
-from gridlane_kit.database import Text36, insert_rows, rows_by_key
+from gridlane_kit.database import Text36, insert_values, rows_by_key
 
 RETENTION_DAYS = 30
 _DAY_MS = 24 * 3600 * 1000
@@ -38,8 +39,7 @@ _AHEAD_MS = _DAY_MS
 _PURGE_MARGIN_MS = 3600 * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class RequestKey:
+class RequestKey(NamedTuple):
     """A request as it came.
 
     Parameters:
@@ -85,6 +85,9 @@ class Conflict:
 
 
 Claim = New | Replay | SameAs | Conflict
+
+_NEW = New()
+_COLUMNS = ("request_id", "owner", "method", "digest", "resource")
 
 
 def request_id_table(metadata: MetaData) -> Table:
@@ -145,19 +148,25 @@ def claim(conn: Connection, table: Table, keys: Sequence[RequestKey | None]) -> 
     """
     ids = {key.request_id for key in keys if key is not None}
     known = _known(conn, table, ids) if ids else {}
-    here: dict[tuple[str, str, str], tuple[str, SameAs]] = {}
+    here: dict[tuple[str, str, str], tuple[str, int]] = {}
     claims: list[Claim] = []
     for index, key in enumerate(keys):
         if key is None:
-            claims.append(New())
+            claims.append(_NEW)
             continue
-        before = known.get(key.identity) or here.get(key.identity)
-        if before is None:
-            here[key.identity] = (key.digest, SameAs(index))
-            claims.append(New())
+        identity = key.identity
+        stored, first = known.get(identity), here.get(identity)
+        if stored is not None:
+            digest_before, resource = stored
+            answer: Claim = Replay(resource)
+        elif first is not None:
+            digest_before, same = first
+            answer = SameAs(same)
         else:
-            digest_before, answer = before
-            claims.append(answer if _same_content(digest_before, key.digest) else Conflict())
+            here[identity] = (key.digest, index)
+            claims.append(_NEW)
+            continue
+        claims.append(answer if _same_content(digest_before, key.digest) else Conflict())
     return claims
 
 
@@ -168,20 +177,8 @@ def remember(conn: Connection, table: Table, created: Iterable[tuple[RequestKey,
         created: pairs of the request and the name of the resource it created. A request that was
             refused is left out: sent again, it is judged again.
     """
-    insert_rows(
-        conn,
-        table,
-        [
-            {
-                "request_id": key.request_id,
-                "owner": key.owner,
-                "method": key.method,
-                "digest": key.digest,
-                "resource": resource,
-            }
-            for key, resource in created
-        ],
-    )
+    rows = [(key.request_id, key.owner, key.method, key.digest, name) for key, name in created]
+    insert_values(conn, table, _COLUMNS, rows)
 
 
 def purge(conn: Connection, table: Table, now_us: int) -> int:
@@ -192,11 +189,9 @@ def purge(conn: Connection, table: Table, now_us: int) -> int:
 
 def _known(
     conn: Connection, table: Table, ids: set[str]
-) -> dict[tuple[str, str, str], tuple[str, Replay]]:
+) -> dict[tuple[str, str, str], tuple[str, str]]:
     rows = rows_by_key(conn, tuple(table.c), table.c.request_id, sorted(ids))
-    return {
-        (row.request_id, row.owner, row.method): (row.digest, Replay(row.resource)) for row in rows
-    }
+    return {(row.request_id, row.owner, row.method): (row.digest, row.resource) for row in rows}
 
 
 def _same_content(stored: str, given: str) -> bool:

@@ -8,17 +8,27 @@ that no two callers can ever be taken for each other.
 """
 
 import time
-from typing import Final
+from typing import Final, Protocol
 
 from gridlane_kit import errors
 from gridlane_kit.clock import now_us
 from gridlane_kit.decision import Decision, decide
-from gridlane_kit.identity import Principal
+from gridlane_kit.identity import Principal, Proof
 from gridlane_kit.policy import Policy, PolicyHolder
-from gridlane_kit.tokens import TokenVerifier
 
 MAX_AGE_S: Final = 300.0
 _SCHEME: Final = "bearer "
+
+
+class Verifier(Protocol):
+    """Proves who sends a bearer token: a user's, or a service's assertion."""
+
+    async def prove(self, token: str) -> Proof:
+        """Returns the principal and until when the token is good.
+
+        Raises:
+            GridlaneError: the token proves nobody.
+        """
 
 
 class Session:
@@ -42,9 +52,7 @@ class Sessions:
         size: about how many sessions are kept; those not used lately go first.
     """
 
-    def __init__(
-        self, verifier: TokenVerifier, policy: PolicyHolder, *, size: int = 10_000
-    ) -> None:
+    def __init__(self, verifier: Verifier, policy: PolicyHolder, *, size: int = 10_000) -> None:
         self._verifier = verifier
         self._policy = policy
         self._half = max(1, size // 2)
@@ -72,14 +80,13 @@ class Sessions:
         """Begins the session of an `authorization` header.
 
         Raises:
-            GridlaneError: TOKEN_MISSING, and what `TokenVerifier.verify` raises.
+            GridlaneError: TOKEN_MISSING, and what the verifier raises.
         """
         token = header[len(_SCHEME) :].strip()
         if header[: len(_SCHEME)].lower() != _SCHEME or not token:
             raise errors.token_missing()
-        principal = await self._verifier.verify(token)
-        expires_s = (principal.token_expires_us or 0) / 1e6
-        session = Session(principal, min(expires_s, time.time() + MAX_AGE_S))
+        proof = await self._verifier.prove(token)
+        session = Session(proof.principal, min(proof.expires_s, time.time() + MAX_AGE_S))
         self._keep(header, session)
         return session
 

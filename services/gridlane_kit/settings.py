@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -20,6 +20,14 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from gridlane.configuration import SERVICES
+
+CONFIG_VARIABLE = "GRIDLANE_CONFIG"
+"""Names the one TOML file of a deployment."""
+
+PEER_PORT_OFFSET = 100
+"""The listener for services is so far from the port for everybody."""
 
 MASK = "********"
 
@@ -33,6 +41,8 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         nested_model_default_partial_update=True,
     )
+    separator: ClassVar[str] = "_"
+    """What stands in a variable's name between the table's and the setting's."""
 
     @classmethod
     def load(cls, service: str, **given: Any) -> Self:
@@ -46,8 +56,12 @@ class Settings(BaseSettings):
             pydantic.ValidationError: a value is not acceptable; names the setting.
             OSError, tomllib.TOMLDecodeError: GRIDLANE_CONFIG names a file that cannot be read.
         """
-        table = _toml_table(service)
-        environment = EnvSettingsSource(cls, env_prefix=f"GRIDLANE_{service.upper()}_")()
+        return cls._of(_toml_table(service), f"GRIDLANE_{service.upper()}{cls.separator}", given)
+
+    @classmethod
+    def _of(cls, table: Mapping[str, Any], prefix: str, given: Mapping[str, Any]) -> Self:
+        """Puts the sources together: a table, the environment under a prefix, what is given."""
+        environment = EnvSettingsSource(cls, env_prefix=prefix)()
         return cls(**_merged(_merged(table, environment), given))
 
     @classmethod
@@ -61,6 +75,16 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Leaves only what `load` passes: the prefix depends on the service."""
         return (init_settings,)
+
+
+class StoreSettings(Settings):
+    """Settings of a service that has a database."""
+
+    database_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="one process a service: `postgresql+asyncpg://user@host/database`, or"
+        " `sqlite:////absolute/path` for one process of it; the embedded server has its own",
+    )
 
 
 class LimitSettings(BaseModel):
@@ -82,6 +106,16 @@ class ServerSettings(Settings):
     health_port: int = Field(default=50060, ge=0, le=65535, description="0 takes any free one")
     tls_certificate: Path | None = Field(default=None, description="PEM chain of the server")
     tls_key: Path | None = Field(default=None, description="PEM private key of the server")
+    peer_listener: bool = Field(
+        default=False,
+        description="services call on a port of their own, with mutual TLS, and nowhere else",
+    )
+    peer_port: int | None = Field(
+        default=None, ge=0, le=65535, description="unset: port + 100; 0 takes any free one"
+    )
+    peer_ca: Path | None = Field(
+        default=None, description="PEM roots of the certificates that services show there"
+    )
     ready_file: Path | None = Field(default=None, description="written when the server serves")
     endpoint_lag_s: float = Field(
         default=0.0, ge=0, description="serving goes on so long after health says NOT_SERVING"
@@ -91,6 +125,11 @@ class ServerSettings(Settings):
         default=30.0, gt=0, description="deadline of unary calls that bring none"
     )
     limits: LimitSettings = LimitSettings()
+    policy_stale_after_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="a policy that was not confirmed for so long refuses everybody",
+    )
     metrics_port: int | None = Field(
         default=None, ge=0, le=65535, description="Prometheus; unset = off, 0 = any free one"
     )
@@ -101,6 +140,23 @@ class ServerSettings(Settings):
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_calls: bool = Field(default=False, description="a line for each call that went well")
 
+    @classmethod
+    def load_for(cls, process: str | None, **given: Any) -> Self:
+        """Reads the settings of one kind of server process.
+
+        Parameters:
+            process: "workload" reads the table `[server.workload]` over `[server]`; None, the
+                process that has all services, reads `[server]` alone.
+            given: what the command line says; overrides every other source.
+
+        Raises: as `load`.
+        """
+        table = _toml_table("server")
+        own = {name: table.pop(name) for name in SERVICES if name in table}
+        if process is not None:
+            table = _merged(table, own.get(process, {}))
+        return cls._of(table, "GRIDLANE_SERVER_", given)
+
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -110,7 +166,16 @@ class ServerSettings(Settings):
                 f"{self.host} is not loopback: give tls_certificate and tls_key, or serve on"
                 " 127.0.0.1"
             )
+        if self.peer_listener and (self.tls_certificate is None or self.peer_ca is None):
+            raise ValueError("peer_listener needs tls_certificate, tls_key and peer_ca")
         return self
+
+    @property
+    def peers_at(self) -> int:
+        """The port of the listener for services."""
+        if self.peer_port is not None:
+            return self.peer_port
+        return self.port + PEER_PORT_OFFSET if self.port else 0
 
 
 def is_loopback(host: str) -> bool:
@@ -141,7 +206,7 @@ def _shown(value: Any) -> Any:
 
 
 def _toml_table(service: str) -> dict[str, Any]:
-    path = os.environ.get("GRIDLANE_CONFIG")
+    path = os.environ.get(CONFIG_VARIABLE)
     if not path:
         return {}
     with Path(path).open("rb") as file:

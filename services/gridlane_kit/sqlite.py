@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from gridlane_kit import errors
-from gridlane_kit.database import Database, DatabaseUnusableError
+from gridlane_kit.database import Database, DatabaseUnusableError, create_tables
 from gridlane_kit.migrations import check_schema
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class SqliteDatabase(Database):
                 _require_wal(writer, path)
                 if migrations is None:
                     with writer.begin():
-                        metadata.create_all(writer)
+                        create_tables(writer, metadata)
                 else:
                     check_schema(writer, metadata, migrations, migrate=migrate)
                 # Not before: a migration that copies a table drops the old one, and what refers to
@@ -111,6 +111,12 @@ class SqliteDatabase(Database):
         return await asyncio.get_running_loop().run_in_executor(
             self._writer_thread, self._transact, self._writer, fn
         )
+
+    async def write_after_lock(self, fn: Callable[[Connection], T]) -> T:
+        return await self.write(fn)
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        await asyncio.Event().wait()
 
     def store_failure(self, error: BaseException) -> errors.GridlaneError | None:
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -155,6 +161,12 @@ class SqliteDatabase(Database):
 def sqlite_url(path: Path) -> str:
     """The URL of a database file for `Database.open`."""
     return f"sqlite:///{path.absolute()}"
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The database file that a URL names; None when it names another engine's database."""
+    parsed = make_url(url)
+    return Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
 
 
 def _engine(path: Path) -> Engine:

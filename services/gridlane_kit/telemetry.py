@@ -60,8 +60,8 @@ class FinishedSpan:
     """An ended span. Times are nanoseconds since the epoch (UTC); `error` is empty when all went
     well.
 
-    `kind` is OTLP's: 1 internal, 2 server. `links` are (trace id, span id) of spans that caused
-    this one without being its parent.
+    `kind` is OTLP's: 1 internal, 2 server, 3 client. `links` are (trace id, span id) of spans that
+    caused this one without being its parent.
     """
 
     trace_id: int
@@ -79,6 +79,7 @@ class FinishedSpan:
 
 INTERNAL_KIND: Final = 1
 SERVER_KIND: Final = 2
+CLIENT_KIND: Final = 3
 
 
 @dataclass(slots=True)
@@ -238,6 +239,7 @@ class OtlpExport:
         def context(trace_id: int, span_id: int, remote: bool) -> SpanContext:
             return SpanContext(trace_id, span_id, remote, TraceFlags(TraceFlags.SAMPLED))
 
+        kinds = {SERVER_KIND: SpanKind.SERVER, CLIENT_KIND: SpanKind.CLIENT}
         return ReadableSpan(
             name=span.name,
             context=context(span.trace_id, span.span_id, False),
@@ -245,7 +247,7 @@ class OtlpExport:
             resource=self._resource,
             attributes=span.attributes,
             links=[Link(context(trace_id, span_id, True)) for trace_id, span_id in span.links],
-            kind=SpanKind.SERVER if span.kind == SERVER_KIND else SpanKind.INTERNAL,
+            kind=kinds.get(span.kind, SpanKind.INTERNAL),
             status=Status(StatusCode.ERROR, span.error) if span.error else Status(StatusCode.UNSET),
             start_time=span.start_ns,
             end_time=span.end_ns,

@@ -8,8 +8,6 @@ a token is logged, never told: a caller learns TOKEN_INVALID or TOKEN_EXPIRED.
 Trusted issuers are Gridlane's Authorizations: their private claims (`gridlane.*`) are believed.
 """
 
-import base64
-import json
 import logging
 import secrets
 import time
@@ -21,9 +19,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet
 
 from gridlane_kit import errors
-from gridlane_kit.identity import Principal, PrincipalKind
+from gridlane_kit.claims import BadTokenError, describe, instant, text, texts, unverified_issuer
+from gridlane_kit.identity import SERVICE_ISSUER, Principal, PrincipalKind, Proof
 
-MAX_TOKEN_BYTES: Final = 16 * 1024
 MAX_SUBJECT_CHARACTERS: Final = 255
 ALGORITHMS: Final = ("ES256", "RS256")
 """Signature algorithms accepted (WLCG profile: RS256 and ES256 and no others are required)."""
@@ -32,7 +30,6 @@ WLCG_VERSION: Final = "1.0"
 CLOCK_LEEWAY_S: Final = 30
 """How far an issuer's clock may run ahead of ours for `iat` and `nbf`."""
 
-_LATEST_S: Final = 253_402_300_799  # 9999-12-31T23:59:59Z
 _log = logging.getLogger(__name__)
 
 
@@ -127,11 +124,25 @@ class TokenSigner:
         return self._sign(subject, lifetime_s, claims)
 
     def sign_job(
-        self, subject: str, *, job: str, attempt: int, vos: Collection[str] = (), lifetime_s: int
+        self,
+        owner_issuer: str,
+        subject: str,
+        *,
+        job: str,
+        attempt: int,
+        vos: Collection[str] = (),
+        lifetime_s: int,
     ) -> str:
-        """Signs the token of one attempt of a job ("jobs/{uuid}"); `subject` is the job's owner."""
+        """Signs the token of one attempt of a job ("jobs/{uuid}").
+
+        Parameters:
+            owner_issuer, subject: the identity of the job's owner, whoever issued it. `iss` is who
+                signs; two owners with one subject are told apart by the claim
+                `gridlane.owner_issuer`.
+        """
         claims = {
             "gridlane.kind": PrincipalKind.JOB.value,
+            "gridlane.owner_issuer": owner_issuer,
             "gridlane.vos": sorted(vos),
             "gridlane.job": job,
             "gridlane.attempt": attempt,
@@ -160,9 +171,14 @@ class TokenVerifier:
     Parameters:
         issuers: the issuers believed, each with the source of its keys; compared exactly.
         audience: the deployment's audience, which every token must carry.
+
+    Raises:
+        ValueError: an issuer has the name of a service, whose word counts in assertions alone.
     """
 
     def __init__(self, issuers: Mapping[str, KeySource], audience: str) -> None:
+        if any(issuer.startswith(SERVICE_ISSUER) for issuer in issuers):
+            raise ValueError(f"no issuer of users' tokens is called {SERVICE_ISSUER}…")
         self._issuers = dict(issuers)
         self._audience = audience
 
@@ -175,64 +191,48 @@ class TokenVerifier:
         try:
             claims = await self._claims(token)
             return _principal(claims, self._audience, time.time())
-        except (_BadTokenError, JoseError, ValueError, TypeError, RecursionError) as error:
-            _log.warning("token refused: %s", _describe(error))
+        except (BadTokenError, JoseError, ValueError, TypeError, RecursionError) as error:
+            _log.warning("token refused: %s", describe(error))
             raise errors.token_invalid() from None
 
+    async def prove(self, token: str) -> Proof:
+        """Returns the principal that a token proves, and until when; raises as `verify` does."""
+        principal = await self.verify(token)
+        return Proof(principal, (principal.token_expires_us or 0) / 1e6)
+
     async def _claims(self, token: str) -> Mapping[str, Any]:
-        if len(token) > MAX_TOKEN_BYTES:
-            raise _BadTokenError("longer than 16 KiB")
-        issuer = _unverified_issuer(token)
+        issuer = unverified_issuer(token)
         source = self._issuers.get(issuer)
         if source is None:
-            raise _BadTokenError("issuer is not trusted")
+            raise BadTokenError("issuer is not trusted")
         keys = await source.key_set()
         return jwt.decode(token, keys, algorithms=list(ALGORITHMS)).claims
 
 
-class _BadTokenError(Exception):
-    """The token breaks a rule; the text names the rule and never a part of the token."""
-
-
-def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, _BadTokenError) else type(error).__name__
-
-
-def _unverified_issuer(token: str) -> str:
-    segments = token.split(".")
-    if len(segments) != 3:
-        raise _BadTokenError("not three segments")
-    padded = segments[1] + "=" * (-len(segments[1]) % 4)
-    claims = json.loads(base64.urlsafe_b64decode(padded))
-    if not isinstance(claims, dict):
-        raise _BadTokenError("claims are no object")
-    return _text(claims, "iss")
-
-
 def _principal(claims: Mapping[str, Any], audience: str, now_s: float) -> Principal:
     """Checks the claims of a token whose signature is good (WLCG token profile 1.0)."""
-    if _text(claims, "wlcg.ver").partition(".")[0] != "1":
-        raise _BadTokenError("unknown major version of the WLCG profile")
-    subject = _text(claims, "sub")
+    if text(claims, "wlcg.ver").partition(".")[0] != "1":
+        raise BadTokenError("unknown major version of the WLCG profile")
+    subject = text(claims, "sub")
     if len(subject) > MAX_SUBJECT_CHARACTERS:
-        raise _BadTokenError("sub is too long")
-    _text(claims, "jti")
+        raise BadTokenError("sub is too long")
+    text(claims, "jti")
     audiences = claims.get("aud")
     if audience not in (audiences if isinstance(audiences, list) else [audiences]):
-        raise _BadTokenError("aud is another one")
-    if _instant(claims, "iat") > now_s + CLOCK_LEEWAY_S:
-        raise _BadTokenError("iat lies in the future")
-    if "nbf" in claims and _instant(claims, "nbf") > now_s + CLOCK_LEEWAY_S:
-        raise _BadTokenError("nbf lies in the future")
-    expires_s = _instant(claims, "exp")
+        raise BadTokenError("aud is another one")
+    if instant(claims, "iat") > now_s + CLOCK_LEEWAY_S:
+        raise BadTokenError("iat lies in the future")
+    if "nbf" in claims and instant(claims, "nbf") > now_s + CLOCK_LEEWAY_S:
+        raise BadTokenError("nbf lies in the future")
+    expires_s = instant(claims, "exp")
     job, attempt = _job(claims)
     principal = Principal(
-        issuer=_text(claims, "iss"),
+        issuer=text(claims, "iss" if job is None else "gridlane.owner_issuer"),
         subject=subject,
         display_name=str(claims.get("name", "")),
-        vos=_texts(claims, "gridlane.vos"),
-        groups=_texts(claims, "wlcg.groups"),
-        scopes=frozenset(_text(claims, "scope").split()) if claims.get("scope") else None,
+        vos=texts(claims, "gridlane.vos"),
+        groups=texts(claims, "wlcg.groups"),
+        scopes=frozenset(text(claims, "scope").split()) if claims.get("scope") else None,
         kind=PrincipalKind.USER if job is None else PrincipalKind.JOB,
         job=job,
         attempt=attempt,
@@ -244,31 +244,10 @@ def _principal(claims: Mapping[str, Any], audience: str, now_s: float) -> Princi
 
 
 def _job(claims: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    kind = _text(claims, "gridlane.kind")
+    kind = text(claims, "gridlane.kind")
     if kind == PrincipalKind.USER:
         return None, None
     attempt = claims.get("gridlane.attempt")
     if kind != PrincipalKind.JOB or not isinstance(attempt, int):
-        raise _BadTokenError("neither a user's token nor a job's")
-    return _text(claims, "gridlane.job"), attempt
-
-
-def _text(claims: Mapping[str, Any], name: str) -> str:
-    value = claims.get(name)
-    if not isinstance(value, str) or not value:
-        raise _BadTokenError(f"{name} is missing or no text")
-    return value
-
-
-def _texts(claims: Mapping[str, Any], name: str) -> frozenset[str]:
-    values = claims.get(name, [])
-    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-        raise _BadTokenError(f"{name} is no list of texts")
-    return frozenset(values)
-
-
-def _instant(claims: Mapping[str, Any], name: str) -> float:
-    value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST_S:
-        raise _BadTokenError(f"{name} is missing or no time")
-    return value
+        raise BadTokenError("neither a user's token nor a job's")
+    return text(claims, "gridlane.job"), attempt

@@ -1,18 +1,21 @@
 """The form of a call on the wire: metadata in, status and trailing metadata out.
 
 Responsible for reading `authorization` and `traceparent`, and for errors as gRPC status with
-`grpc-status-details-bin` (google.rpc.Status). Trailing metadata is kept small: clients refuse more
-than a few KiB of it, and would then not see the error at all.
+`grpc-status-details-bin` (google.rpc.Status), written and read. Trailing metadata is kept small:
+clients refuse more than a few KiB of it, and would then not see the error at all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
-from google.rpc import status_pb2
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 from gridlane_kit.call import Call
-from gridlane_kit.errors import GridlaneError
+from gridlane_kit.errors import CODES, DOMAIN, ErrorReason, GridlaneError
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -22,6 +25,25 @@ TRACE_ID_KEY: Final = "gridlane-trace-id"
 _MAX_MESSAGE: Final = 700
 _MAX_SHORT: Final = 200
 _MAX_DETAILS: Final = 4096
+
+_DETAIL_CLASSES: Final[tuple[type[Message], ...]] = (
+    error_details_pb2.BadRequest,
+    error_details_pb2.PreconditionFailure,
+    error_details_pb2.RetryInfo,
+)
+_BROADEST: Final[Mapping[grpc.StatusCode, ErrorReason]] = MappingProxyType(
+    {
+        grpc.StatusCode.PERMISSION_DENIED: ErrorReason.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT: ErrorReason.INVALID_FIELDS,
+        grpc.StatusCode.NOT_FOUND: ErrorReason.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS: ErrorReason.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION: ErrorReason.PRECONDITION,
+        grpc.StatusCode.ABORTED: ErrorReason.REVISION_CONFLICT,
+        grpc.StatusCode.OUT_OF_RANGE: ErrorReason.POSITION_TRIMMED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorReason.OVERLOADED,
+    }
+)
+"""What stands for a reason that only a newer version knows."""
 
 
 def header_and_traceparent(metadata: Iterable[tuple[str, Any]] | None) -> tuple[str, str]:
@@ -51,6 +73,50 @@ def send_error(
 def send_trace_id(context: "aio.ServicerContext[bytes, bytes]", call: Call) -> None:
     """Tells the caller under which id a sampled call that went well can be found."""
     context.set_trailing_metadata(((TRACE_ID_KEY, call.trace.trace_id_hex),))
+
+
+def read_error(
+    code: grpc.StatusCode, trailing: Iterable[tuple[str, str | bytes]]
+) -> GridlaneError | None:
+    """Returns the error that a service of Gridlane ended a call with.
+
+    Parameters:
+        code: the call's status.
+        trailing: its trailing metadata.
+
+    Returns:
+        None when the status was not made by one: gRPC's own, or something else that answered.
+    """
+    raw = next((value for key, value in trailing if key == DETAILS_KEY), b"")
+    try:
+        status = status_pb2.Status.FromString(raw if isinstance(raw, bytes) else raw.encode())
+    except DecodeError:
+        return None
+    info = error_details_pb2.ErrorInfo()
+    if not any(packed.Unpack(info) for packed in status.details) or info.domain != DOMAIN:
+        return None
+    reason = _reason(code, info.reason)
+    if reason is None:
+        return None
+    return GridlaneError(reason, status.message, info.metadata, _unpacked(status))
+
+
+def _reason(code: grpc.StatusCode, name: str) -> ErrorReason | None:
+    if name in ErrorReason.__members__:
+        reason = ErrorReason(name)
+        if CODES[reason] is code:
+            return reason
+    return _BROADEST.get(code)
+
+
+def _unpacked(status: status_pb2.Status) -> list[Message]:
+    found: list[Message] = []
+    for packed in status.details:
+        for known in _DETAIL_CLASSES:
+            message = known()
+            if packed.Unpack(message):
+                found.append(message)
+    return found
 
 
 def _details(error: GridlaneError) -> bytes:

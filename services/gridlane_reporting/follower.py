@@ -3,13 +3,15 @@
 Responsible for the order that loses nothing: take a batch, commit records and cursor together,
 acknowledge after that. A feed that breaks is followed again from the cursor. One whose events were
 trimmed, or whose epoch is another, is not: the follower stops and alarms, since what it missed
-cannot be had from the feed.
+cannot be had from the feed. Of several processes on one database one follows, under a lease, and
+the others stand by.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
@@ -21,9 +23,21 @@ from gridlane_kit.clock import from_timestamp, now_us
 from gridlane_kit.database import Database
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.feed import Position
+from gridlane_kit.leases import new_holder
 from gridlane_kit.logs import logger
 from gridlane_reporting.accounting import NewRecord, UnaccountableEventError
-from gridlane_reporting.store import PoisonEvent, Taken, count_quarantined, read_cursor, take
+from gridlane_reporting.store import (
+    FeedLease,
+    LostLeaseError,
+    PoisonEvent,
+    Taken,
+    claim_feed,
+    count_quarantined,
+    give_feed_back,
+    keep_feed,
+    read_cursor,
+    take,
+)
 
 _MAX_RETRY_S: Final = 30.0
 _log = logger("reporting.follower")
@@ -81,6 +95,7 @@ class FollowerState(StrEnum):
     """Where a follower stands."""
 
     FOLLOWING = "follows"
+    STANDING_BY = "another process of the service follows"
     BROKEN = "the feed does not answer; it is tried again"
     STOPPED = "stopped: the feed was trimmed or restored, events may be missing"
 
@@ -92,13 +107,17 @@ class Follower(Generic[E]):
         source: the feed.
         db: where records and the cursor go.
         retry_s: pause before a broken feed is followed again; it grows while that fails.
+        lease_s: for how long the feed is leased; renewed at a third of it.
     """
 
-    def __init__(self, source: Source[E], db: Database, *, retry_s: float) -> None:
+    def __init__(self, source: Source[E], db: Database, *, retry_s: float, lease_s: float) -> None:
         self.name = source.name
         self._source = source
         self._db = db
         self._retry_s = retry_s
+        self._ttl = timedelta(seconds=lease_s)
+        self._holder = new_holder()
+        self._lease: FeedLease | None = None
         self._state = FollowerState.BROKEN
         self._position: Position | None = None
         self._up_to_date_us = now_us()
@@ -110,7 +129,11 @@ class Follower(Generic[E]):
         """Follows until cancelled, or until events are missing."""
         while True:
             try:
-                await self._follow()
+                await self._follow_under_lease()
+            except LostLeaseError:
+                _log.warning("another process follows the feed", feed=self.name)
+                self._state, self._lease = FollowerState.STANDING_BY, None
+                continue
             except GridlaneError as error:
                 self._broke(error)
                 if error.reason is ErrorReason.POSITION_TRIMMED:
@@ -121,12 +144,20 @@ class Follower(Generic[E]):
             self._failures += 1
             await asyncio.sleep(min(self._retry_s * 2 ** min(self._failures - 1, 6), _MAX_RETRY_S))
 
+    async def release(self) -> None:
+        """Lets another process follow at once; `run` was cancelled."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            await self._db.write(partial(give_feed_back, lease=lease))
+
     def lag_s(self) -> float:
         """Returns how far behind the follower is, in seconds.
 
-        While it follows: how long after it happened the last event was durable here. Otherwise:
-        since when nothing was taken.
+        While it follows: how long after it happened the last event was durable here. Where another
+        process does: 0. Otherwise: since when nothing was taken.
         """
+        if self._state is FollowerState.STANDING_BY:
+            return 0.0
         if self._state is FollowerState.FOLLOWING:
             return self._last_lag_us / 1e6
         return (now_us() - self._up_to_date_us) / 1e6
@@ -140,12 +171,45 @@ class Follower(Generic[E]):
         reached = "nothing" if self._position is None else str(self._position.position)
         return status_pb2.BackendStatus(
             name=f"feed:{self._source.name}",
-            reachable=self._state is FollowerState.FOLLOWING,
+            reachable=self._state in (FollowerState.FOLLOWING, FollowerState.STANDING_BY),
             message=f"{self._state.value}; taken up to {reached}, {self.lag_s():.3f} s behind,"
             f" {self._quarantined} in quarantine",
         )
 
-    async def _follow(self) -> None:
+    async def _follow_under_lease(self) -> None:
+        """Follows once it has the lease, and as long as it keeps it.
+
+        Raises:
+            LostLeaseError: another process has it.
+        """
+        if self._lease is None:
+            self._lease = await self._claim()
+        keeping = asyncio.create_task(self._keep(self._lease), name=f"keep {self.name}")
+        following = asyncio.create_task(self._follow(self._lease), name=f"take {self.name}")
+        try:
+            await asyncio.wait([keeping, following], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            keeping.cancel()
+            following.cancel()
+            kept, followed = await asyncio.gather(keeping, following, return_exceptions=True)
+        for error in (kept, followed):
+            if isinstance(error, Exception):
+                raise error
+
+    async def _claim(self) -> FeedLease:
+        claim = partial(claim_feed, source=self.name, holder=self._holder, ttl=self._ttl)
+        while (lease := await self._db.write(claim)) is None:
+            self._state = FollowerState.STANDING_BY
+            await asyncio.sleep(self._ttl.total_seconds() / 3)
+        self._state = FollowerState.BROKEN
+        return lease
+
+    async def _keep(self, lease: FeedLease) -> None:
+        while True:
+            await asyncio.sleep(self._ttl.total_seconds() / 3)
+            await self._db.write(partial(keep_feed, lease=lease))
+
+    async def _follow(self, lease: FeedLease) -> None:
         self._quarantined = await self._db.read(
             partial(count_quarantined, source=self._source.name)
         )
@@ -159,15 +223,16 @@ class Follower(Generic[E]):
             async for page in pages:
                 self._failures = 0
                 if page.events:
-                    await self._take(page)
+                    await self._take(page, lease)
                 self._up_to_date_us = now_us()
         self._state = FollowerState.BROKEN
 
-    async def _take(self, page: FeedPage[E]) -> None:
+    async def _take(self, page: FeedPage[E], lease: FeedLease) -> None:
         records, poison = self._accounted(page.events)
         position = Position(epoch=page.position.epoch, position=page.position.position)
         taken = Taken(
             source=self._source.name,
+            lease=lease,
             records=records,
             poison=poison,
             position=position,

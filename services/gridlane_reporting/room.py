@@ -16,6 +16,7 @@ from gridlane.workload.v1 import event_service_pb2 as job_events
 from gridlane.workload.v1 import job_pb2, job_service_pb2
 from gridlane_kit.call import Call, Caller
 from gridlane_kit.database import Database
+from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.identity import service_principal
 from gridlane_kit.metrics import FEED_LAG_SECONDS, QUARANTINED, Metrics
@@ -27,7 +28,7 @@ from gridlane_reporting.otlp import OtlpShell
 from gridlane_reporting.service import AccountingShell, SpanShell
 from gridlane_reporting.settings import ReportingSettings
 from gridlane_reporting.spans import SpanRing
-from gridlane_reporting.store import METADATA, MIGRATIONS
+from gridlane_reporting.store import METADATA, MIGRATIONS, void_leases
 
 JOB_EVENTS_COMMITTED = failpoint("reporting.job_events.committed")
 JOB_EVENTS_ACKNOWLEDGED = failpoint("reporting.job_events.acknowledged")
@@ -47,6 +48,8 @@ class ReportingRoom:
         peers: for Workload and Transfer.
         telemetry: whose contexts the followers' calls carry.
         metrics: where the feeds' lags are reported.
+        migrate: bring an older schema up to date at start.
+        exclusive: no other process has the database: the leases of one that died are void at start.
     """
 
     name = "reporting"
@@ -59,11 +62,15 @@ class ReportingRoom:
         peers: Peers,
         telemetry: Telemetry,
         metrics: Metrics,
+        migrate: bool = True,
+        exclusive: bool = True,
     ) -> None:
         self._settings = settings
         self._database_url = database_url
         self._telemetry = telemetry
         self._metrics = metrics
+        self._migrate = migrate
+        self._exclusive = exclusive
         self._jobs = peers.workload_jobs
         self._job_events = peers.workload_events
         self._transfer_events = peers.transfer_events
@@ -81,12 +88,14 @@ class ReportingRoom:
     async def start(self) -> None:
         """Opens the database and begins to follow; the calls wait until all rooms are there."""
         self._db = await Database.open(
-            self._database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=True
+            self._database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=self._migrate
         )
-        retry_s = self._settings.retry_s
+        if self._exclusive:
+            await self._db.write(void_leases)
+        retry_s, lease_s = self._settings.retry_s, self._settings.lease_s
         self._followers = [
-            Follower(self._workload(), self._db, retry_s=retry_s),
-            Follower(self._transfer(), self._db, retry_s=retry_s),
+            Follower(self._workload(), self._db, retry_s=retry_s, lease_s=lease_s),
+            Follower(self._transfer(), self._db, retry_s=retry_s, lease_s=lease_s),
         ]
         for follower in self._followers:
             label = f"reporting/{follower.name}"
@@ -117,6 +126,9 @@ class ReportingRoom:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._tasks.clear()
+        for follower in self._followers:
+            with contextlib.suppress(GridlaneError):  # then it runs out by itself
+                await follower.release()
 
     async def stop(self) -> None:
         """Closes the database."""

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from gridlane_kit.settings import Settings
+from gridlane_kit.settings import StoreSettings
 
 
-class ReportingSettings(Settings):
+class ReportingSettings(StoreSettings):
     """The settings of Reporting, with their defaults."""
 
     span_ring_size: int = Field(
@@ -19,4 +19,10 @@ class ReportingSettings(Settings):
     )
     retry_s: float = Field(
         default=1.0, gt=0, description="pause before a feed that broke is followed again"
+    )
+    lease_s: float = Field(
+        default=15.0,
+        gt=0,
+        description="how long one of several processes has the right to follow a feed; renewed at a"
+        " third of it",
     )

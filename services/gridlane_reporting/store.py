@@ -7,6 +7,7 @@ is owed and nothing is counted twice.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +30,14 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from gridlane.reporting.v1 import accounting_record_pb2
 from gridlane_kit.database import Counter, Micros, Text36, insert_rows, service_metadata
 from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Position
 from gridlane_kit.filters import Filter
+from gridlane_kit.leases import claim_due, lease_columns, release, renew
 from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_reporting.accounting import NewRecord
 
@@ -68,6 +70,14 @@ _CURSOR = Table(
     Column("position", BigInteger, nullable=False),
 )
 
+# Which process of the service follows a feed.
+_LEASE = Table(
+    "feed_lease",
+    METADATA,
+    Column("source", String(32), primary_key=True),
+    *lease_columns(),
+)
+
 _QUARANTINE = Table(
     "quarantine",
     METADATA,
@@ -80,9 +90,8 @@ _QUARANTINE = Table(
     UniqueConstraint("source", "event_id"),
 )
 
+_NOT_TAKEN: Final = (DBAPIError, OverflowError)
 NEWEST_FIRST: Final = Keyset(_RECORD.c.end_us, _RECORD.c.uid, descending=True)
-# What the database says of a row, not of itself.
-_REFUSALS: Final = (IntegrityError, DataError, OverflowError)
 _COLUMNS: Final = {"job": _RECORD.c.job, "type": _RECORD.c.kind, "vo": _RECORD.c.vo}
 
 
@@ -97,13 +106,66 @@ class PoisonEvent:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of one batch of a feed: records, poison, and how far it reaches."""
+    """What became of one batch of a feed: records, poison, and how far it reaches.
+
+    Parameters:
+        lease: under which the feed is followed.
+    """
 
     source: str
+    lease: "FeedLease"
     records: Sequence[NewRecord]
     poison: Sequence[PoisonEvent]
     position: Position
     now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedLease:
+    """The right of one process to follow a feed."""
+
+    source: str
+    holder: str
+    epoch: int
+    ttl: timedelta
+
+
+class LostLeaseError(Exception):
+    """Another process follows the feed."""
+
+
+def claim_feed(conn: Connection, source: str, holder: str, ttl: timedelta) -> FeedLease | None:
+    """Lease a feed; None while another process has it."""
+    its = _LEASE.c.source == source
+    if conn.execute(select(_LEASE.c.source).where(its)).first() is None:
+        conn.execute(insert(_LEASE).values(source=source))
+    rows = claim_due(
+        conn, _LEASE, where=its, order_by=[_LEASE.c.source], limit=1, holder=holder, ttl=ttl
+    )
+    return FeedLease(source, holder, rows[0].lease_epoch, ttl) if rows else None
+
+
+def keep_feed(conn: Connection, lease: FeedLease) -> None:
+    """Renew a lease.
+
+    Raises:
+        LostLeaseError
+    """
+    its = _LEASE.c.source == lease.source
+    holder, epoch = lease.holder, lease.epoch
+    if not renew(conn, _LEASE, where=its, holder=holder, epoch=epoch, ttl=lease.ttl):
+        raise LostLeaseError
+
+
+def give_feed_back(conn: Connection, lease: FeedLease) -> None:
+    """Let another process follow at once."""
+    its = _LEASE.c.source == lease.source
+    release(conn, _LEASE, where=its, holder=lease.holder, epoch=lease.epoch)
+
+
+def void_leases(conn: Connection) -> None:
+    """End every lease: no other process has this database, so their holders are no more."""
+    conn.execute(update(_LEASE).values(lease_until_us=0))
 
 
 def read_cursor(conn: Connection, source: str) -> Position | None:
@@ -126,7 +188,11 @@ def take(conn: Connection, taken: Taken) -> int:
 
     Returns:
         How many events of this batch are new in quarantine.
+
+    Raises:
+        LostLeaseError: another process follows the feed; it takes the batch.
     """
+    keep_feed(conn, taken.lease)
     poison = [*taken.poison, *_insert_records(conn, taken.records)]
     quarantined = _quarantine(conn, taken, poison)
     _save_cursor(conn, taken.source, taken.position)
@@ -154,7 +220,9 @@ def _insert_records(conn: Connection, records: Sequence[NewRecord]) -> list[Pois
     try:
         with conn.begin_nested():
             insert_rows(conn, _RECORD, [_row(record) for record in new])
-    except _REFUSALS:
+    except _NOT_TAKEN as error:
+        if not _is_refusal(error):
+            raise
         return _insert_one_by_one(conn, new)
     return []
 
@@ -165,11 +233,22 @@ def _insert_one_by_one(conn: Connection, records: Sequence[NewRecord]) -> list[P
         try:
             with conn.begin_nested():
                 insert_rows(conn, _RECORD, [_row(record)])
-        except _REFUSALS as error:
+        except _NOT_TAKEN as error:
+            if not _is_refusal(error):
+                raise
             reason = f"the database refused the record: {type(error).__name__}"
             message = record.message.SerializeToString()
             poison.append(PoisonEvent(event_id=record.event_id, reason=reason, message=message))
     return poison
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether it speaks of a row, not of the database."""
+    if type(error) is not DBAPIError:
+        return isinstance(error, IntegrityError | DataError | OverflowError)
+    # PostgreSQL: data exceptions; without a state, the driver could not even send the value.
+    state = getattr(error.orig, "sqlstate", None)
+    return not error.connection_invalidated and (state is None or state.startswith("22"))
 
 
 def _row(record: NewRecord) -> dict[str, Any]:

@@ -1,29 +1,44 @@
 """`gridlane-server`: the command of those who run Gridlane.
 
-Responsible for options, exit codes and what people read. Everything heavy is imported by the
-command that needs it, so that `--help` and a refused start are quick.
+Responsible for the commands of the embedded server, of settings and of databases, and for what
+people read. Those of one process a service stand in `service_commands`; what all share in
+`command`. Everything heavy is imported by the command that needs it.
 
-Exit codes (sysexits.h): 64 usage or settings, 69 a port or the database cannot be had, 75 another
-process holds the data directory.
+Exit codes (sysexits.h): 64 usage or settings, 69 a port or the database cannot be had, 73 a
+directory is not to be initialised, 75 another process holds the data directory or the database.
 """
 
 import json
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gridlane.configuration import SERVICES
+from gridlane_server import service_commands
+from gridlane_server.command import (
+    EX_TEMPFAIL,
+    EX_UNAVAILABLE,
+    EX_USAGE,
+    Config,
+    DataDir,
+    Form,
+    Host,
+    Output,
+    Port,
+    ReadyFile,
+    read_configuration,
+    refuse,
+    serve,
+)
 
 if TYPE_CHECKING:
     from gridlane_kit.data_directory import DataDirectory
     from gridlane_kit.server import Server
-    from gridlane_server.configuration import Configuration
 
-EX_USAGE = 64
-EX_UNAVAILABLE = 69
-EX_TEMPFAIL = 75
 _TYPER_USAGE = 2
 
 app = typer.Typer(
@@ -34,28 +49,13 @@ app = typer.Typer(
     help="Runs Gridlane's services.",
 )
 
-DataDir = Annotated[
+
+MigrateConfig = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir",
-        envvar="GRIDLANE_DATA_DIR",
-        help="Where everything is kept; ~/.local/share/gridlane when not given.",
-        file_okay=False,
+        "--config", help="The TOML file that names the services' databases.", dir_okay=False
     ),
 ]
-Port = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="Port to serve on; 0 takes any free one.")
-]
-
-
-class Form(StrEnum):
-    """How a command answers."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-Output = Annotated[Form, typer.Option("--output", help="The form of the answer.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -81,37 +81,60 @@ def options(
 @app.command(name="all")
 def serve_all(
     data_dir: DataDir = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to serve on; 127.0.0.1 when not given.")
-    ] = None,
+    host: Host = None,
     port: Port = None,
     health_port: Port = None,
-    ready_file: Annotated[
-        Path | None, typer.Option(help="Written (JSON) when the server serves.", dir_okay=False)
-    ] = None,
+    ready_file: ReadyFile = None,
 ) -> None:
     """Runs all services in one process, on one port, with nothing else installed."""
-    configuration = _configuration(
+    configuration = read_configuration(
         host=host, port=port, health_port=health_port, ready_file=ready_file
     )
+    from gridlane_server.configuration import STORES
+
+    placed = [name for name in STORES if configuration.database_url(name)]
+    if placed:
+        refuse(
+            f"GRIDLANE_{placed[0].upper()}_DATABASE_URL is set, and `all` has its databases in its"
+            " data directory: unset it, or run one process a service",
+            EX_USAGE,
+        )
     data = _held(data_dir)
+    from gridlane_authorization.tokens import SigningKeyError
     from gridlane_kit import logs
     from gridlane_kit.server import run
+    from gridlane_server.assembly import embedded_server
+    from gridlane_workload.backends.embedded.account import UnsafeBindError
 
     logs.configure(json=configuration.server.log_json, level=configuration.server.log_level)
     try:
-        code = run(lambda: _serve(configuration, data))
+        code = run(
+            lambda: serve(
+                lambda: embedded_server(configuration, data),
+                (SigningKeyError, UnsafeBindError),
+                partial(_tell_ready, data),
+            )
+        )
     finally:
         data.close()
     raise typer.Exit(code)
 
 
 @app.command()
-def config(data_dir: DataDir = None, output: Output = Form.TEXT) -> None:
+def config(
+    data_dir: DataDir = None,
+    config_file: Config = None,
+    service: Annotated[
+        str | None, typer.Option(help="As this service's own process has them.")
+    ] = None,
+    output: Output = Form.TEXT,
+) -> None:
     """Prints the settings that are in force, secrets masked."""
     from gridlane_server.configuration import default_data_directory
 
-    described = _configuration().described(data_dir or default_data_directory())
+    described = read_configuration(service, config=config_file).described(
+        data_dir or default_data_directory()
+    )
     if output is Form.JSON:
         typer.echo(json.dumps(described, indent=2))
         return
@@ -120,8 +143,23 @@ def config(data_dir: DataDir = None, output: Output = Form.TEXT) -> None:
 
 
 @app.command()
-def migrate(data_dir: DataDir = None) -> None:
-    """Brings the databases of a data directory up to date; `all` does so by itself."""
+def migrate(
+    data_dir: DataDir = None,
+    config_file: MigrateConfig = None,
+    service: Annotated[
+        list[str] | None,
+        typer.Option(help="A service whose database its settings name; once for each."),
+    ] = None,
+) -> None:
+    """Brings databases up to date: those of a data directory (`all` does so by itself), or those
+    of one process a service, with --config or --service."""
+    if config_file is None and not service:
+        _migrate_data_directory(data_dir)
+        return
+    service_commands.migrate(read_configuration(config=config_file), service or [])
+
+
+def _migrate_data_directory(data_dir: Path | None) -> None:
     import asyncio
 
     from gridlane_kit.database import DatabaseUnusableError
@@ -131,7 +169,7 @@ def migrate(data_dir: DataDir = None) -> None:
     try:
         files = asyncio.run(schema.migrate(data))
     except DatabaseUnusableError as error:
-        _refuse(str(error), EX_UNAVAILABLE)
+        refuse(str(error), EX_UNAVAILABLE)
     finally:
         data.close()
     for file in files:
@@ -145,63 +183,19 @@ def failpoints() -> None:
 
     from gridlane_kit.failpoints import registered
 
-    importlib.import_module("gridlane_server.assembly")  # which imports every room
+    for module in ("kit.postgresql", *(f"{service}.room" for service in SERVICES)):
+        importlib.import_module(f"gridlane_{module}")
     for name in registered():
         typer.echo(name)
 
 
-async def _serve(configuration: "Configuration", data: "DataDirectory") -> int:
-    from gridlane_authorization.tokens import SigningKeyError
-    from gridlane_kit.database import DatabaseUnusableError
-    from gridlane_kit.server import PortUnavailableError
-    from gridlane_server.assembly import embedded_server
-    from gridlane_workload.backends.embedded.account import UnsafeBindError
-
-    refusals = (
-        DatabaseUnusableError,
-        OSError,
-        PortUnavailableError,
-        SigningKeyError,
-        UnsafeBindError,
-    )
-    try:
-        server = embedded_server(configuration, data)
-        server.stop_on_signals()
-        await server.start()
-    except refusals as error:
-        typer.echo(f"gridlane-server: {error}", err=True)
-        return EX_UNAVAILABLE
-    _print_ready(server, data)
-    await server.wait()
-    await server.stop()
-    return 0
-
-
-def _print_ready(server: "Server", data: "DataDirectory") -> None:
+def _tell_ready(data: "DataDirectory", server: "Server") -> None:
     typer.echo(f"Gridlane serves on {server.address} (health on {server.health_address})")
     typer.echo(f"  data directory  {data.root}")
     typer.echo(f"  token file      {data.token_file}")
     if sys.stdout.isatty():
         typer.echo(f"  token           {data.token_file.read_text()}")
     sys.stdout.flush()
-
-
-def _configuration(**server: Any) -> "Configuration":
-    from pydantic import ValidationError
-
-    from gridlane_server.configuration import Configuration
-
-    given = {name: value for name, value in server.items() if value is not None}
-    try:
-        return Configuration.load(**given)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{error.title}.{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        )
-        _refuse(problems, EX_USAGE)
-    except (OSError, ValueError) as error:
-        _refuse(f"GRIDLANE_CONFIG: {error}", EX_USAGE)
 
 
 def _held(data_dir: Path | None) -> "DataDirectory":
@@ -212,9 +206,9 @@ def _held(data_dir: Path | None) -> "DataDirectory":
     try:
         return DataDirectory.open(root)
     except DataDirectoryInUseError as error:
-        _refuse(str(error), EX_TEMPFAIL)
+        refuse(str(error), EX_TEMPFAIL)
     except OSError as error:
-        _refuse(f"the data directory {root} cannot be used: {error}", EX_UNAVAILABLE)
+        refuse(f"the data directory {root} cannot be used: {error}", EX_UNAVAILABLE)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -227,9 +221,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _refuse(message: str, code: int) -> NoReturn:
-    typer.echo(f"gridlane-server: {message}", err=True)
-    raise typer.Exit(code)
+service_commands.register(app)
 
 
 def main() -> None:

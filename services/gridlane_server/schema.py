@@ -1,37 +1,24 @@
-"""Bringing the databases of a data directory up to date without serving.
+"""Bringing databases up to date without serving.
 
-`gridlane-server all` does the same at its start; this is for those who want it done, and seen,
-before.
+`gridlane-server all` does the same at its start; one process a service refuses an older schema
+unless it is told otherwise. This is for those who want it done, and seen, before.
 """
 
+import importlib
 from pathlib import Path
-from types import ModuleType
+from typing import Final
 
-from sqlalchemy import MetaData
-
-import gridlane_authorization
-import gridlane_reporting
-import gridlane_transfer
-import gridlane_workload
-from gridlane_authorization import store as authorization
 from gridlane_kit.data_directory import DataDirectory
 from gridlane_kit.database import Database
 from gridlane_kit.sqlite import sqlite_url
-from gridlane_reporting import store as reporting
-from gridlane_transfer.store import tables as transfer
-from gridlane_workload import store as workload
+from gridlane_server.configuration import STORES
 
-SCHEMAS: dict[str, tuple[MetaData, ModuleType]] = {
-    "authorization": (authorization.METADATA, gridlane_authorization),
-    "transfer": (transfer.METADATA, gridlane_transfer),
-    "workload": (workload.METADATA, gridlane_workload),
-    "reporting": (reporting.METADATA, gridlane_reporting),
-}
-"""The tables of each service that has a database, and the package that has its migrations."""
+_TABLES: Final = {"transfer": "store.tables"}
+"""The module of a service's package that has its METADATA, where it is not `store`."""
 
 
 async def migrate(data: DataDirectory) -> list[Path]:
-    """Brings every database up to date, making those that are missing.
+    """Brings every database of a data directory up to date, making those that are missing.
 
     Returns:
         The database files.
@@ -39,13 +26,23 @@ async def migrate(data: DataDirectory) -> list[Path]:
     Raises:
         DatabaseUnusableError: a schema was written by a newer version.
     """
-    files = []
-    for service, (metadata, package) in SCHEMAS.items():
-        migrations = Path(package.__path__[0]) / "migrations"
-        file = data.database_file(service)
-        db = await Database.open(
-            sqlite_url(file), metadata=metadata, migrations=migrations, migrate=True
-        )
-        await db.close()
-        files.append(file)
+    files = [data.database_file(service) for service in STORES]
+    for service, file in zip(STORES, files, strict=True):
+        await migrate_service(service, sqlite_url(file))
     return files
+
+
+async def migrate_service(service: str, database_url: str) -> None:
+    """Brings the database of one service up to date, making its tables.
+
+    Raises:
+        DatabaseUnusableError: the schema was written by a newer version, or the database cannot be
+            used.
+    """
+    package = importlib.import_module(f"gridlane_{service}")
+    tables = importlib.import_module(f"{package.__name__}.{_TABLES.get(service, 'store')}")
+    migrations = Path(package.__path__[0]) / "migrations"
+    db = await Database.open(
+        database_url, metadata=tables.METADATA, migrations=migrations, migrate=True
+    )
+    await db.close()

@@ -66,7 +66,8 @@ def require_write(call: Call, located: Located, permission: str, *, replace: boo
     if located.internal:
         return
     if not _reaches(call, located.vo):
-        raise errors.permission_denied(permission)
+        seen = located.vo in call.principal.vos
+        raise errors.permission_denied(permission, located.location.shown if seen else "")
     _require_scope(call, located, _REPLACE if replace else _CREATE, permission)
 
 
@@ -88,7 +89,7 @@ def require_removal(call: Call, located: Located, owner: str, name: str) -> None
     permission = "transfer.content.delete"
     if not call.visibility.covers(owner=owner, vo=located.vo):
         if located.vo in call.principal.vos:
-            raise errors.permission_denied(permission)
+            raise errors.permission_denied(permission, name)
         raise errors.not_found(name)
     _require_scope(call, located, _REPLACE, permission)
 

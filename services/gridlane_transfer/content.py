@@ -16,13 +16,13 @@ from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
 from gridlane_transfer import access, messages
 from gridlane_transfer.backends.embedded.copying import CHECKSUMS
-from gridlane_transfer.backends.embedded.places import Folder, Place, remove_file
+from gridlane_transfer.backends.embedded.places import Folder, remove_file
 from gridlane_transfer.failures import FailureClass, source_failure
 from gridlane_transfer.file_transfers import DEFAULT_CHECKSUM, is_logical
 from gridlane_transfer.replicas import Removal, Replicas
 from gridlane_transfer.storage_elements import PREFIX, Located, StorageElements
 from gridlane_transfer.store.catalogue import LogicalFile
-from gridlane_transfer.uploads import OpenUpload, Uploads
+from gridlane_transfer.uploads import OpenUpload, Uploads, place_of
 
 _REMOVED = failpoint("transfer.content.removed")
 _UNREGISTERED = failpoint("transfer.content.unregistered")
@@ -126,7 +126,7 @@ class Content:
             raise errors.not_found(file)
         access.require_removal(call, located, "" if known is None else known.owner, file)
         copies = self._copies(file, located, known)
-        removed = [await asyncio.to_thread(_remove, copy) for copy in copies]
+        removed = [await asyncio.to_thread(_remove, file, copy) for copy in copies]
         _REMOVED()
         registered = [
             copy.location.url
@@ -237,13 +237,13 @@ def _verify(header: storage_service_pb2.PutContentHeader, upload: OpenUpload) ->
 
 
 def _open(copy: Located) -> int:
-    place = Place(copy.location.base, copy.location.relative)
+    place = place_of(copy)
     with Folder.of(place) as folder:
         return folder.open_file(place.name)
 
 
 def _is_there(copy: Located) -> bool:
-    place = Place(copy.location.base, copy.location.relative)
+    place = place_of(copy)
     try:
         with Folder.of(place) as folder:
             return folder.stat(place.name) is not None
@@ -251,17 +251,15 @@ def _is_there(copy: Located) -> bool:
         return False
 
 
-def _remove(copy: Located) -> bool:
+def _remove(file: str, copy: Located) -> bool:
     try:
-        return remove_file(Place(copy.location.base, copy.location.relative))
+        return remove_file(place_of(copy))
     except OSError as error:
-        raise errors.precondition(
-            copy.location.url, f"{copy.location.url} cannot be removed: {error.strerror}"
-        ) from error
+        raise errors.precondition(file, f"{file} cannot be removed: {error.strerror}") from error
 
 
 def _unreadable(file: str, copy: Located, error: OSError) -> GridlaneError:
-    failed = source_failure(error, copy.location.url)
+    failed = source_failure(error, file)
     if failed.failure_class is FailureClass.SOURCE_MISSING:
         return errors.not_found(file)
     return errors.precondition(

@@ -12,7 +12,7 @@ from gridlane_transfer.backends.base import Location, MoveOrder
 from gridlane_transfer.channels import ExhaustedAction
 from gridlane_transfer.failures import Failed, FailureClass
 from gridlane_transfer.states import FileState
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage_elements import Located, StorageElements
 from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.tables import FileRow, JobRow
 
@@ -53,6 +53,15 @@ class Next:
 def is_logical(name: str) -> bool:
     """Whether a name is a logical file name."""
     return name.startswith(_LFN)
+
+
+def replaces(files: int, jobs: int) -> bool:
+    """Whether an existing target is replaced.
+
+    Parameters:
+        files, jobs: the `OverwriteMode` of the file and of its job.
+    """
+    return (files or jobs) == OVERWRITE_ALWAYS
 
 
 def names_to_resolve(file: FileRow) -> list[str]:
@@ -108,7 +117,7 @@ def plan(
     if not sources:
         return Failed(
             FailureClass.BACKEND_REFUSED,
-            f"source and target are the same file: {target.location.url}",
+            f"source and target are the same file: {file.target}",
             "choose another target",
         )
     content = _content(file, known, computable)
@@ -119,8 +128,8 @@ def plan(
         number=file.number,
         epoch=file.lease_epoch,
         sources=sources,
-        target=target.location,
-        overwrite=job.overwrite == OVERWRITE_ALWAYS,
+        target=_shown_as(file.target, target),
+        overwrite=replaces(file.overwrite, job.overwrite),
         verify_source=job.verify in (VERIFY_BOTH, VERIFY_SOURCE),
         verify_target=job.verify in (VERIFY_BOTH, VERIFY_TARGET),
         size_bytes=size_bytes,
@@ -144,8 +153,13 @@ def _sources(
             "check the name; put the file there, or register its replica",
         )
     found = [elements.locate(replica.url) for replica in logical.replicas]
-    locations = [located.location for located in found if located is not None]
+    locations = [_shown_as(file.source, located) for located in found if located is not None]
     return locations or _unserved(file.source)
+
+
+def _shown_as(name: str, located: Located) -> Location:
+    """A place under the name that its submitter gave it; on an internal element it has another."""
+    return located.location if located.internal else located.location._replace(shown=name)
 
 
 def _content(

@@ -84,6 +84,7 @@ def file_message(
         protocol=row.target_url.partition(":")[0],
         source_storage_element=row.source_element,
         target_storage_element=row.target_element,
+        overwrite=transfer_job_pb2.OverwriteMode.ValueType(row.overwrite),
     )
     if row.size_bytes is not None:
         message.size_bytes = row.size_bytes

@@ -2,15 +2,17 @@
 
 Responsible for the loop and for what runs now. It is woken by submissions and by answers, with a
 slow poll behind; every step is bounded by what the mover can do at once. What is claimed, and what
-becomes of a file, are `store.moving`'s and `file_transfers`'. After a restart, files that were on
-their way are claimed anew: their intent was committed before anything was touched.
+becomes of a file, are `store.moving`'s and `file_transfers`'. Files whose process is no more are
+claimed anew: their intent was committed before anything was touched. Several processes may do all
+this on one database, each with the files that it leased.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from gridlane_kit import logs
 from gridlane_kit.call import later
@@ -27,7 +29,7 @@ from gridlane_transfer.backends.base import Moved, TransferBackend
 from gridlane_transfer.channels import Channels
 from gridlane_transfer.failures import Failed, canceled
 from gridlane_transfer.states import FileState
-from gridlane_transfer.store.moving import Claimed, ClaimRequest, Moving, Report
+from gridlane_transfer.store.moving import Claimed, ClaimRequest, Keep, Moving, Report
 from gridlane_transfer.store.tables import FileRow
 
 _CLAIMED = failpoint("transfer.claim.committed")
@@ -38,17 +40,28 @@ _ABORTED = failpoint("transfer.cancel.aborted")
 
 # How long after a store that did not answer it is asked again.
 _STORE_RETRY_S = 1.0
+# How often a holder looks whether another process has accepted the cancel of a file of its.
+_FIND_CANCELS_S = 1.0
 
 _log = logs.logger("transfer.reconciler")
 _principal = lru_cache(maxsize=4096)(Principal.from_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done for a file, and under which epoch of its lease."""
+
+    task: asyncio.Task[None]
+    epoch: int
 
 
 class Reconciler:
     """The loop.
 
     Parameters:
-        claim, report: the writes, through the group commit.
-        exclusive: no other process has this database, so that all leases in it are void at start.
+        claim, report, keep: the writes, through the group commit.
+        exclusive: no other process has this database, so that all leases in it are void at start,
+            and nobody else cancels files or takes them over.
         poll_s: how often due files are looked for unasked.
         lease_s: how long a file is leased; renewed at a third of it.
     """
@@ -64,6 +77,7 @@ class Reconciler:
         *,
         claim: WriteKind[ClaimRequest, list[Claimed | None]],
         report: WriteKind[Report, FileRow | None],
+        keep: WriteKind[Keep, FileState | None],
         exclusive: bool,
         poll_s: float,
         lease_s: float,
@@ -76,12 +90,13 @@ class Reconciler:
         self._telemetry = telemetry
         self._claim = claim
         self._report = report
+        self._keep = keep
         self._exclusive = exclusive
         self._poll_s = poll_s
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
         self._woken = asyncio.Event()
-        self._running: dict[int, asyncio.Task[None]] = {}
+        self._running: dict[int, _Work] = {}
         self._on_channel: Counter[str] = Counter()
         self._aborted: set[int] = set()
         self._loops: list[asyncio.Task[None]] = []
@@ -96,6 +111,9 @@ class Reconciler:
             asyncio.create_task(self._run(), name="transfer-reconciler"),
             asyncio.create_task(self._renew(), name="transfer-leases"),
         ]
+        if not self._exclusive:
+            cancels = asyncio.create_task(self._find_cancels(), name="transfer-cancels")
+            self._loops.append(cancels)
 
     def wake(self) -> None:
         """Have due files looked for now."""
@@ -116,8 +134,9 @@ class Reconciler:
         for loop in self._loops:
             loop.cancel()
         await self._backend.stop()
-        pending = [*self._loops, *self._running.values()]
-        for task in self._running.values():
+        works = [work.task for work in self._running.values()]
+        pending = [*self._loops, *works]
+        for task in works:
             task.cancel()
         if pending:
             await asyncio.wait(pending)
@@ -129,6 +148,10 @@ class Reconciler:
             self._woken.clear()
             try:
                 await self._step(abandoned=poll)
+            except GridlaneError as error:
+                _log.warning("due files could not be claimed: %s", error)
+                await asyncio.sleep(_STORE_RETRY_S)
+                continue
             except Exception:
                 # Whatever it is, the files stay due, and the service must not stop moving others.
                 _log.exception("due files could not be claimed")
@@ -168,7 +191,7 @@ class Reconciler:
         number = claimed.file.number
         task = asyncio.create_task(self._work(claimed), name=f"transfer-file-{number}")
         task.add_done_callback(_tell_of_defect)
-        self._running[number] = task
+        self._running[number] = _Work(task, claimed.file.lease_epoch)
         self._on_channel[claimed.file.channel_uid] += 1
 
     async def _work(self, claimed: Claimed) -> None:
@@ -188,7 +211,8 @@ class Reconciler:
         finally:
             self._on_channel[claimed.file.channel_uid] -= 1
             self._aborted.discard(number)
-            if self._running.get(number) is asyncio.current_task():
+            work = self._running.get(number)
+            if work is not None and work.epoch == claimed.file.lease_epoch:
                 del self._running[number]
             self.wake()
 
@@ -208,7 +232,21 @@ class Reconciler:
             job_id=job.job_tag or "",
         ):
             _ORDERED()
-            return await self._backend.move(claimed.order)
+            may_publish = None if self._exclusive else partial(self._may_publish, claimed.file)
+            return await self._backend.move(claimed.order, may_publish)
+
+    async def _may_publish(self, file: FileRow) -> bool:
+        """Whether a file is still this process's, and wanted; asked however long the store is away.
+
+        One that was paused past its lease finds that it is not.
+        """
+        wish = Keep(file.number, self._holder, file.lease_epoch, self._ttl)
+        while True:
+            try:
+                return await self._keep(wish) is FileState.ACTIVE
+            except GridlaneError as error:
+                _log.warning("a file waits for its publication", reason=error.reason)
+                await asyncio.sleep(_STORE_RETRY_S)
 
     async def _store(self, report: Report) -> FileRow | None:
         """Store an answer, however long the store is away."""
@@ -227,20 +265,48 @@ class Reconciler:
         while True:
             await asyncio.sleep(self._ttl.total_seconds() / 3)
             if self._running:
-                await self._renew_now(list(self._running))
+                await self._renew_now()
 
-    async def _renew_now(self, numbers: list[int]) -> None:
+    async def _renew_now(self) -> None:
+        """Renew all leases; what was lost is somebody else's, and its copy is ended."""
+        wishes = [
+            Keep(number, self._holder, work.epoch, self._ttl)
+            for number, work in self._running.items()
+        ]
         try:
-            await self._db.write(
-                lambda conn: self._moving.renew(conn, self._holder, numbers, self._ttl)
-            )
+            states = await self._keep.many(wishes)
         except GridlaneError as error:
             _log.warning("leases could not be renewed", reason=error.reason)
+            return
+        for wish, state in zip(wishes, states, strict=True):
+            work = self._running.get(wish.number)
+            if state is None and work is not None and work.epoch == wish.epoch:
+                self._backend.abort(wish.number)
+
+    async def _find_cancels(self) -> None:
+        """End copies whose cancel another process accepted."""
+        while True:
+            await asyncio.sleep(_FIND_CANCELS_S)
+            if not self._running:
+                continue
+            try:
+                numbers = await self._db.read(
+                    lambda conn: self._moving.canceling(conn, self._holder)
+                )
+            except GridlaneError as error:
+                _log.warning("cancels could not be looked for", reason=error.reason)
+                continue
+            new = [number for number in numbers if number not in self._aborted]
+            if new:
+                self.abort(new)
 
 
 def _tell_of_defect(task: asyncio.Task[None]) -> None:
     """Log what ended a file's task before its answer was stored; its lease runs out, and it is
     claimed anew.
     """
-    if not task.cancelled() and (error := task.exception()) is not None:
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, GridlaneError):
+        _log.warning("the work on a file waits: %s", error)
+    elif error is not None:
         _log.error("the work on a file ended with a defect", exc_info=error)

@@ -32,6 +32,7 @@ from gridlane_transfer.reconciler import Reconciler
 from gridlane_transfer.replicas import Replicas
 from gridlane_transfer.retention import Retention
 from gridlane_transfer.settings import TransferSettings
+from gridlane_transfer.states import FileState
 from gridlane_transfer.status import Status
 from gridlane_transfer.storage_elements import StorageElements
 from gridlane_transfer.store import channels as channel_rows
@@ -45,7 +46,7 @@ from gridlane_transfer.store.jobs import (
     Resubmitted,
     Submitted,
 )
-from gridlane_transfer.store.moving import Moving
+from gridlane_transfer.store.moving import Keep, Moving
 from gridlane_transfer.store.tables import FEED, METADATA
 from gridlane_transfer.submission import Submissions
 from gridlane_transfer.transfer_jobs import TransferJobs
@@ -64,7 +65,8 @@ class TransferRoom:
         policy: the decisions' data; a submitter is decided anew when a file starts.
         metrics: where the queue's depth is shown; None for nowhere.
         exclusive: no other process has the database: leases of a process that died are void at
-            start, and its uploads are cleaned up.
+            start. With several processes on one database, which see the same storage, they run out
+            by themselves.
         migrate: bring an older schema up to date at start.
     """
 
@@ -90,7 +92,9 @@ class TransferRoom:
         self._migrate = migrate
         self._elements = StorageElements(settings.storage_elements)
         self._mover = EmbeddedMover(
-            workers=settings.workers, copies_per_worker=settings.copies_per_worker
+            workers=settings.workers,
+            copies_per_worker=settings.copies_per_worker,
+            stall_s=settings.stall_s,
         )
         self._parts: _Parts | None = None
 
@@ -106,15 +110,13 @@ class TransferRoom:
             self._database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=self._migrate
         )
         max_files = self._settings.max_files
-        await db.write(jobs.ensure_numbers)
         channels = Channels(
             await db.write(lambda conn: channel_rows.ensure_default(conn, max_files))
         )
         self._parts = parts = _Parts(self, db, channels)
         await parts.feed.start()
         await parts.group.start()
-        if self._exclusive:
-            await parts.uploads.recover()
+        await parts.uploads.start()
         await parts.reconciler.start()
         parts.retention.start()
         if self._metrics is not None:
@@ -180,13 +182,16 @@ class _Parts:
             key=lambda one: one.uuid,
         )
         report = group.kind("files.report", moving.report, key=lambda one: one.number)
+        keep: WriteKind[Keep, FileState | None] = group.kind(
+            "files.keep", moving.keep, key=lambda one: one.number
+        )
         claim = group.kind("files.claim", moving.claim, key=lambda one: one.channel.uid)
         register = group.kind("replicas.register", replica_calls.register, key=lambda one: one.url)
         unregister = group.kind(
             "replicas.unregister", replica_calls.unregister, key=lambda one: one.lfn
         )
         finish: WriteKind[Finished, LogicalFile | Unregistered] = group.kind(
-            "uploads.finish", contents.finish, key=lambda one: one.uuid
+            "uploads.finish", contents.finish, key=lambda one: one.upload.uuid
         )
         self.reconciler = Reconciler(
             db,
@@ -197,6 +202,7 @@ class _Parts:
             room._telemetry,
             claim=claim,
             report=report,
+            keep=keep,
             exclusive=room._exclusive,
             poll_s=settings.poll_s,
             lease_s=settings.lease_s,
@@ -214,7 +220,9 @@ class _Parts:
             abort=self.reconciler.abort,
         )
         self.replicas = Replicas(db, elements, register=register)
-        self.uploads = Uploads(db, elements, finish=finish)
+        self.uploads = Uploads(
+            db, elements, finish=finish, exclusive=room._exclusive, lease_s=settings.lease_s
+        )
         self.content = Content(elements, self.replicas, self.uploads, unregister=unregister)
         self.status = Status(db, mover, elements)
         self.retention = Retention(

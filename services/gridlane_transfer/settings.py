@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gridlane_kit.settings import Settings
+from gridlane_kit.settings import StoreSettings
 
 INTERNAL_ELEMENT = "jobs"
 """Where the workload service's jobs work; only that service may name it."""
@@ -44,11 +44,12 @@ class StorageElementSettings(BaseModel):
         return value
 
 
-class TransferSettings(Settings):
+class TransferSettings(StoreSettings):
     """Settings of the service."""
 
     storage_elements: list[StorageElementSettings] = Field(
-        default=[], description="empty in the embedded server: its own data directory"
+        default=[],
+        description="what is configured here; empty in the embedded server: its own data directory",
     )
     max_files: int = Field(
         default=4,
@@ -60,6 +61,11 @@ class TransferSettings(Settings):
         default=2, ge=1, le=64, description="worker processes of the embedded mover"
     )
     copies_per_worker: int = Field(default=2, ge=1, le=64, description="copies at once in each")
+    stall_s: float = Field(
+        default=300.0,
+        ge=1,
+        description="a copy that makes no progress for so long is given up and tried again",
+    )
     retry_delay_s: float = Field(
         default=2.0, ge=0, description="before the first retry of a file; doubles with each"
     )

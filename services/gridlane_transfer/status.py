@@ -108,4 +108,6 @@ async def _condition(element: StorageElement) -> Condition:
         async with asyncio.timeout(_PATIENCE_S):
             return await asyncio.to_thread(element.condition)
     except TimeoutError:
-        return Condition(False, False, -1, f"{element.base}: the file system does not answer")
+        return Condition(
+            False, False, -1, f"{PREFIX}{element.name}: the file system does not answer"
+        )

@@ -70,11 +70,13 @@ class StorageElement:
     vo_paths: dict[str, str]
     internal: bool
 
-    def locate(self, path: str) -> Located | None:
+    def locate(self, path: str, name: str) -> Located | None:
         """What a path below the base stands for.
 
         Parameters:
             path: from the base on, with a leading slash.
+            name: by which it was asked for. On an internal element that is a path of the server's,
+                and users are shown "<element>/<path>" instead.
 
         Returns:
             None when it is below no VO's path, or not plain.
@@ -89,7 +91,10 @@ class StorageElement:
             return None
         else:
             quoted = quote(relative)
-        location = Location(f"{self.base_url}/{quoted}", PREFIX + self.name, self.base, relative)
+        shown = name if vo else f"{self.name}/{relative}"
+        location = Location(
+            f"{self.base_url}/{quoted}", PREFIX + self.name, self.base, relative, shown
+        )
         return Located(location, _LFN + path if vo else "", vo, path)
 
     def vo_of(self, path: str) -> str | None:
@@ -104,10 +109,10 @@ class StorageElement:
         try:
             found = os.statvfs(self.base)
         except OSError as error:
-            return Condition(False, False, -1, f"{self.base}: {error.strerror}")
+            return Condition(False, False, -1, f"{PREFIX}{self.name}: {error.strerror}")
         readable = os.access(self.base, os.R_OK | os.X_OK)
         writable = os.access(self.base, os.W_OK | os.X_OK) and not found.f_flag & os.ST_RDONLY
-        message = "" if readable and writable else f"{self.base} is not {_lacks(readable)}"
+        message = "" if readable and writable else f"{PREFIX}{self.name} is not {_lacks(readable)}"
         return Condition(readable, writable, found.f_bavail * found.f_frsize, message)
 
 
@@ -174,9 +179,9 @@ class StorageElements:
         for element in self._elements.values():
             base = element.base
             if path.startswith(base) and path[len(base) : len(base) + 1] == "/":
-                return (
-                    element.locate(path[len(base) :]) if internal or not element.internal else None
-                )
+                if element.internal and not internal:
+                    return None
+                return element.locate(path[len(base) :], name)
         return None
 
     def _locate_logical(self, path: str) -> Located | None:
@@ -185,7 +190,7 @@ class StorageElements:
         """
         for element in self._elements.values():
             if not element.internal and element.vo_of(path) is not None:
-                return element.locate(path)
+                return element.locate(path, _LFN + path)
         return None
 
 

@@ -6,9 +6,9 @@ unless all holds. The rules of single fields stand in the contract.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
@@ -21,15 +21,15 @@ from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer import access, messages
 from gridlane_transfer.channels import Channel, Channels
 from gridlane_transfer.file_transfers import (
-    OVERWRITE_ALWAYS,
     OVERWRITE_NEVER,
     VERIFY_BOTH,
     VERIFY_NONE,
     is_logical,
+    replaces,
 )
 from gridlane_transfer.states import FileState, JobState
 from gridlane_transfer.storage_elements import PREFIX, Located, StorageElements
-from gridlane_transfer.store.jobs import NewTransferJob, Submitted
+from gridlane_transfer.store.jobs import NewFile, NewTransferJob, Submitted
 from gridlane_transfer.store.tables import JobRow
 
 DEFAULT_RETRIES = 3
@@ -39,6 +39,7 @@ JOB_TAG = "gridlane.job"
 
 _PERMISSION = "transfer.jobs.submit"
 _HIGHEST_PRIORITY = 5
+_READY = int(FileState.READY)
 
 
 class _Ends(NamedTuple):
@@ -77,14 +78,14 @@ class Submissions:
         vo = call.choose_vo(job.vo)
         access.require_free_tags(call, job.tags)
         ends = self._checked_ends(job, call)
-        replace = job.overwrite == OVERWRITE_ALWAYS
-        for end in ends:
+        for file, end in zip(job.files, ends, strict=True):
             access.require_read(call, end.source, _PERMISSION)
+            replace = replaces(file.overwrite, job.overwrite)
             access.require_write(call, end.target, _PERMISSION, replace=replace)
         row = _job_row(job, call, vo)
         rank = _HIGHEST_PRIORITY - row.priority
         files = [
-            _file_columns(file, n, end, self._channel(file, end), rank, row.create_us)
+            _new_file(file, n, end, self._channel(file, end), rank, row.create_us)
             for n, (file, end) in enumerate(zip(job.files, ends, strict=True), 1)
         ]
         return NewTransferJob(key, row, files, _event(job, row))
@@ -105,24 +106,25 @@ class Submissions:
         answer.CopyFrom(new.event.job)
         if submitted is None:
             answer.ClearField("name")
-        first = 0 if submitted is None else submitted.first_file
-        for index, (file, columns) in enumerate(zip(job.files, new.files, strict=True)):
+        numbers = [0] * len(new.files) if submitted is None else submitted.files
+        for index, (file, row) in enumerate(zip(job.files, new.files, strict=True)):
             stored = answer.files.add(
                 name="" if submitted is None else f"{answer.name}/files/{index + 1}",
-                number=first + index if first else 0,
-                source=file.source,
-                target=file.target,
+                number=numbers[index],
+                source=row.source,
+                target=row.target,
                 state=transfer_job_pb2.FILE_TRANSFER_STATE_READY,
-                channel=self._channels.name_of(columns["channel_uid"]),
-                target_url=columns["target_url"],
+                channel=self._channels.name_of(row.channel_uid),
+                target_url=row.target_url,
                 protocol="file",
-                source_storage_element=columns["source_element"],
-                target_storage_element=columns["target_element"],
+                source_storage_element=row.source_element,
+                target_storage_element=row.target_element,
+                overwrite=file.overwrite,
             )
-            if file.HasField("checksum"):
+            if row.checksum is not None:
                 stored.checksum.CopyFrom(file.checksum)
-            if file.HasField("size_bytes"):
-                stored.size_bytes = file.size_bytes
+            if row.size_bytes is not None:
+                stored.size_bytes = row.size_bytes
         return answer
 
     def _checked_ends(self, job: transfer_job_pb2.TransferJob, call: Call) -> list[_Ends]:
@@ -292,28 +294,28 @@ def _event(job: transfer_job_pb2.TransferJob, row: JobRow) -> event_pb2.Transfer
     )
 
 
-def _file_columns(
+def _new_file(
     file: transfer_job_pb2.FileTransfer,
     n: int,
     ends: _Ends,
     channel: Channel,
     rank: int,
     time_us: int,
-) -> Mapping[str, Any]:
-    logical = is_logical(file.source)
-    target = ends.target.location
-    return {
-        "n": n,
-        "source": file.source,
-        "target": file.target,
-        "target_url": target.url,
-        "target_lfn": ends.target.lfn,
-        "source_element": "" if logical else ends.source.location.storage_element,
-        "target_element": target.storage_element,
-        "checksum": messages.checksum_text(file.checksum) if file.HasField("checksum") else None,
-        "size_bytes": file.size_bytes if file.HasField("size_bytes") else None,
-        "state": int(FileState.READY),
-        "channel_uid": channel.uid,
-        "rank": rank,
-        "due_us": time_us,
-    }
+) -> NewFile:
+    source, target = file.source, ends.target.location
+    return NewFile(
+        n=n,
+        source=source,
+        target=file.target,
+        target_url=target.url,
+        target_lfn=ends.target.lfn,
+        source_element="" if is_logical(source) else ends.source.location.storage_element,
+        target_element=target.storage_element,
+        checksum=messages.checksum_text(file.checksum) if file.HasField("checksum") else None,
+        size_bytes=file.size_bytes if file.HasField("size_bytes") else None,
+        overwrite=int(file.overwrite),
+        state=_READY,
+        channel_uid=channel.uid,
+        rank=rank,
+        due_us=time_us,
+    )

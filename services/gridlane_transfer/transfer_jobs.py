@@ -4,8 +4,6 @@ Responsible for what each call does, between the gRPC shell and the store. What 
 be is `submission`, how files move is `reconciler`.
 """
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from sqlalchemy import select
@@ -24,6 +22,7 @@ from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.pages import Keyset, fetch_page, page_request
 from gridlane_kit.policy import PolicyHolder
+from gridlane_kit.resume_tokens import ResumeTokens
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import TransferBackend
 from gridlane_transfer.channels import Channels
@@ -197,7 +196,7 @@ class TransferJobs:
             canceled = await self._cancel(wish, deadline=call.deadline)
         except GridlaneError as error:
             if error.reason is ErrorReason.NOT_FOUND and await self._sees(name, call):
-                raise errors.permission_denied("transfer.jobs.cancel") from error
+                raise errors.permission_denied("transfer.jobs.cancel", name) from error
             raise
         _CANCELED()
         self._abort(canceled.running)
@@ -212,10 +211,11 @@ class TransferJobs:
             GridlaneError: NOT_FOUND, TOKEN_NOT_OURS, POSITION_TRIMMED, WATCHER_TOO_SLOW, DRAINING.
         """
         await self._visible(names, call)
-        after = _decoded(resume_token) if resume_token else None
+        tokens = ResumeTokens("WatchTransferJobs", names)
+        after = tokens.decode(resume_token)
         epoch = (await self._feed.position()).epoch
         async for events in self._feed.follow(after, subjects=frozenset(names)):
-            call.resume_token = _encoded(Position(epoch, events[-1].position))
+            call.resume_token = tokens.encode(Position(epoch, events[-1].position))
             yield (
                 [event_pb2.TransferEvent.FromString(event.payload) for event in events],
                 call.resume_token,
@@ -264,16 +264,3 @@ def _within(visibility: Visibility, job: JobRow, files: Sequence[FileRow]) -> bo
     return bool(visibility.channels) and any(
         row.channel_uid in visibility.channels for row in files
     )
-
-
-def _encoded(position: Position) -> str:
-    return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
-
-
-def _decoded(token: str) -> Position:
-    try:
-        text = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        epoch, _, number = text.decode("ascii").rpartition(":")
-        return Position(epoch, int(number))
-    except (ValueError, binascii.Error) as error:
-        raise errors.token_not_ours("resume_token") from error

@@ -1,8 +1,12 @@
 """One upload: bytes under a temporary name, verified, published and registered, or nothing at all.
 
 Responsible for the order of steps and for what is left after a failure, a caller that goes away, or
-a server that dies (`recover`). Files are written in threads. Who may write where is decided in
-`content`.
+a process that dies: another one ends its uploads in its place. Files are written in threads. Who
+may write where is decided in `content`.
+
+A process that was only paused meanwhile publishes nothing: it notes in the store that its bytes are
+whole when its temporary file is there, which is refused once its lease was taken; and who takes it
+removes the temporary file before all else.
 """
 
 import asyncio
@@ -10,24 +14,31 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
 from gridlane.ids import uuid7
-from gridlane_kit import errors
+from gridlane_kit import errors, logs
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
+from gridlane_kit.leases import new_holder
 from gridlane_transfer.backends.embedded.copying import Checksums
-from gridlane_transfer.backends.embedded.places import Folder, NewFile, Place, remove_leftover
+from gridlane_transfer.backends.embedded.places import Folder, NewFile, Place
 from gridlane_transfer.failures import FailureClass, target_failure
 from gridlane_transfer.replicas import conflict, registration
 from gridlane_transfer.storage_elements import Located, StorageElements
 from gridlane_transfer.store import contents
 from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Registration
-from gridlane_transfer.store.contents import Finished, Unregistered, Upload
+from gridlane_transfer.store.contents import (
+    Finished,
+    LostUploadError,
+    Unregistered,
+    Upload,
+)
 
 T = TypeVar("T")
 
@@ -38,13 +49,19 @@ _PUBLISHED = failpoint("transfer.upload.published")
 _REGISTERED = failpoint("transfer.upload.registered")
 
 _BLOCK_BYTES = 1 << 20
+_RECOVERED_AT_ONCE = 20
+
+_log = logs.logger("transfer.uploads")
 
 
 class Uploads:
-    """Begins uploads, and finishes those of a server that died.
+    """Begins uploads, and finishes those of a process that died.
 
     Parameters:
         finish: the write that registers, through the group commit; a conflict is its answer.
+        exclusive: no other process has this database, so that all uploads in it are abandoned at
+            start.
+        lease_s: how long an upload is leased; renewed at a third of it.
     """
 
     def __init__(
@@ -53,10 +70,17 @@ class Uploads:
         elements: StorageElements,
         *,
         finish: WriteKind[Finished, LogicalFile | Unregistered],
+        exclusive: bool,
+        lease_s: float,
     ) -> None:
         self._db = db
         self._elements = elements
         self._finish = finish
+        self._exclusive = exclusive
+        self._ttl = timedelta(seconds=lease_s)
+        self._holder = new_holder()
+        self._open: dict[str, Upload] = {}
+        self._loop: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="upload")
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -71,15 +95,24 @@ class Uploads:
         """
         uuid = uuid7()
         upload = Upload(
-            uuid, located.location.url, f".gridlane-{uuid}.part", owner, None, None, now_us()
+            uuid=uuid,
+            url=located.location.url,
+            temporary=f".gridlane-{uuid}.part",
+            owner=owner,
+            size_bytes=None,
+            checksum=None,
+            create_us=now_us(),
+            lease_holder=self._holder,
+            lease_epoch=1,
         )
-        await self._db.write(lambda conn: contents.begin(conn, upload))
+        await self._db.write(lambda conn: contents.begin(conn, upload, self._ttl))
+        self._open[uuid] = upload
         _BEGUN()
-        place = Place(located.location.base, located.location.relative)
+        place = place_of(located)
         try:
             file = await self.run(located, lambda: NewFile(place, upload.temporary))
         except BaseException:
-            await self._db.write(lambda conn: contents.forget(conn, uuid))
+            await self.forget(upload)
             raise
         return OpenUpload(self, self._db, self._finish, located, upload, file, algorithms)
 
@@ -95,10 +128,40 @@ class Uploads:
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
-    async def recover(self) -> None:
-        """Finish or undo what a server that died left; call it before anything else writes."""
-        for upload in await self._db.read(contents.unfinished):
-            await self._recover(upload)
+    async def forget(self, upload: Upload) -> None:
+        """Note that an upload came to nothing."""
+        self.ended(upload)
+        await self._db.write(lambda conn: contents.forget(conn, upload))
+
+    def ended(self, upload: Upload) -> None:
+        """Renew its lease no more."""
+        self._open.pop(upload.uuid, None)
+
+    async def start(self) -> None:
+        """Finish or undo what processes that died left, and go on doing so."""
+        if self._exclusive:
+            await self._db.write(contents.void_leases)
+            await self._recover_all()
+        self._loop = asyncio.create_task(self._keep_and_recover(), name="transfer-uploads")
+
+    async def _keep_and_recover(self) -> None:
+        while True:
+            try:
+                if self._open:
+                    await self._db.write(
+                        partial(contents.keep, uploads=list(self._open.values()), ttl=self._ttl)
+                    )
+                await self._recover_all()
+            except GridlaneError as error:
+                _log.warning("uploads could not be looked after", reason=error.reason)
+            await asyncio.sleep(self._ttl.total_seconds() / 3)
+
+    async def _recover_all(self) -> None:
+        while uploads := await self._db.write(
+            lambda conn: contents.claim_abandoned(conn, self._holder, self._ttl, _RECOVERED_AT_ONCE)
+        ):
+            for upload in uploads:
+                await self._recover(upload)
 
     async def _recover(self, upload: Upload) -> None:
         located = self._elements.locate(upload.url)
@@ -106,15 +169,18 @@ class Uploads:
             located, partial(_recovered, located, upload)
         )
         if located is None or upload.checksum is None or not published:
-            await self._db.write(lambda conn: contents.forget(conn, upload.uuid))
+            await self.forget(upload)
             return
         algorithm, _, value = upload.checksum.partition(":")
         size_bytes = upload.size_bytes or 0
         copy = registration(located, upload.owner, size_bytes, {algorithm: value}, replaces=True)
-        await self._db.write(lambda conn: contents.finish(conn, [Finished(upload.uuid, copy)]))
+        await self._db.write(lambda conn: contents.finish(conn, [Finished(upload, copy)]))
 
     async def stop(self) -> None:
         """Wait for what is being cleaned up."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.wait([self._loop])
         if self._endings:
             await asyncio.wait(self._endings)
         self._threads.shutdown()
@@ -168,7 +234,8 @@ class OpenUpload:
 
         Raises:
             GridlaneError: ALREADY_EXISTS when other bytes are there and `overwrite` is not set, or
-                the logical name is registered with others; NO_SPACE, PRECONDITION.
+                the logical name is registered with others; REVISION_CONFLICT when this process was
+                held up for so long that another one ended the upload; NO_SPACE, PRECONDITION.
         """
         ending = asyncio.ensure_future(self._finish_it(overwrite))
         self._uploads.keep(ending)
@@ -191,7 +258,12 @@ class OpenUpload:
             await self._undo()
             raise
         _PUBLISHED()
-        outcome = await self._finish(Finished(self._upload.uuid, copy))
+        try:
+            outcome = await self._finish(Finished(self._upload, copy))
+        except LostUploadError as error:
+            raise errors.revision_conflict(self._located.location.shown) from error
+        finally:
+            self._uploads.ended(self._upload)
         _REGISTERED()
         if isinstance(outcome, Unregistered):
             raise conflict(self._located.lfn, outcome.conflict)
@@ -204,6 +276,8 @@ class OpenUpload:
             await self._db.write(lambda conn: contents.verified(conn, whole, copy))
         except ConflictError as error:
             raise conflict(copy.lfn, error) from error
+        except LostUploadError as error:
+            raise errors.revision_conflict(self._located.location.shown) from error
         _VERIFIED()
         await self._uploads.run(self._located, lambda: self._name(copy.checksums, copy.replaces))
 
@@ -211,7 +285,7 @@ class OpenUpload:
         try:
             self._file.publish(overwrite=overwrite)
         except FileExistsError:
-            place = Place(self._located.location.base, self._located.location.relative)
+            place = place_of(self._located)
             if content_of(place, list(values)) != (self.size_bytes, values):
                 raise
             self._file.discard()
@@ -220,7 +294,7 @@ class OpenUpload:
         if self._working is not None and not self._working.done():
             await asyncio.wait([self._working])
         await self._uploads.run(self._located, self._file.discard)
-        await self._db.write(lambda conn: contents.forget(conn, self._upload.uuid))
+        await self._uploads.forget(self._upload)
 
 
 def content_of(place: Place, algorithms: list[str]) -> tuple[int, dict[str, str]]:
@@ -234,27 +308,33 @@ def content_of(place: Place, algorithms: list[str]) -> tuple[int, dict[str, str]
     return size, checksums.values()
 
 
+def place_of(located: Located) -> Place:
+    """A located file as the functions that open files want it."""
+    return Place(located.location.base, located.location.relative, located.location.shown)
+
+
 def unwritable(located: Located, error: OSError) -> GridlaneError:
     """What a caller is told of an error at the place it writes to."""
-    failed = target_failure(error, located.location.url)
+    failed = target_failure(error, located.location.shown)
     if failed.failure_class is FailureClass.NO_SPACE:
         return errors.no_space(located.location.storage_element.rpartition("/")[2])
     if failed.failure_class is FailureClass.TARGET_EXISTS:
-        return errors.already_exists(located.lfn)
+        return errors.already_exists(located.location.shown)
     text = f"{failed.message}: {failed.cure}" if failed.cure else failed.message
-    return errors.precondition(located.location.url, text)
+    return errors.precondition(located.location.shown, text)
 
 
 def _recovered(located: Located, upload: Upload) -> bool:
     """Remove the temporary file; whether the file had got its own name before the server died."""
-    place = Place(located.location.base, located.location.relative)
+    place = place_of(located)
     try:
         with Folder.of(place) as folder:
             temporary = folder.stat(upload.temporary)
+            # From here on nobody can publish it, also not a process that was only paused.
+            folder.remove(upload.temporary)
             final = folder.stat(place.name)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    remove_leftover(place, upload.temporary)
     if upload.checksum is None or final is None:
         return False
     # Published by rename: the temporary name is gone. By a link: both names are the same file.

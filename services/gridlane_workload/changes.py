@@ -16,9 +16,10 @@ from gridlane.workload.v1.job_pb2 import Job
 from gridlane_kit import errors
 from gridlane_kit.feed import Feed, NewEvent
 from gridlane_kit.identity import Principal
-from gridlane_workload import jobs, states
+from gridlane_workload import jobs, queue_store, states
 from gridlane_workload.backends.interface import Attempt
 from gridlane_workload.jobs import Change, Subject
+from gridlane_workload.states import Minor
 from gridlane_workload.store import JOB, Advance, StoredJob, advance
 
 
@@ -147,6 +148,44 @@ def _admit(conn: Connection, feed: Feed, wish: Admission) -> Admitted:
         feed.append(conn, events)
     staged = sum(item["stage_in_request"] is not None for item in values)
     return Admitted(staging=staged, waiting=len(values) - staged)
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A wish to give free places to waiting jobs.
+
+    Parameters:
+        places: how many jobs the backend takes at once, from all processes together.
+        now_us: when.
+    """
+
+    places: int
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """How many jobs got a place, and whether the backend is full with them."""
+
+    count: int
+    full: bool
+
+
+def match(conn: Connection, feed: Feed, wishes: Sequence[Matching]) -> list[Matched | Exception]:
+    """Give free places to waiting jobs, counted and given in one transaction: several processes do
+    so.
+    """
+    return [_match(conn, feed, wish) for wish in wishes]
+
+
+def _match(conn: Connection, feed: Feed, wish: Matching) -> Matched:
+    rows, full = queue_store.startable(conn, wish.places)
+    matched = Change(states.MATCHED, Minor.STARTING, "a place to run was found")
+    entries = [
+        advance_for(JobAtHand(row), [matched], wish.now_us, due_us=wish.now_us) for row in rows
+    ]
+    advance(conn, feed, entries)
+    return Matched(len(rows), full)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 Responsible for the few bytes that this takes. An encoded message may be followed by further fields,
 and two encodings after each other mean the merged message (protobuf.dev, "Encoding", "Last One
-Wins"). So a job's unchanging part and its status are stored apart and read as one, and the first
-event carries the job without encoding it twice.
+Wins"). So a job's unchanging part and its status are stored apart and read as one, the first event
+carries the job without encoding it twice, and what jobs have in common is encoded once.
 """
 
 from typing import Final
@@ -13,7 +13,16 @@ from gridlane.workload.v1.job_pb2 import Job
 
 # A field's tag is its number and its wire type: 0 for integers, 2 for what has a length.
 _NUMBER_TAG: Final = bytes([Job.NUMBER_FIELD_NUMBER << 3])
-_JOB_TAG: Final = bytes([JobEvent.JOB_FIELD_NUMBER << 3 | 2])
+
+
+def field(number: int, *parts: bytes) -> bytes:
+    """An encoded field that holds a message.
+
+    Parameters:
+        number: the field's.
+        parts: of the encoded message.
+    """
+    return b"".join((_varint(number << 3 | 2), _varint(sum(map(len, parts))), *parts))
 
 
 def with_number(job: bytes, number: int) -> bytes:
@@ -27,10 +36,15 @@ def with_job(event: bytes, *parts: bytes) -> bytes:
     Parameters:
         parts: of the encoded Job.
     """
-    return b"".join((event, _JOB_TAG, _varint(sum(map(len, parts))), *parts))
+    return event + field(JobEvent.JOB_FIELD_NUMBER, *parts)
 
 
 def _varint(value: int) -> bytes:
+    # Most lengths take one byte or two.
+    if value < 1 << 7:
+        return bytes((value,))
+    if value < 1 << 14:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

@@ -7,7 +7,7 @@ clock; `store` keeps what is made here, `steps` decides when.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from gridlane.ids import uuid7
 from gridlane.type.v1 import principal_pb2
@@ -33,34 +33,37 @@ RESERVED_TAGS: Final = "gridlane."
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """Who submits, as jobs keep it: the message, and the stored form that acts later."""
+    """Who submits, as jobs keep it.
 
-    message: principal_pb2.Principal
+    Parameters:
+        owner: as in the column.
+        encoded: a Job's field `owner`, encoded.
+        stored: the form that acts later.
+    """
+
     owner: str
+    encoded: bytes
     stored: str
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
+class Acceptance(NamedTuple):
     """What all jobs of one call have in common; made once a call by `accepting`.
 
     Parameters:
         submitter: whose they are.
         traceparent: of the call.
-        trace_id: of the call; empty when it is not traced.
         now_us: when they are accepted.
-        status: with which a job begins.
-        encoded_status: the same, encoded.
-        encoded_event: what their first events have in common, encoded.
+        job: what the jobs' unchanging parts have in common, encoded.
+        status: with which a job begins, encoded.
+        event: what their first events have in common, encoded.
     """
 
     submitter: Submitter
     traceparent: str
-    trace_id: str
     now_us: int
-    status: Job
-    encoded_status: bytes
-    encoded_event: bytes
+    job: bytes
+    status: bytes
+    event: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def submitter(principal: Principal) -> Submitter:
         groups=sorted(principal.groups),
         kind=principal_pb2.PrincipalKind.Value(f"PRINCIPAL_KIND_{principal.kind.name}"),
     )
-    return Submitter(message, principal.owner, principal.to_json())
+    encoded = Job(owner=message).SerializeToString()
+    return Submitter(principal.owner, encoded, principal.to_json())
 
 
 def check(description: JobDescription, capabilities: Capabilities) -> None:
@@ -122,9 +126,6 @@ def _violations(
     if len(description.outputs) > 1:
         yield from _twice("job.description.outputs", [item.path for item in description.outputs])
         yield from _twice("job.description.outputs", [item.target for item in description.outputs])
-        if len({item.overwrite for item in description.outputs}) > 1:
-            # One transfer job moves them all, and has one mode.
-            yield "job.description.outputs", "overwrite is the same for all outputs of a job"
     for tag in sorted(description.tags):
         if tag.startswith(RESERVED_TAGS):
             yield (
@@ -149,68 +150,64 @@ def _parents(path: str) -> Iterator[str]:
     return ("/".join(parts[:end]) for end in range(1, len(parts)))
 
 
+_FIRST_STATUS: Final = Job(
+    state=states.RECEIVED, minor_status=Minor.ACCEPTED, revision=1
+).SerializeToString()
+_FIRST_EVENT: Final = JobEvent(
+    state=states.RECEIVED, minor_status=Minor.ACCEPTED, message="accepted", source="user"
+).SerializeToString()
+
+
 def accepting(principal: Principal, traceparent: str, trace_id: str, now_us: int) -> Acceptance:
-    """What all jobs that a call submits have in common."""
-    time = to_timestamp(now_us)
-    status = Job(state=states.RECEIVED, minor_status=Minor.ACCEPTED, update_time=time, revision=1)
-    event = JobEvent(
-        time=time,
-        state=states.RECEIVED,
-        minor_status=Minor.ACCEPTED,
-        message="accepted",
-        source="user",
-    )
+    """What all jobs that a call submits have in common.
+
+    Parameters:
+        traceparent: of the call.
+        trace_id: of the call; empty when it is not traced.
+        now_us: when they are accepted.
+    """
+    who = submitter(principal)
+    time = to_timestamp(now_us).SerializeToString()
+    created = encoding.field(Job.CREATE_TIME_FIELD_NUMBER, time)
+    traced = Job(trace_id=trace_id).SerializeToString() if trace_id else b""
     return Acceptance(
-        submitter=submitter(principal),
+        submitter=who,
         traceparent=traceparent,
-        trace_id=trace_id,
         now_us=now_us,
-        status=status,
-        encoded_status=status.SerializeToString(),
-        encoded_event=event.SerializeToString(),
+        job=who.encoded + created + traced,
+        status=_FIRST_STATUS + encoding.field(Job.UPDATE_TIME_FIELD_NUMBER, time),
+        event=_FIRST_EVENT + encoding.field(JobEvent.TIME_FIELD_NUMBER, time),
     )
 
 
 def accept(
     description: JobDescription, vo: str, acceptance: Acceptance, key: RequestKey | None
-) -> tuple[Job, Submission]:
-    """Make the job that a request asks for.
+) -> Submission:
+    """Make what is to be stored of the job that a request asks for.
 
     Parameters:
         vo: the VO it is for.
         key: the request's, None when it has no id.
-
-    Returns:
-        The job as its submitter is told, still without its number, and what is to be stored.
     """
     uid = uuid7()
     name = f"jobs/{uid}"
     event_id = uuid7()
-    job = Job(
-        name=name,
-        vo=vo,
-        description=description,
-        owner=acceptance.submitter.message,
-        create_time=acceptance.status.update_time,
-        trace_id=acceptance.trace_id,
-    )
-    event = JobEvent(event_id=event_id, job_name=name)
-    submission = Submission(
+    described = encoding.field(Job.DESCRIPTION_FIELD_NUMBER, description.SerializeToString())
+    event = JobEvent(event_id=event_id, job_name=name).SerializeToString()
+    return Submission(
         uid=uid,
         owner=acceptance.submitter.owner,
         vo=vo,
         priority=description.priority if description.HasField("priority") else DEFAULT_PRIORITY,
-        job=job.SerializeToString(),
-        status=acceptance.encoded_status,
+        job=Job(name=name, vo=vo).SerializeToString() + described + acceptance.job,
+        status=acceptance.status,
         event_id=event_id,
-        event=event.SerializeToString() + acceptance.encoded_event,
+        event=event + acceptance.event,
         principal=acceptance.submitter.stored,
         traceparent=acceptance.traceparent,
         due_us=acceptance.now_us,
         request=key,
     )
-    job.MergeFrom(acceptance.status)
-    return job, submission
 
 
 def admit(description: JobDescription, attempt: int, backend: str) -> list[Change]:

@@ -18,6 +18,7 @@ from gridlane_workload.store import FEED_TABLES, IS_WAITING, JOB
 
 # Rows deleted in one transaction, so that writers are not held up.
 _DELETE_CHUNK = 500
+_ANY_WAITING = select(exists(select(JOB.c.number).where(IS_WAITING)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,13 @@ def _claim(conn: Connection, wish: Claim) -> Claimed:
         JOB.c.due_us.is_not(None), admitted, JOB.c.lease_until_us <= database_now_us()
     )
     return Claimed(rows, conn.execute(next_due).scalar())
+
+
+def any_startable(conn: Connection, places: int) -> tuple[bool, bool]:
+    """Whether `startable` would find jobs, and whether the backend is full."""
+    if count_at_backend(conn) >= places:
+        return False, True
+    return bool(conn.execute(_ANY_WAITING).scalar()), False
 
 
 def startable(conn: Connection, places: int) -> tuple[Sequence[Row[Any]], bool]:

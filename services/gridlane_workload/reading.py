@@ -4,7 +4,6 @@ Responsible for the relation between caller and job: what it may not see is abse
 but not touch is denied. The statements are `store`'s.
 """
 
-import base64
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,7 +21,6 @@ from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.decision import decide
-from gridlane_kit.feed import Position
 from gridlane_kit.filters import Field, FilterRules
 from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.pages import Keyset, fetch_page, page_request
@@ -77,11 +75,11 @@ class Reading:
             return stored
         viewing = decide(call.principal, "workload.jobs.view", self._policy.current, now_us())
         if viewing.allowed and store.sees(viewing.visibility, stored):
-            return errors.GridlaneError(
-                errors.ErrorReason.PERMISSION_DENIED,
+            return errors.permission_denied(
+                call.decision.permission,
+                name,
                 f"you may see {name}, but only its owner, a manager of its VO or an administrator"
                 " may do this",
-                {"name": name},
             )
         return errors.not_found(name)
 
@@ -121,25 +119,3 @@ class Reading:
         return ListJobEventsResponse(
             events=[JobEvent.FromString(row.payload) for row in rows], next_page_token=token
         )
-
-
-def resume_token(position: Position) -> str:
-    """A watch's place in the feed, for its caller to come back with."""
-    return base64.urlsafe_b64encode(str(position).encode()).decode()
-
-
-def resumed(token: str) -> Position | None:
-    """Read a watch's place; None for an empty token: from the first event.
-
-    Raises:
-        GridlaneError: TOKEN_NOT_OURS.
-    """
-    if not token:
-        return None
-    try:
-        epoch, _, position = (
-            base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
-        )
-        return Position(epoch, int(position))
-    except ValueError as error:
-        raise errors.token_not_ours("resume_token") from error

@@ -34,11 +34,18 @@ from gridlane_workload.backends.interface import (
     BackendRefusedError,
     BackendUnavailableError,
 )
-from gridlane_workload.changes import Admission, Admitted, JobAtHand, Lease, advance_for
+from gridlane_workload.changes import (
+    Admission,
+    Admitted,
+    JobAtHand,
+    Lease,
+    Matched,
+    Matching,
+    advance_for,
+)
 from gridlane_workload.jobs import Change
 from gridlane_workload.queue_store import Claim, Claimed
 from gridlane_workload.settings import WorkloadSettings
-from gridlane_workload.states import Minor
 from gridlane_workload.steps import Result, Steps
 from gridlane_workload.store import Advance
 from gridlane_workload.transfers import Transfers
@@ -66,7 +73,11 @@ _DRAIN_S: Final = 5.0
 
 
 class Reconciler:
-    """Moves jobs; made before the group commit is started, whose kinds of write it declares."""
+    """Moves jobs; made before the group commit is started, whose kinds of write it declares.
+
+    Parameters:
+        exclusive: no other process has this database, and so none moves its jobs.
+    """
 
     def __init__(
         self,
@@ -78,8 +89,11 @@ class Reconciler:
         backend: Backend,
         movers: Transfers,
         telemetry: Telemetry,
+        *,
+        exclusive: bool,
     ) -> None:
         self._settings = settings
+        self._exclusive = exclusive
         self._db = db
         self._steps = steps
         self._backend = backend
@@ -89,6 +103,11 @@ class Reconciler:
         self._admit: WriteKind[Admission, Admitted] = group.kind(
             "jobs.admit",
             lambda conn, wishes: changes.admit(conn, feed, wishes),
+            key=lambda wish: wish.now_us,
+        )
+        self._match_waiting: WriteKind[Matching, Matched] = group.kind(
+            "jobs.match",
+            lambda conn, wishes: changes.match(conn, feed, wishes),
             key=lambda wish: wish.now_us,
         )
         self._claim: WriteKind[Claim, Claimed] = group.kind(
@@ -226,16 +245,15 @@ class Reconciler:
         """Give free places to waiting jobs."""
         self._may_start = False
         places = self._backend.places
-        rows, full = await self._db.read(lambda conn: queue_store.startable(conn, places))
-        # Set again meanwhile: a job left its place after the read.
-        self._full = full and not self._may_start
-        now = now_us()
-        matched = Change(states.MATCHED, Minor.STARTING, "a place to run was found")
-        entries = [advance_for(JobAtHand(row), [matched], now, due_us=now) for row in rows]
-        if entries:
-            await self._advance.many(entries)
+        waiting, full = await self._db.read(lambda conn: queue_store.any_startable(conn, places))
+        if waiting:
+            matched = await self._match_waiting(Matching(places, now_us()))
             _MATCHED()
+            full = matched.full
             self._due_us = 0
+        # Set again meanwhile: a job left its place after the read. And where other processes end
+        # jobs, only the store knows.
+        self._full = full and self._exclusive and not self._may_start
 
     async def _without_those_still_moving(
         self, rows: Sequence[Row[Any]], woken: frozenset[str]

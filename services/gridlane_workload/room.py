@@ -45,11 +45,12 @@ class WorkloadRoom:
         settings: what is in force.
         database_url: where its database lies.
         jobs_directory: where payloads work; Transfer's storage element `jobs` is the same
-            directory.
+            directory, and that of every process of Workload on this database.
         peers: Transfer's and Authorization's services, as Workload may call them.
         telemetry: the process's.
         policy: in force; later steps are decided under it again.
-        address: where payloads reach the server; asked when one is started.
+        address: where payloads reach the services; asked when one is started.
+        ca: the roots (PEM) that payloads verify the services with; None: no own ones.
         migrate: bring an older schema up to date at start.
         exclusive: nobody else uses the database: leases of a process that is gone are void at once.
             With several processes on one database they run out by themselves.
@@ -70,6 +71,7 @@ class WorkloadRoom:
         telemetry: Telemetry,
         policy: PolicyHolder,
         address: Callable[[], str],
+        ca: Path | None = None,
         migrate: bool = True,
         exclusive: bool = True,
     ) -> None:
@@ -80,7 +82,7 @@ class WorkloadRoom:
         self._policy = policy
         self._migrate = migrate
         self._exclusive = exclusive
-        self._backend = EmbeddedBackend(settings, jobs_directory, address)
+        self._backend = EmbeddedBackend(settings, jobs_directory, address, ca)
         self._log = logger("workload")
         self._background: list[asyncio.Task[None]] = []
         self._handlers: Sequence[tuple[str, object]] = ()
@@ -123,7 +125,15 @@ class WorkloadRoom:
             key=lambda wish: wish.uid,
         )
         self._reconciler = Reconciler(
-            self._settings, db, group, feed, steps, backend, transfers, self._telemetry
+            self._settings,
+            db,
+            group,
+            feed,
+            steps,
+            backend,
+            transfers,
+            self._telemetry,
+            exclusive=self._exclusive,
         )
         shell = JobShell(
             submissions,

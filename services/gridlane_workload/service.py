@@ -42,9 +42,10 @@ from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.feed import Feed, Position
 from gridlane_kit.group_commit import WriteKind
+from gridlane_kit.resume_tokens import ResumeTokens
 from gridlane_workload.changes import KillWish
 from gridlane_workload.logs import Logs
-from gridlane_workload.reading import Reading, resume_token, resumed
+from gridlane_workload.reading import Reading
 from gridlane_workload.status import Status
 from gridlane_workload.store import StoredJob
 from gridlane_workload.submissions import Submissions, put
@@ -100,7 +101,7 @@ class JobShell:
         """Answer jobs."""
         response = BatchGetJobsResponse()
         for item in await self._reading.some(request.names, call):
-            put(response.results.add(), item if isinstance(item, GridlaneError) else item.message())
+            put(response.results.add(), item if isinstance(item, GridlaneError) else item.encoded)
         return response
 
     async def ListJobs(self, request: ListJobsRequest, call: Call) -> ListJobsResponse:  # noqa: N802
@@ -132,11 +133,12 @@ class JobShell:
         for item in await self._reading.some(request.names, call):
             if isinstance(item, GridlaneError):
                 raise item
-        after = resumed(request.resume_token)
+        tokens = ResumeTokens("WatchJobs", request.names)
+        after = tokens.decode(request.resume_token)
         call.resume_token = request.resume_token
         epoch = (await self._feed.position()).epoch
         async for events in self._feed.follow(after, subjects=frozenset(request.names)):
-            token = resume_token(Position(epoch, events[-1].position))
+            token = tokens.encode(Position(epoch, events[-1].position))
             call.resume_token = token
             yield WatchJobsResponse(
                 events=[JobEvent.FromString(event.payload) for event in events],

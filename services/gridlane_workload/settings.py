@@ -1,15 +1,26 @@
 """What can be set about Workload: `GRIDLANE_WORKLOAD_…`, `[workload]` of the file."""
 
 import os
+from pathlib import Path
 
 from pydantic import Field
 
-from gridlane_kit.settings import Settings
+from gridlane_kit.settings import StoreSettings
 
 
-class WorkloadSettings(Settings):
+class WorkloadSettings(StoreSettings):
     """The settings of Workload, with their defaults."""
 
+    jobs_directory: Path | None = Field(
+        default=None,
+        description="embedded: where payloads work, the directory of Transfer's storage element"
+        " `jobs`; unset in the embedded server: its own data directory",
+    )
+    payload_address: str = Field(
+        default="",
+        description="one process a service: where payloads find the services, as GRIDLANE_ADDRESS"
+        " says it to clients; empty: where the peers are",
+    )
     max_running: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,

@@ -8,7 +8,7 @@ number), and `status`, which every change replaces; together they are the messag
 searched by has a column of its own beside them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -37,14 +37,15 @@ from gridlane_kit.database import (
     Counter,
     Micros,
     Text36,
-    insert_rows,
+    insert_values,
+    only_on,
     rows_by_key,
-    run_kept,
     service_metadata,
 )
 from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Feed, NewEvent, feed_tables
 from gridlane_kit.leases import held_by, lease_columns, release
+from gridlane_kit.numbers import Numbers
 from gridlane_kit.request_ids import RequestKey, request_id_table
 from gridlane_workload import encoding, states
 
@@ -109,6 +110,10 @@ _COUNTER = Table(
     METADATA,
     Column("name", String(50), primary_key=True),
     Column("last", BigInteger, nullable=False),
+    info=only_on("sqlite"),
+)
+_NUMBERS: Final = Numbers(
+    METADATA, "job_number", last=_COUNTER.c.last, row={"name": "job", "last": 0}
 )
 
 # How far the transfer service's feed was followed; only a hint of where to go on.
@@ -121,8 +126,7 @@ _CURSOR = Table(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """A job to be stored.
 
     Parameters:
@@ -151,11 +155,10 @@ class Submission:
     request: RequestKey | None
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A job was stored under this number."""
+class Accepted(NamedTuple):
+    """A job was stored: encoded, as its submitter is told."""
 
-    number: int
+    job: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +183,14 @@ class StoredJob(NamedTuple):
         """The resource name."""
         return f"jobs/{self.uid}"
 
+    @property
+    def encoded(self) -> bytes:
+        """The whole job, encoded."""
+        return self.job + self.status
+
     def message(self) -> Job:
         """The whole job, a message of its own for each caller."""
-        return Job.FromString(self.job + self.status)
+        return Job.FromString(self.encoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +216,6 @@ class Advance:
 
 STORED: Final = tuple(JOB.c[name] for name in StoredJob._fields)
 
-# Statements of every call are made once: to make one costs more than to run it.
-_TAKE_NUMBERS: Final = (
-    update(_COUNTER)
-    .where(_COUNTER.c.name == "job")
-    .values(last=_COUNTER.c.last + bindparam("count"))
-    .returning(_COUNTER.c.last)
-)
-
 
 def submit(
     conn: Connection, feed: Feed, entries: Sequence[Submission]
@@ -227,13 +227,12 @@ def submit(
         for entry, claim in zip(entries, claims, strict=True)
         if isinstance(claim, request_ids.New)
     ]
-    numbered = dict(zip((entry.uid for entry in new), _numbers(conn, len(new)), strict=True))
-    _insert(conn, feed, new, numbered)
+    stored = iter(_insert(conn, feed, new))
     answers: list[Accepted | Repeated | Exception] = []
-    for entry, claim in zip(entries, claims, strict=True):
+    for claim in claims:
         match claim:
             case request_ids.New():
-                answers.append(Accepted(numbered[entry.uid]))
+                answers.append(Accepted(next(stored)))
             case request_ids.Replay(name):
                 answers.append(Repeated(name))
             case request_ids.SameAs(index):
@@ -243,31 +242,50 @@ def submit(
     return answers
 
 
-def _insert(
-    conn: Connection, feed: Feed, entries: Sequence[Submission], numbered: Mapping[str, int]
-) -> None:
-    rows: list[dict[str, Any]] = []
+_RECEIVED: Final = int(states.RECEIVED)
+_NEW_COLUMNS: Final = (
+    "number",
+    "uid",
+    "owner",
+    "vo",
+    "state",
+    "revision",
+    "attempt",
+    "priority",
+    "due_us",
+    "failed_steps",
+    "traceparent",
+    "principal",
+    "job",
+    "status",
+)
+
+
+def _insert(conn: Connection, feed: Feed, entries: Sequence[Submission]) -> list[bytes]:
+    """Insert jobs; each encoded, as its submitter is told."""
+    rows: list[tuple[Any, ...]] = []
     events: list[NewEvent] = []
-    for entry in entries:
-        number = numbered[entry.uid]
+    stored: list[bytes] = []
+    for entry, number in zip(entries, _NUMBERS.take(conn, len(entries)), strict=True):
         job = encoding.with_number(entry.job, number)
+        stored.append(job + entry.status)
         rows.append(
-            {
-                "number": number,
-                "uid": entry.uid,
-                "owner": entry.owner,
-                "vo": entry.vo,
-                "state": states.RECEIVED,
-                "revision": 1,
-                "attempt": 0,
-                "priority": entry.priority,
-                "due_us": entry.due_us,
-                "failed_steps": 0,
-                "traceparent": entry.traceparent,
-                "principal": entry.principal,
-                "job": job,
-                "status": entry.status,
-            }
+            (
+                number,
+                entry.uid,
+                entry.owner,
+                entry.vo,
+                _RECEIVED,
+                1,
+                0,
+                entry.priority,
+                entry.due_us,
+                0,
+                entry.traceparent,
+                entry.principal,
+                job,
+                entry.status,
+            )
         )
         events.append(
             NewEvent(
@@ -280,28 +298,20 @@ def _insert(
                 vo=entry.vo,
             )
         )
-    insert_rows(conn, JOB, rows)
+    insert_values(conn, JOB, _NEW_COLUMNS, rows)
     feed.append(conn, events)
     request_ids.remember(
         conn,
         REQUEST_ID,
         [(e.request, f"jobs/{e.uid}") for e in entries if e.request is not None],
     )
-
-
-def _numbers(conn: Connection, count: int) -> Iterable[int]:
-    if count == 0:
-        return ()
-    last = run_kept(conn, _TAKE_NUMBERS, count=count).scalar()
-    if last is None:
-        conn.execute(insert(_COUNTER).values(name="job", last=count))
-        last = count
-    return range(last - count + 1, last + 1)
+    return stored
 
 
 def fetch(conn: Connection, uids: Sequence[str]) -> Mapping[str, StoredJob]:
     """Read jobs by their uuids; what is not there is left out."""
-    return {row.uid: StoredJob(*row) for row in rows_by_key(conn, STORED, JOB.c.uid, uids)}
+    jobs = map(StoredJob._make, rows_by_key(conn, STORED, JOB.c.uid, uids))
+    return {job.uid: job for job in jobs}
 
 
 def sees(visibility: Visibility, job: StoredJob) -> bool:

@@ -71,13 +71,13 @@ class Submissions:
                 REQUEST_ID_REUSED, and those of the store.
         """
         acceptance = _acceptance(call)
-        job, submission = self._prepared(request, call, acceptance)
+        submission = self._prepared(request, call, acceptance)
         if request.validate_only:
-            return await self._validated(job, submission.request)
+            return Job.FromString(await self._validated(submission))
         outcome = await self._submit(submission, deadline=call.deadline)
         _COMMITTED()
         self._accepted()
-        answer = await self._answer(job, outcome)
+        answer = Job.FromString(await self._answer(outcome))
         call.about_job(answer.name.removeprefix("jobs/"))
         return answer
 
@@ -86,28 +86,28 @@ class Submissions:
     ) -> BatchSubmitJobsResponse:
         """Accept jobs, each with its own outcome in the order given."""
         acceptance = _acceptance(call)
-        answers: list[Job | GridlaneError] = []
+        answers: list[bytes | GridlaneError] = []
         submissions: list[Submission] = []
         places: list[int] = []
         for request in requests:
             try:
                 # The contract leaves the items of a batch to us, so that one cannot refuse all.
                 validate(request)
-                job, submission = self._prepared(request, call, acceptance)
+                submission = self._prepared(request, call, acceptance)
                 if request.validate_only:
-                    answers.append(await self._validated(job, submission.request))
+                    answers.append(await self._validated(submission))
                     continue
             except GridlaneError as error:
                 answers.append(error)
                 continue
             places.append(len(answers))
-            answers.append(job)
+            answers.append(b"")
             submissions.append(submission)
         outcomes = await self._submit.many(submissions, deadline=call.deadline)
         _COMMITTED()
         self._accepted()
         for place, outcome in zip(places, outcomes, strict=True):
-            answers[place] = await self._answered(answers[place], outcome)
+            answers[place] = await self._answered(outcome)
         response = BatchSubmitJobsResponse()
         for answer in answers:
             put(response.results.add(), answer)
@@ -115,7 +115,7 @@ class Submissions:
 
     def _prepared(
         self, request: SubmitJobRequest, call: Call, acceptance: Acceptance
-    ) -> tuple[Job, Submission]:
+    ) -> Submission:
         vo = call.choose_vo(request.job.vo)
         jobs.check(request.job.description, self._capabilities)
         key = None
@@ -126,12 +126,13 @@ class Submissions:
             )
         return jobs.accept(request.job.description, vo, acceptance, key)
 
-    async def _validated(self, job: Job, key: RequestKey | None) -> Job:
+    async def _validated(self, submission: Submission) -> bytes:
         """What would be stored, without a name; the job that the request made before, if it did.
 
         Raises:
             GridlaneError: REQUEST_ID_REUSED.
         """
+        key = submission.request
         if key is not None:
             (claim,) = await self._db.read(
                 lambda conn: request_ids.claim(conn, store.REQUEST_ID, [key])
@@ -139,42 +140,39 @@ class Submissions:
             if isinstance(claim, request_ids.Conflict):
                 raise errors.request_id_reused()
             if isinstance(claim, request_ids.Replay):
-                return await self._answer(job, Repeated(claim.resource))
+                return await self._answer(Repeated(claim.resource))
+        job = Job.FromString(submission.job + submission.status)
         job.ClearField("name")
-        return job
+        return job.SerializeToString()
 
-    async def _answered(
-        self, job: Job | GridlaneError, outcome: Accepted | Repeated | Exception
-    ) -> Job | GridlaneError:
+    async def _answered(self, outcome: Accepted | Repeated | Exception) -> bytes | GridlaneError:
         """The answer for an item of a batch; what is not for the caller to know fails the call."""
         if isinstance(outcome, GridlaneError):
             return outcome
         if isinstance(outcome, Exception):
             raise outcome
-        if isinstance(job, GridlaneError):
-            return job
         try:
-            return await self._answer(job, outcome)
+            return await self._answer(outcome)
         except GridlaneError as error:
             return error
 
-    async def _answer(self, job: Job, outcome: Accepted | Repeated) -> Job:
+    async def _answer(self, outcome: Accepted | Repeated) -> bytes:
+        """The encoded job that a request made, now or before."""
         if isinstance(outcome, Accepted):
-            job.number = outcome.number
-            return job
+            return outcome.job
         # The job as it is now, not as it was when it was accepted.
         stored = await self._reads.get(outcome.name.removeprefix("jobs/"))
         if stored is None:
             raise errors.not_found(outcome.name)
-        return stored.message()
+        return stored.encoded
 
 
-def put(result: JobResult, answer: Job | GridlaneError) -> None:
-    """Fill in a batch verb's result: a job, or why there is none."""
+def put(result: JobResult, answer: bytes | GridlaneError) -> None:
+    """Fill in a batch verb's result: an encoded job, or why there is none."""
     if isinstance(answer, GridlaneError):
         result.status.CopyFrom(answer.to_status())
     else:
-        result.job.CopyFrom(answer)
+        result.job.MergeFromString(answer)
 
 
 def _acceptance(call: Call) -> Acceptance:

@@ -175,17 +175,19 @@ def stage_out(
     vo: str, outputs: Sequence[JobOutput], attempt: Attempt, backend: Backend
 ) -> TransferJob:
     """The transfer job that moves an attempt's outputs away and registers them."""
-    overwrite = any(item.overwrite for item in outputs)
     return TransferJob(
         vo=vo,
         files=[
-            FileTransfer(source=backend.url(attempt, item.path), target=item.target)
+            FileTransfer(
+                source=backend.url(attempt, item.path),
+                target=item.target,
+                overwrite=OverwriteMode.OVERWRITE_MODE_ALWAYS
+                if item.overwrite
+                else OverwriteMode.OVERWRITE_MODE_NEVER,
+            )
             for item in outputs
         ],
         placement=True,
-        overwrite=OverwriteMode.OVERWRITE_MODE_ALWAYS
-        if overwrite
-        else OverwriteMode.OVERWRITE_MODE_NEVER,
         tags={JOB_TAG: attempt.job},
     )
 

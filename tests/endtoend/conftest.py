@@ -1,4 +1,9 @@
-"""What a user does, over the wire, with the generated stubs alone: no client facade in between."""
+"""What a user does, over the wire, with the generated stubs alone: no client facade in between.
+
+Every test runs in both shapes: all services in one process, and one process a service. One that
+says nothing new about the second shape, or means nothing in it, carries the marker `one_process`
+with the reason, with which it is reported as skipped.
+"""
 
 import sys
 import time
@@ -7,7 +12,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from support import EmbeddedServer
+from support import Deployment
 
 from gridlane.authorization.v1 import authorization_service_pb2_grpc
 from gridlane.gateway.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
@@ -31,9 +36,9 @@ FINAL = {
 
 
 class User:
-    """The local user of a server; survives the server's restarts."""
+    """The first user of a running Gridlane; survives the restarts of its processes."""
 
-    def __init__(self, server: EmbeddedServer) -> None:
+    def __init__(self, server: Deployment) -> None:
         self.server = server
 
     @property
@@ -156,13 +161,40 @@ def event_ids(events: Sequence[Any]) -> list[str]:
     return [(e.job if e.HasField("job") else e.transfer).event_id for e in events]
 
 
+@pytest.fixture(params=["all", "split"])
+def shape(request: pytest.FixtureRequest) -> str:
+    """Each of the shapes in which Gridlane runs."""
+    marker = request.node.get_closest_marker("one_process")
+    if request.param == "split" and marker is not None:
+        pytest.skip(f"one process: {marker.kwargs['reason']}")
+    return str(request.param)
+
+
 @pytest.fixture
-def user(embedded_server: EmbeddedServer) -> User:
-    """The local user of the run's shared server."""
-    return User(embedded_server)
+def server(shape: str, request: pytest.FixtureRequest) -> Deployment:
+    """The run's shared server of the shape; left as it is found, but for jobs and files."""
+    fixture = {"all": "embedded_server", "split": "split_server"}[shape]
+    found: Deployment = request.getfixturevalue(fixture)
+    return found
+
+
+@pytest.fixture
+def mortal_server(shape: str, request: pytest.FixtureRequest) -> Deployment:
+    """A server whose parts a test may end; it starts them again itself."""
+    if shape == "split":
+        found: Deployment = request.getfixturevalue("split_server")
+        return found
+    started: Deployment = request.getfixturevalue("start_server")()
+    return started
+
+
+@pytest.fixture
+def user(server: Deployment) -> User:
+    """The first user of the shape's shared server."""
+    return User(server)
 
 
 @pytest.fixture
 def user_of() -> type[User]:
-    """Makes the local user of a server."""
+    """Makes the first user of a server."""
     return User

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import EmbeddedServer
+from support import Deployment
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -45,14 +45,22 @@ def test_the_tutorial_has_commands() -> None:
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_of_the_page_work(
-    page: Path, embedded_server: EmbeddedServer, tmp_path: Path
+def test_commands_of_the_page_work(page: Path, embedded_server: Deployment, tmp_path: Path) -> None:
+    run_commands(page, embedded_server, tmp_path)
+
+
+def test_commands_of_a_page_work_with_one_process_a_service(
+    split_server: Deployment, tmp_path: Path
 ) -> None:
+    run_commands(ROOT / "docs/how-to/run-a-job.md", split_server, tmp_path)
+
+
+def run_commands(page: Path, server: Deployment, tmp_path: Path) -> None:
+    """Runs a page's commands and programs, in order, in an empty directory."""
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("GRIDLANE_", "BEARER_"))},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "GRIDLANE_ADDRESS": embedded_server.address,
-        "BEARER_TOKEN_FILE": str(embedded_server.data_dir / "token"),
+        **server.client_environment,
         "HOME": str(tmp_path),
     }
     for command, expected in commands_of(page):

@@ -35,21 +35,21 @@ ALL_KINDS = ["data_operation", "data_operation", "job_usage"]
 @pytest.mark.parametrize("moment", ["committed", "acknowledged"])
 @pytest.mark.parametrize("feed", ["job_events", "transfer_events"])
 def test_a_kill_around_the_acknowledgement_accounts_everything_once(
-    start_server: Any, user_of: Any, feed: str, moment: str, hit: int
+    mortal_server: Any, user_of: Any, feed: str, moment: str, hit: int
 ) -> None:
-    server = start_server()
-    user = user_of(server)
-    server.stop()
-    server.start({"GRIDLANE_FAILPOINTS": f"reporting.{feed}.{moment}=kill@{hit}"})
+    user, reporting = user_of(mortal_server), mortal_server.part("reporting")
+    reporting.stop()
+    reporting.start({"GRIDLANE_FAILPOINTS": f"reporting.{feed}.{moment}=kill@{hit}"})
     task = run_task(user)
-    assert server.wait_dead() == -9
-    server.start()
+    assert reporting.wait_dead() == -9
+    reporting.start()
     assert user.wait(task).state == job_pb2.JOB_STATE_DONE
     user.eventually(lambda: kinds(user, task.job.name) == ALL_KINDS)
 
 
+@pytest.mark.one_process(reason="it forgets the feeds' cursors in the database's file")
 def test_a_feed_that_comes_again_from_its_beginning_is_accounted_once(
-    start_server: Any, user_of: Any
+    shape: str, start_server: Any, user_of: Any
 ) -> None:
     server = start_server()
     user = user_of(server)
@@ -67,8 +67,9 @@ def test_a_feed_that_comes_again_from_its_beginning_is_accounted_once(
     assert kinds(user, task.job.name) == ALL_KINDS
 
 
+@pytest.mark.one_process(reason="a setting of Reporting's own, which knows no shape")
 def test_a_span_store_without_input_loses_the_payload_s_span_and_no_event(
-    start_server: Any, user_of: Any
+    shape: str, start_server: Any, user_of: Any
 ) -> None:
     deaf = user_of(start_server({"GRIDLANE_REPORTING_ACCEPT_JOB_SPANS": "false"}))
     hearing = user_of(start_server())
@@ -94,10 +95,9 @@ def test_a_span_store_without_input_loses_the_payload_s_span_and_no_event(
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_watch_cut_by_the_server_s_end_goes_on_where_it_was(
-    start_server: Any, user_of: Any, end: str
+    mortal_server: Any, user_of: Any, end: str
 ) -> None:
-    server = start_server()
-    user = user_of(server)
+    user, gateway = user_of(mortal_server), mortal_server.part("gateway")
     task = user.submit("import time; time.sleep(4)")
     user.wait_for_state(task, job_pb2.JOB_STATE_RUNNING)
     ids: list[str] = []
@@ -108,16 +108,16 @@ def test_a_watch_cut_by_the_server_s_end_goes_on_where_it_was(
         if page.events[-1].job.state == job_pb2.JOB_STATE_RUNNING:
             break
     if end == "stop":
-        os.kill(server.pid, signal.SIGTERM)
+        os.kill(gateway.pid, signal.SIGTERM)
         with pytest.raises(grpc.RpcError) as cut:
             next(watch)
         assert cut.value.code() is grpc.StatusCode.UNAVAILABLE
         details = dict(cut.value.trailing_metadata() or ())["grpc-status-details-bin"]
         assert token.encode() in bytes(details)
-        assert server.wait_dead() == 0
+        assert gateway.wait_dead() == 0
     else:
-        server.kill()
-    server.start()
+        gateway.kill()
+    gateway.start()
     for page in user.watch(task, token):
         ids += [event.job.event_id for event in page.events]
     assert len(ids) == len(set(ids))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import EmbeddedServer
+from support import Deployment
 
 COMMAND = Path(sys.executable).with_name("gridlane")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts file systems")
@@ -22,7 +22,7 @@ Run = Callable[..., tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture
-def run(embedded_server: EmbeddedServer, tmp_path: Path) -> Run:
+def run(server: Deployment, tmp_path: Path) -> Run:
     """Runs a payload that writes 2 MiB, with its output going to a logical name."""
 
     def running(target: str) -> tuple[int, dict[str, Any]]:
@@ -32,8 +32,7 @@ def run(embedded_server: EmbeddedServer, tmp_path: Path) -> Run:
             cwd=tmp_path,
             env={
                 **os.environ,
-                "GRIDLANE_ADDRESS": embedded_server.address,
-                "BEARER_TOKEN_FILE": str(embedded_server.data_dir / "token"),
+                **server.client_environment,
             },
             capture_output=True,
             text=True,
@@ -45,7 +44,7 @@ def run(embedded_server: EmbeddedServer, tmp_path: Path) -> Run:
 
 
 @contextmanager
-def mounted(server: EmbeddedServer, name: str, options: str) -> Iterator[Path]:
+def mounted(server: Deployment, name: str, options: str) -> Iterator[Path]:
     """A file system of its own below the storage element `local`."""
     folder = server.data_dir / "storage" / "local" / name
     folder.mkdir(parents=True)
@@ -62,10 +61,8 @@ def left_in(folder: Path) -> list[str]:
 
 
 @as_root
-def test_a_read_only_target_is_said_to_be_unwritable(
-    embedded_server: EmbeddedServer, run: Run
-) -> None:
-    with mounted(embedded_server, "frozen", "ro") as folder:
+def test_a_read_only_target_is_said_to_be_unwritable(server: Deployment, run: Run) -> None:
+    with mounted(server, "frozen", "ro") as folder:
         code, told = run("LFN:/local/frozen/out")
         assert left_in(folder) == []
     assert (code, told["exit_code_of"]) == (73, "client")
@@ -75,8 +72,8 @@ def test_a_read_only_target_is_said_to_be_unwritable(
 
 
 @as_root
-def test_a_full_target_is_said_to_have_no_space(embedded_server: EmbeddedServer, run: Run) -> None:
-    with mounted(embedded_server, "small", "size=1m") as folder:
+def test_a_full_target_is_said_to_have_no_space(server: Deployment, run: Run) -> None:
+    with mounted(server, "small", "size=1m") as folder:
         code, told = run("LFN:/local/small/out")
         assert left_in(folder) == []
     assert (code, told["exit_code_of"]) == (73, "client")
@@ -85,10 +82,8 @@ def test_a_full_target_is_said_to_have_no_space(embedded_server: EmbeddedServer,
     assert told["failure"]["cure"]
 
 
-def test_a_file_as_parent_is_said_to_be_unwritable(
-    embedded_server: EmbeddedServer, run: Run
-) -> None:
-    parent = embedded_server.data_dir / "storage" / "local" / "a-file"
+def test_a_file_as_parent_is_said_to_be_unwritable(server: Deployment, run: Run) -> None:
+    parent = server.data_dir / "storage" / "local" / "a-file"
     parent.parent.mkdir(exist_ok=True)
     parent.write_text("not a directory\n")
     code, told = run("LFN:/local/a-file/out")

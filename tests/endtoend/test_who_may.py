@@ -22,7 +22,7 @@ from gridlane.reporting.v1 import (
 )
 from gridlane.workload.v1 import job_pb2, job_service_pb2
 from gridlane_authorization.settings import AuthorizationSettings
-from gridlane_authorization.tokens import open_signer
+from gridlane_authorization.tokens import read_signer
 
 DENIED, NOT_FOUND = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND
 TokenOf = Callable[..., str]
@@ -40,7 +40,7 @@ def token_of(user: Any) -> TokenOf:
 
 def sign_for(server: Any, subject: str, *vos: str) -> str:
     settings = AuthorizationSettings()
-    signer = open_signer(server.data_dir / "keys", settings.issuer, settings.audience)
+    signer = read_signer(server.token_key, settings.issuer, settings.audience)
     return signer.sign_user(subject, vos=vos, lifetime_s=600)
 
 
@@ -131,8 +131,9 @@ def test_who_is_no_submitter_submits_nothing(user: Any, token_of: TokenOf) -> No
     assert code_of(user, user.tasks.SubmitTask, request, token_of("bob", "local")) is DENIED
 
 
+@pytest.mark.one_process(reason="it vetoes the first user for good, in the database's file")
 def test_a_veto_overrides_every_role_and_leaves_listings_empty(
-    start_server: Any, user_of: Any
+    shape: str, start_server: Any, user_of: Any
 ) -> None:
     server = start_server()
     user = user_of(server)

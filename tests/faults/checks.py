@@ -5,6 +5,7 @@ file half there, every file registered and accounted once, every follower caught
 that runs or lies about.
 """
 
+import asyncio
 import sqlite3
 import time
 import zlib
@@ -12,8 +13,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import psutil
+from support import Deployment
 
 import gridlane
 from gridlane.reporting.v1.accounting_record_pb2 import AccountingRecord
@@ -27,6 +31,7 @@ from gridlane.transfer.v1.transfer_job_pb2 import (
 from gridlane.type.v1.checksum_pb2 import ChecksumType
 from gridlane.workload.v1.event_pb2 import JobEvent
 from gridlane.workload.v1.job_pb2 import Job, JobState
+from gridlane_kit.sqlite import sqlite_file
 from gridlane_transfer.states import FILE_FINAL, FILE_TRANSITIONS, JOB_FINAL, FileState
 from gridlane_workload import states
 
@@ -103,19 +108,27 @@ def accounting(
     assert moved == {file.name: 1 for transfer in transfers for file in transfer.files}
 
 
-def storage(data_dir: Path, client: gridlane.Client, there: Mapping[str, bytes]) -> None:
+def stored(data_dir: Path, below: str = "LFN:/") -> dict[str, bytes]:
+    """Every file in the store below a logical name: its content by its logical name."""
+    root = data_dir / "storage"
+    files = [path for path in (root / below.removeprefix("LFN:/")).rglob("*") if path.is_file()]
+    return {f"LFN:/{path.relative_to(root)}": path.read_bytes() for path in files}
+
+
+def storage(
+    data_dir: Path, client: gridlane.Client, there: Mapping[str, bytes], below: str = "LFN:/"
+) -> None:
     """The store has exactly these files, whole, and the catalogue has each of them once.
 
     Parameters:
         there: the content by logical file name.
+        below: what is looked at; everything, unless others use the store at the same time.
     """
     root = data_dir / "storage"
     paths = {lfn: root / lfn.removeprefix("LFN:/") for lfn in there}
-    assert {path for path in root.rglob("*") if not path.is_dir()} == set(paths.values())
+    assert stored(data_dir, below) == there
     assert not leftovers(data_dir)
-    for lfn, content in there.items():
-        assert paths[lfn].read_bytes() == content, lfn
-    registered = {file.lfn: file for file in client.replicas.list("LFN:/")}
+    registered = {file.lfn: file for file in client.replicas.list(below)}
     assert registered.keys() == there.keys()
     for lfn, file in registered.items():
         assert [replica.url for replica in file.replicas] == [paths[lfn].as_uri()]
@@ -154,39 +167,67 @@ def nothing_runs(folder: Path) -> None:
         time.sleep(0.05)
 
 
-def databases(data_dir: Path) -> None:
+def databases(server: Deployment) -> None:
     """Every database is sound, nothing is in quarantine, and no upload is under way."""
-    opened = {service: _opened(data_dir, service) for service in SERVICES}
-    for service, database in opened.items():
-        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)], service
-    assert opened["reporting"].execute("SELECT source, reason FROM quarantine").fetchall() == []
-    assert opened["transfer"].execute("SELECT url FROM upload").fetchall() == []
-    for database in opened.values():
-        database.close()
+    for service in SERVICES:
+        if server.database_url(service).startswith("sqlite"):
+            sound = rows(server.database_url(service), "PRAGMA integrity_check")
+            assert sound == [("ok",)], service
+    told = rows(server.database_url("reporting"), "SELECT source, reason FROM quarantine")
+    assert told == []
+    assert uploads(server) == []
 
 
-def followed(data_dir: Path) -> bool:
+def uploads(server: Deployment) -> list[str]:
+    """Where content is being put."""
+    return [url for (url,) in rows(server.database_url("transfer"), "SELECT url FROM upload")]
+
+
+def followed(server: Deployment) -> bool:
     """Whether Reporting has taken everything, and has said so."""
-    with closing(_opened(data_dir, "reporting")) as database:
-        cursors = dict(database.execute("SELECT source, position FROM feed_cursor").fetchall())
-    return all(_has_all(data_dir, source, cursors.get(source, 0)) for source in _FOLLOWED)
+    cursors = dict(
+        rows(server.database_url("reporting"), "SELECT source, position FROM feed_cursor")
+    )
+    return all(
+        _has_all(server.database_url(source), cursors.get(source, 0)) for source in _FOLLOWED
+    )
 
 
-def _has_all(data_dir: Path, source: str, cursor: int) -> bool:
-    with closing(_opened(data_dir, source)) as database:
-        # AUTOINCREMENT remembers the last position that was given, also of what was pruned.
+def _has_all(url: str, cursor: int) -> bool:
+    ((acked,),) = rows(
+        url, "SELECT coalesce(max(position), 0) FROM event_ack WHERE consumer = 'reporting'"
+    )
+    return bool(cursor == acked == _last_position(url))
+
+
+def _last_position(url: str) -> int | None:
+    """The position that was given last; None while events wait for theirs."""
+    if url.startswith("sqlite"):
+        # AUTOINCREMENT remembers what was given, also of what was pruned.
         told = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'"
-        acknowledged = (
-            "SELECT coalesce(max(position), 0) FROM event_ack WHERE consumer = 'reporting'"
-        )
-        (last,) = database.execute(told).fetchone()
-        (acked,) = database.execute(acknowledged).fetchone()
-    return bool(cursor == acked == last)
+        ((last,),) = rows(url, told)
+        return int(last)
+    last_kept = "coalesce((SELECT max(position) FROM event), trimmed_to)"
+    told = f"SELECT {last_kept}, (SELECT count(*) FROM event_pending) FROM feed_state"  # noqa: S608
+    ((last, waiting),) = rows(url, told)
+    return None if waiting else int(last)
 
 
-def _opened(data_dir: Path, service: str) -> sqlite3.Connection:
-    file = data_dir / "db" / f"{service}.sqlite"
-    return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
+def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """What a statement reads in a database, SQLite's or PostgreSQL's, behind its service's back."""
+    file = sqlite_file(url)
+    if file is None:
+        return asyncio.run(_rows_of_postgresql(url, statement))
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+        return database.execute(statement).fetchall()
+
+
+async def _rows_of_postgresql(url: str, statement: str) -> list[tuple[Any, ...]]:
+    database = await asyncpg.connect(url.replace("+asyncpg", "", 1))
+    try:
+        return [tuple(row) for row in await database.fetch(statement)]
+    finally:
+        await database.close()
 
 
 def complaints(output: str) -> list[str]:

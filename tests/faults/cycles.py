@@ -2,7 +2,7 @@
 
 Responsible for which failpoint is met in which life, for arming, for the proof that the server died
 there and nowhere else, and for running cycles side by side. The lives are `lives`' and
-`file_lives`'.
+`file_lives`'; five processes and the death of one of them are `split_cycles`'.
 """
 
 import shutil
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from faults import file_lives, lives
-from support import COMMAND, EmbeddedServer
+from faults import checks, file_lives, lives
+from support import COMMAND, EmbeddedServer, ServerProcess
 
 import gridlane
 
-_KILLED: Final = -9
-_DEATH_SECONDS: Final = 15
+KILLED: Final = -9
+DEATH_SECONDS: Final = 15
 _AFTERWARDS_SECONDS: Final = 1
 _COMMAND_SECONDS: Final = 60
 # As many cycles at once as the smallest machine has processors.
@@ -30,6 +30,11 @@ _AT_ONCE: Final = 2
 # Only what shortens waits on purpose made; what is polled keeps its defaults, since a start must
 # find everything by itself.
 _ENVIRONMENT: Final = {"GRIDLANE_TRANSFER_RETRY_DELAY_S": "0.1", "GRIDLANE_TRANSFER_WORKERS": "1"}
+
+# Failpoints that are never reached in this shape.
+_UNREACHABLE: Final[Mapping[str, str]] = {
+    "kit.postgresql.before_commit": "the databases are SQLite's",
+}
 
 # Where the life of an ordinary task does not come by.
 _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
@@ -76,14 +81,25 @@ _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Cycle:
-    """A life whose server dies at the given hit of a failpoint."""
+    """A life whose server dies at the given hit of a failpoint.
+
+    Parameters:
+        service: where there is a process for each, the one whose process dies.
+    """
 
     failpoint: str
     life: type[lives.Life]
     hit: int = 1
+    service: str = ""
 
     def __str__(self) -> str:
-        return f"{self.failpoint}@{self.hit}-{self.life.__name__}"
+        return f"{self.name}@{self.hit}-{self.life.__name__}"
+
+    @property
+    def name(self) -> str:
+        """The failpoint, and the service that it is met in unless its name says that."""
+        said = not self.service or self.failpoint.startswith(f"{self.service}.")
+        return self.failpoint if said else f"{self.failpoint}:{self.service}"
 
 
 @dataclass(frozen=True)
@@ -92,10 +108,18 @@ class Outcome:
 
     restarts: Mapping[str, int]
     seconds: float
+    where: str = "one process on SQLite"
 
 
 def registered() -> list[str]:
-    """The failpoints of all rooms, as the command knows them."""
+    """The failpoints that one process on SQLite comes by."""
+    names = every_failpoint()
+    assert names >= _UNREACHABLE.keys()
+    return sorted(names - _UNREACHABLE.keys())
+
+
+def every_failpoint() -> frozenset[str]:
+    """All failpoints, as the command knows them."""
     ran = subprocess.run(
         [COMMAND, "failpoints"],
         capture_output=True,
@@ -103,14 +127,19 @@ def registered() -> list[str]:
         timeout=_COMMAND_SECONDS,
         check=True,
     )
-    return ran.stdout.split()
+    return frozenset(ran.stdout.split())
 
 
 def all_cycles(names: Iterable[str]) -> list[Cycle]:
     """Every cycle for these failpoints; one that nobody knows is looked for in an ordinary task."""
-    first = [Cycle(name, life) for name in names for life in _LIVES.get(name, (lives.TaskLife,))]
+    first = [Cycle(name, life) for name in names for life in lives_of(name)]
     later = [Cycle(name, life, hit) for (name, life), hits in _LATER_HITS.items() for hit in hits]
     return sorted([*first, *later], key=str)
+
+
+def lives_of(failpoint: str) -> tuple[type[lives.Life], ...]:
+    """The lives that come by a failpoint."""
+    return _LIVES.get(failpoint, (lives.TaskLife,))
 
 
 class Cycles:
@@ -118,12 +147,13 @@ class Cycles:
 
     Parameters:
         folder: for their data directories.
+        at_once: how many.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, at_once: int = _AT_ONCE) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cycle")
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="cycle")
         self._begun: dict[Cycle, Future[Outcome]] = {}
         self._in_turn: Future[Outcome] | None = None
 
@@ -190,6 +220,7 @@ def run(cycle: Cycle, folder: Path) -> Outcome:
         server.start()
         life.go_on()
         life.end_well()
+        _stop_well(server)
     except BaseException:
         print(server.output)
         raise
@@ -217,12 +248,20 @@ def run_in_turn(names: Iterable[str], life_type: type[lives.Life], folder: Path)
             server.start()
             life.go_on()
         life.end_well()
+        _stop_well(server)
     except BaseException:
         print(server.output)
         raise
     finally:
         server.close()
     return Outcome(restarts, time.monotonic() - begun)
+
+
+def _stop_well(server: EmbeddedServer) -> None:
+    """Stops a server, which goes without complaint and leaves its databases sound."""
+    assert server.stop() == 0
+    checks.databases(server)
+    assert not checks.complaints(server.output)
 
 
 def _new(life: type[lives.Life], folder: Path) -> tuple[EmbeddedServer, lives.Life]:
@@ -244,22 +283,22 @@ def _lives_until_it_dies(
         The failpoints that killed servers of this life so far, as they wrote themselves down.
     """
     log = server.root / "failpoints.log"
-    before = _written(log)
+    before = written(log)
     server.launch({"GRIDLANE_FAILPOINTS": armed, "GRIDLANE_FAILPOINT_LOG": str(log)})
-    if _serves(server):
-        answered = _go_on(life)
+    if serves(server):
+        answered = go_on(life)
         # What comes after the last answer is still under way.
-        dead = _dies(server, _AFTERWARDS_SECONDS if may_live else _DEATH_SECONDS)
+        dead = dies(server, _AFTERWARDS_SECONDS if may_live else DEATH_SECONDS)
         assert dead or (may_live and answered is None), f"{armed} was not hit: {answered!r}"
     if server.alive:
         return []
-    assert server.wait_dead() == _KILLED
-    died = _written(log)
+    assert server.wait_dead() == KILLED
+    died = written(log)
     assert len(died) == len(before) + 1, f"the server died by something else: {died}"
     return died
 
 
-def _go_on(life: lives.Life) -> Exception | None:
+def go_on(life: lives.Life) -> Exception | None:
     """Goes on with a life; what cut it short, if anything did."""
     try:
         life.go_on()
@@ -268,7 +307,7 @@ def _go_on(life: lives.Life) -> Exception | None:
     return None
 
 
-def _serves(server: EmbeddedServer) -> bool:
+def serves(server: ServerProcess) -> bool:
     """Waits for a server that may die on its way; whether it did not."""
     try:
         server.wait_until_ready()
@@ -279,7 +318,8 @@ def _serves(server: EmbeddedServer) -> bool:
     return True
 
 
-def _dies(server: EmbeddedServer, seconds: float = _DEATH_SECONDS) -> bool:
+def dies(server: ServerProcess, seconds: float = DEATH_SECONDS) -> bool:
+    """Waits for a server's death; whether it came."""
     deadline = time.monotonic() + seconds
     while server.alive:
         if time.monotonic() > deadline:
@@ -288,5 +328,6 @@ def _dies(server: EmbeddedServer, seconds: float = _DEATH_SECONDS) -> bool:
     return True
 
 
-def _written(log: Path) -> list[str]:
+def written(log: Path) -> list[str]:
+    """The failpoints that killed a process, as it wrote them down."""
     return log.read_text().split() if log.exists() else []

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from faults import checks
-from faults.lives import ACTIVE, PATIENCE_S, Life, adler32, client_of, until
-from support import EmbeddedServer
+from faults.lives import ACTIVE, PATIENCE_S, Life, adler32, until
+from support import Deployment
 
 import gridlane
 
@@ -17,16 +17,15 @@ import gridlane
 class FilesLife(Life):
     """Files that are put, put again, and removed; one is registered where it lay."""
 
-    kept = ("LFN:/local/kept.txt", b"kept\n" * 1000)
-    removed = ("LFN:/local/folder/removed.txt", b"removed\n" * 10)
-    found = ("LFN:/local/found.txt", b"found\n")
-
-    def __init__(self, server: EmbeddedServer, folder: Path) -> None:
+    def __init__(self, server: Deployment, folder: Path) -> None:
         super().__init__(server, folder)
+        self.kept = (f"{self.place}/kept.txt", b"kept\n" * 1000)
+        self.removed = (f"{self.place}/folder/removed.txt", b"removed\n" * 10)
+        self.found = (f"{self.place}/found.txt", b"found\n")
         self._step = 0
 
     def go_on(self) -> None:
-        with client_of(self.server) as client:
+        with self.client() as client:
             for step in self._steps()[self._step :]:
                 step(client)
                 self._step += 1
@@ -44,15 +43,15 @@ class FilesLife(Life):
 
     def _register(self, client: gridlane.Client) -> None:
         lfn, content = self.found
-        path = self.server.data_dir / "storage" / "local" / "found.txt"
+        path = self.server.data_dir / "storage" / lfn.removeprefix("LFN:/")
         path.write_bytes(content)
         client.replicas.register(
             lfn, path.as_uri(), size_bytes=len(content), checksum=adler32(content)
         )
 
     def check(self) -> None:
-        with client_of(self.server) as client:
-            checks.storage(self.server.data_dir, client, dict([self.kept, self.found]))
+        with self.client() as client:
+            self.check_stored(client, dict([self.kept, self.found]))
             (gone,) = client.replicas.resolve([self.removed[0]])
             assert isinstance(gone, gridlane.NotFound)
 
@@ -63,16 +62,16 @@ class RetriedTransfer(Life):
     environment: ClassVar[dict[str, str]] = {"GRIDLANE_TRANSFER_WORKERS": "1"}
     files: ClassVar[dict[str, bytes]] = {"x": b"x" * 5000, "y": b"y" * 100}
 
-    def __init__(self, server: EmbeddedServer, folder: Path) -> None:
+    def __init__(self, server: Deployment, folder: Path) -> None:
         super().__init__(server, folder)
         self.request_id = gridlane.uuid7()
         self.name = ""
         self._lamed = False
 
     def go_on(self) -> None:
-        with client_of(self.server) as client:
+        with self.client() as client:
             for path, content in self.files.items():
-                client.storage.put(content, f"LFN:/local/{path}")
+                client.storage.put(content, f"{self.place}/{path}")
             if not self._lamed:
                 self._lame(client)
             self.name = self._submit(client)
@@ -88,23 +87,27 @@ class RetriedTransfer(Life):
 
     def _submit(self, client: gridlane.Client) -> str:
         job = gridlane.new_transfer(
-            {f"LFN:/local/{path}": f"LFN:/local/copy/{path}" for path in self.files}
+            {f"{self.place}/{path}": f"{self.place}/copy/{path}" for path in self.files}
         )
         return client.transfers.submit(job, request_id=self.request_id).name
 
     def check(self) -> None:
-        with client_of(self.server) as client:
-            assert [item.name for item in client.transfers.list()] == [self.name]
+        with self.client() as client:
+            assert self.of_this_life(client.transfers.list()) == [self.name]
             transfer = client.transfers.get(self.name)
             checks.all_finished([transfer], [len(self.files)])
             assert {file.attempt for file in transfer.files} == {2}
             events = list(client.transfers.events(self.name))
             checks.transfer_history(events, transfer)
-            there = {f"LFN:/local/{path}": content for path, content in self.files.items()}
-            there |= {f"LFN:/local/copy/{path}": content for path, content in self.files.items()}
-            checks.storage(self.server.data_dir, client, there)
-            until(
-                lambda: len(list(client.accounting.records(kind="data_operation"))) >= 2,
-                "accounting records",
-            )
-            assert len(list(client.accounting.records(kind="data_operation"))) == 2
+            there = {f"{self.place}/{path}": content for path, content in self.files.items()}
+            there |= {f"{self.place}/copy/{path}": content for path, content in self.files.items()}
+            self.check_stored(client, there)
+            moved = len(self.files)
+            until(lambda: len(self._records(client)) >= moved, "accounting records")
+            assert len(self._records(client)) == moved
+
+    def _records(self, client: gridlane.Client) -> list[str]:
+        """The files of this transfer that are accounted."""
+        every = client.accounting.records(kind="data_operation")
+        files = [record.data_operation.file_transfer for record in every]
+        return [file for file in files if file.startswith(f"{self.name}/")]

@@ -7,14 +7,15 @@ starting the server is `cycles`'; what holds of every life is `checks`.
 
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 import psutil
 from faults import checks
-from support import CALL_SECONDS, EmbeddedServer
+from support import CALL_SECONDS, Deployment
 
 import gridlane
 from gridlane.transfer.v1.transfer_job_pb2 import (
@@ -28,6 +29,7 @@ from gridlane.workload.v1.job_pb2 import Job, JobState
 from gridlane_workload import states
 
 T = TypeVar("T")
+Created: TypeAlias = Job | TransferJob
 
 ACTIVE = TransferJobState.TRANSFER_JOB_STATE_ACTIVE
 CANCELED = TransferJobState.TRANSFER_JOB_STATE_CANCELED
@@ -57,10 +59,17 @@ def until(look: Callable[[], T | None], what: str) -> T:
 
 
 @contextmanager
-def client_of(server: EmbeddedServer) -> Iterator[gridlane.Client]:
-    """A client that never calls again by itself: the lives do that, and see every failure."""
+def client_of(
+    server: Deployment, retry: gridlane.RetryPolicy = _NO_RETRY
+) -> Iterator[gridlane.Client]:
+    """A client; unless told, one that never calls again by itself and so shows every failure."""
+    environment = server.client_environment
     with gridlane.Client(
-        server.address, token_file=server.token_file, retry=_NO_RETRY, timeout=CALL_SECONDS
+        environment["GRIDLANE_ADDRESS"],
+        token_file=server.token_file,
+        ca=environment.get("GRIDLANE_CA"),
+        retry=retry,
+        timeout=CALL_SECONDS,
     ) as client:
         yield client
 
@@ -69,16 +78,26 @@ class Life:
     """One life.
 
     Parameters:
-        server: told the life; started and killed by others.
+        server: told the life; started and killed by others. It may have seen lives before.
         folder: of the life's own, outside the server's data directory.
     """
 
     environment: ClassVar[dict[str, str]] = {}
     """What its servers are set to."""
+    retry: ClassVar[gridlane.RetryPolicy] = _NO_RETRY
 
-    def __init__(self, server: EmbeddedServer, folder: Path) -> None:
+    def __init__(self, server: Deployment, folder: Path) -> None:
         self.server = server
         self.folder = folder
+        self.place = f"LFN:/local/{gridlane.uuid7()}"
+        """Where its files are in the store."""
+        self._begun = datetime.now(UTC)
+        self._stored_before = checks.stored(server.data_dir)
+        self._written_before = len(server.output)
+
+    def client(self) -> AbstractContextManager[gridlane.Client]:
+        """A client of the life's own; it never calls again by itself unless `retry` says so."""
+        return client_of(self.server, self.retry)
 
     def prepare(self) -> None:
         """What a server must have gone through before the life begins; most need nothing."""
@@ -95,18 +114,26 @@ class Life:
         """What must hold in the end, while the server serves."""
 
     def end_well(self) -> None:
-        """Checks the whole, and stops the server."""
+        """Checks the whole."""
+        # One that a process began which died is taken up when its lease is over.
+        until(lambda: not checks.uploads(self.server), "the end of all uploads")
         self.check()
-        data_dir = self.server.data_dir
-        until(lambda: checks.followed(data_dir), "Reporting's acknowledgements")
-        assert self.server.stop() == 0
-        checks.databases(data_dir)
-        assert not checks.complaints(self.server.output)
+        until(lambda: checks.followed(self.server), "Reporting's acknowledgements")
+        checks.databases(self.server)
+        assert not checks.complaints(self.server.output[self._written_before :])
+
+    def of_this_life(self, items: Iterable[Created]) -> list[str]:
+        """The names of those jobs or transfer jobs that were made since the life began."""
+        return [i.name for i in items if i.create_time.ToDatetime(UTC) >= self._begun]
+
+    def check_stored(self, client: gridlane.Client, there: Mapping[str, bytes]) -> None:
+        """The store has these files, whole, beside those that were there, each registered once."""
+        checks.storage(self.server.data_dir, client, {**self._stored_before, **there})
 
     def mover_processes(self) -> list[psutil.Process]:
         """The worker processes of the server's file mover."""
         try:
-            children = psutil.Process(self.server.pid).children()
+            children = psutil.Process(self.server.part("transfer").pid).children()
         except psutil.NoSuchProcess:
             return []
         return [c for c in children if any("embedded.worker" in a for a in checks.arguments(c))]
@@ -135,7 +162,7 @@ class TaskLife(Life):
     }
     program: ClassVar[str] = "cat a.txt b.txt > sum.txt; mkdir b; printf 7 > b/n.txt"
 
-    def __init__(self, server: EmbeddedServer, folder: Path) -> None:
+    def __init__(self, server: Deployment, folder: Path) -> None:
         super().__init__(server, folder)
         self.request_id = gridlane.uuid7()
         self.executions = folder / "executions"
@@ -145,11 +172,11 @@ class TaskLife(Life):
         self._put: set[str] = set()
 
     def go_on(self) -> None:
-        with client_of(self.server) as client:
+        with self.client() as client:
             self.submit(client)
             self.meddle(client)
         self.watch()
-        with client_of(self.server) as client:
+        with self.client() as client:
             self.await_accounting(client)
 
     def meddle(self, client: gridlane.Client) -> None:
@@ -180,11 +207,11 @@ class TaskLife(Life):
 
     def input_lfn(self, path: str) -> str:
         """Where an input is put."""
-        return f"LFN:/local/in/{path}"
+        return f"{self.place}/in/{path}"
 
     def output_lfn(self, path: str) -> str:
         """Where an output goes."""
-        return f"LFN:/local/out/{path}"
+        return f"{self.place}/out/{path}"
 
     def await_payload(self, client: gridlane.Client) -> None:
         """Waits until the payload runs."""
@@ -228,8 +255,8 @@ class TaskLife(Life):
         return [client.transfers.wait(name, timeout=PATIENCE_S) for name in reversed(names)]
 
     def check(self) -> None:
-        with client_of(self.server) as client:
-            assert [job.name for job in client.jobs.list()] == [self.name]
+        with self.client() as client:
+            assert self.of_this_life(client.jobs.list()) == [self.name]
             job = client.jobs.get(self.name)
             assert job.state in self.ends, job
             events = list(client.jobs.events(self.name))
@@ -275,7 +302,7 @@ class TaskLife(Life):
             for file in transfer.files
             if file.state == finished and file.target.startswith("LFN:")
         }
-        checks.storage(self.server.data_dir, client, there)
+        self.check_stored(client, there)
 
 
 class PlainTask(TaskLife):
@@ -385,22 +412,24 @@ class PrunedTask(TaskLife):
     }
 
     def prepare(self) -> None:
-        self.server.start()
+        part = self.server.part("workload")
+        if not part.alive:
+            part.start()
         super().go_on()
         super().check()
-        self.server.stop()
-        self.server.environment.update(self._KEEP_NOTHING)
+        part.stop()
+        part.environment.update(self._KEEP_NOTHING)
 
     def go_on(self) -> None:
         directories = self.server.data_dir / "jobs"
-        with client_of(self.server) as client:
+        with self.client() as client:
             until(
                 lambda: not [*client.jobs.list(), *directories.iterdir()],
                 "the end of all jobs and their directories",
             )
 
     def check(self) -> None:
-        with client_of(self.server) as client:
+        with self.client() as client:
             records = list(client.accounting.records(job=self.name))
             assert len(records) == 1 + len(self.inputs) + len(self.outputs)
             self.check_storage(client, self.transfers(client))

@@ -82,7 +82,7 @@ def test_a_full_disk_refuses_cleanly_and_all_that_was_accepted_ends(
         }
         checks.storage(server.data_dir, client, there)
     assert server.stop() == 0
-    checks.databases(server.data_dir)
+    checks.databases(server)
 
 
 def test_a_disk_that_takes_no_more_files_holds_jobs_up_and_fails_none(server_on: Mount) -> None:
@@ -100,7 +100,7 @@ def test_a_disk_that_takes_no_more_files_holds_jobs_up_and_fails_none(server_on:
             file.unlink()
         _all_end(client, {plain, staging_name})
     assert server.stop() == 0
-    checks.databases(server.data_dir)
+    checks.databases(server)
     assert not checks.complaints(server.output)
 
 

@@ -206,7 +206,12 @@ def shots(server: EmbeddedServer, known: Known) -> Iterator[Shot]:
     settings = AuthorizationSettings()
     signer = open_signer(server.data_dir / "keys", settings.issuer, settings.audience)
     job_token = signer.sign_job(
-        "local", job=known.of("job")[0], attempt=1, vos=["local"], lifetime_s=600
+        settings.issuer,
+        "local",
+        job=known.of("job")[0],
+        attempt=1,
+        vos=["local"],
+        lifetime_s=600,
     )
     for method in served(server):
         full = method.full_name

@@ -194,6 +194,7 @@ def test_a_server_that_slept_past_its_leases_goes_on_and_does_nothing_twice(tmp_
         server.start()
         life.go_on()
         life.end_well()
+        assert server.stop() == 0
     finally:
         server.close()
         print(server.output)

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 _REPOSITORY = Path(__file__).resolve().parents[2]
+_HAS_DIRACX = (_REPOSITORY / ".tools" / "diracx" / "bin" / "uvicorn").exists()
 
 
 def _benchmarks(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -53,6 +56,46 @@ def test_a_target_that_is_not_met_stays_in_the_table_and_fails_nothing(tmp_path:
     met = row["measured"]["value"] >= row["target"]["limit"]
     assert row["verdict"] == ("met" if met else "not met")
     assert f"| {row['verdict']} |" in run.stdout
+
+
+def test_on_postgresql_the_database_is_told_apart(tmp_path: Path) -> None:
+    run = _benchmarks(
+        *("--rows", "get-job,get-job-postgresql", "--engine", "postgresql"),
+        *("--quick", "--results", str(tmp_path)),
+    )
+
+    assert run.returncode == 0, run.stderr
+    (row,) = _rows_measured(tmp_path)
+    assert row["name"] == "get-job-postgresql"
+    details = row["measured"]["details"]
+    # Both worked for the calls, in processes of their own.
+    assert details["method_us"] > 0
+    assert details["database_us"] > 0
+
+
+def test_calls_are_compared_on_a_large_and_a_small_store(tmp_path: Path) -> None:
+    run = _benchmarks(
+        *("--rows", "scale-list-jobs-filtered", "--quick", "--stored", "3000"),
+        *("--results", str(tmp_path)),
+    )
+
+    assert run.returncode == 0, run.stderr
+    (row,) = _rows_measured(tmp_path)
+    assert row["measured"]["details"]["stored"] == 3000
+    assert row["measured"]["value"] > 0
+
+
+@pytest.mark.skipif(_HAS_DIRACX, reason="DiracX is installed here")
+@pytest.mark.parametrize(("options", "code"), [([], 0), (["--require-peers"], 1)])
+def test_a_missing_peer_leaves_its_rows_out_and_says_so(
+    tmp_path: Path, options: list[str], code: int
+) -> None:
+    run = _benchmarks("--rows", "diracx-submit", "--quick", *options, "--results", str(tmp_path))
+
+    assert run.returncode == code, run.stderr
+    (row,) = _rows_measured(tmp_path)
+    assert row["verdict"] == "skipped"
+    assert "make diracx" in run.stderr
 
 
 def test_an_unknown_row_is_refused_with_the_names_there_are() -> None:

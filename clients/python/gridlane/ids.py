@@ -11,9 +11,15 @@ import time
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _RANDOM = 0x3FFF_FFFF_FFFF_FFFF
+# Random bytes asked of the system at once: to ask costs more than all the rest of an id.
+_ASKED_BYTES = 4096
 
 _lock = threading.Lock()
 _last_tick = 0
+_random: list[int] = []
+if hasattr(os, "register_at_fork"):
+    # What is left over is the parent's.
+    os.register_at_fork(after_in_child=_random.clear)
 
 
 def uuid7() -> str:
@@ -32,7 +38,10 @@ def uuid7() -> str:
         if tick <= _last_tick:
             tick = _last_tick + 1
         _last_tick = tick
-    return _text(tick >> 12, tick & 0xFFF, int.from_bytes(os.urandom(8), "big") & _RANDOM)
+        if not _random:
+            _random.extend(memoryview(os.urandom(_ASKED_BYTES)).cast("Q"))
+        random = _random.pop()
+    return _text(tick >> 12, tick & 0xFFF, random & _RANDOM)
 
 
 def uuid7_time_ms(text: str) -> int:

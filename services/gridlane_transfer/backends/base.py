@@ -6,7 +6,7 @@ file transfer.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,13 +15,14 @@ from gridlane_transfer.failures import Failed
 
 class Location(NamedTuple):
     """A physical file: its URL, the storage element, and the path below the element's base,
-    decoded.
+    decoded. `shown` is what users are told it is called: never the server's own path.
     """
 
     url: str
     storage_element: str
     base: str
     relative: str
+    shown: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,9 @@ class BackendReport:
     message: str = ""
 
 
+MayPublish = Callable[[], Awaitable[bool]]
+
+
 class TransferBackend(ABC):
     """Moves files between the URL schemes that it names."""
 
@@ -94,8 +98,14 @@ class TransferBackend(ABC):
         """How many orders it carries out at once."""
 
     @abstractmethod
-    async def move(self, order: MoveOrder) -> Moved | Failed:
-        """Carry an order out; the answer comes when it ended, one way or the other."""
+    async def move(self, order: MoveOrder, may_publish: MayPublish | None = None) -> Moved | Failed:
+        """Carry an order out; the answer comes when it ended, one way or the other.
+
+        Parameters:
+            may_publish: asked when something lies at the target that an order of a later epoch
+                removes before all else, and before the file gets its name; False ends the order,
+                as CANCELED. None: nobody else can have an order for this file.
+        """
 
     @abstractmethod
     async def clean(self, order: MoveOrder) -> None:

@@ -121,7 +121,7 @@ def require_agreement(conn: Connection, copy: Registration) -> LogicalFile | Non
     if others or not copy.replaces:
         raise ConflictError(
             f"{copy.lfn} is registered with {known.size_bytes} bytes and {known.checksum};"
-            f" the copy {copy.url} has {copy.size_bytes} bytes and {copy.checksum}"
+            f" the copy on {copy.storage_element} has {copy.size_bytes} bytes and {copy.checksum}"
         )
     return known
 

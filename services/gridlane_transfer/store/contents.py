@@ -2,14 +2,17 @@
 finish.
 
 Responsible for statements. An upload is begun before its temporary file exists, verified before the
-file gets its own name, and ended in the transaction that registers the replica.
+file gets its own name, and ended in the transaction that registers the replica. It is leased by the
+process that writes it; once that lease ran out, another one may end it in its place.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import timedelta
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, true, update
 
+from gridlane_kit.leases import claim_due, database_now_us, held_by, renew
 from gridlane_transfer.store import catalogue
 from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Registration
 from gridlane_transfer.store.tables import UPLOAD
@@ -28,18 +31,27 @@ class Upload:
     size_bytes: int | None
     checksum: str | None
     create_us: int
+    lease_holder: str
+    lease_epoch: int
+
+
+_COLUMNS = [UPLOAD.c[field.name] for field in fields(Upload)]
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """An upload whose file has its own name, and the registration that it ends with."""
 
-    uuid: str
+    upload: Upload
     registration: Registration
 
 
-def begin(conn: Connection, upload: Upload) -> None:
-    """Keep the intent to write."""
+class LostUploadError(Exception):
+    """The lease ran out, and another process has ended the upload, or is about to."""
+
+
+def begin(conn: Connection, upload: Upload, ttl: timedelta) -> None:
+    """Keep the intent to write, leased for so long."""
     conn.execute(
         insert(UPLOAD).values(
             uuid=upload.uuid,
@@ -47,8 +59,19 @@ def begin(conn: Connection, upload: Upload) -> None:
             temporary=upload.temporary,
             owner=upload.owner,
             create_us=upload.create_us,
+            lease_holder=upload.lease_holder,
+            lease_epoch=upload.lease_epoch,
+            lease_until_us=database_now_us() + ttl // timedelta(microseconds=1),
         )
     )
+
+
+def keep(conn: Connection, uploads: Sequence[Upload], ttl: timedelta) -> None:
+    """Renew the leases of those that are still their holder's."""
+    for upload in uploads:
+        mine = UPLOAD.c.uuid == upload.uuid
+        holder, epoch = upload.lease_holder, upload.lease_epoch
+        renew(conn, UPLOAD, where=mine, holder=holder, epoch=epoch, ttl=ttl)
 
 
 def verified(conn: Connection, upload: Upload, copy: Registration) -> None:
@@ -56,13 +79,16 @@ def verified(conn: Connection, upload: Upload, copy: Registration) -> None:
 
     Raises:
         ConflictError: they could not be registered.
+        LostUploadError: it is not the holder's any more; the temporary file is not to be published.
     """
     catalogue.require_agreement(conn, copy)
-    conn.execute(
+    noted = conn.execute(
         update(UPLOAD)
-        .where(UPLOAD.c.uuid == upload.uuid)
+        .where(_is_its(upload))
         .values(size_bytes=upload.size_bytes, checksum=upload.checksum)
     )
+    if noted.rowcount == 0:
+        raise LostUploadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +101,14 @@ class Unregistered:
 def finish(
     conn: Connection, finished: Sequence[Finished]
 ) -> list[LogicalFile | Unregistered | Exception]:
-    """End uploads and register their replicas."""
+    """End uploads and register their replicas; LostUploadError for one that another process ended
+    or is about to, whatever came of it there.
+    """
     answers: list[LogicalFile | Unregistered | Exception] = []
     for one in finished:
-        forget(conn, one.uuid)
+        if not forget(conn, one.upload):
+            answers.append(LostUploadError())
+            continue
         try:
             answers.append(catalogue.register(conn, one.registration))
         except ConflictError as error:
@@ -86,11 +116,31 @@ def finish(
     return answers
 
 
-def forget(conn: Connection, uuid: str) -> None:
-    """End an upload that came to nothing."""
-    conn.execute(delete(UPLOAD).where(UPLOAD.c.uuid == uuid))
+def forget(conn: Connection, upload: Upload) -> bool:
+    """End an upload that came to nothing; False when it is not its holder's any more."""
+    return conn.execute(delete(UPLOAD).where(_is_its(upload))).rowcount > 0
 
 
-def unfinished(conn: Connection) -> list[Upload]:
-    """Every upload that has not ended."""
-    return [Upload(*row) for row in conn.execute(select(UPLOAD))]
+def void_leases(conn: Connection) -> None:
+    """End every lease: no other process has this database, so their holders are no more."""
+    conn.execute(update(UPLOAD).values(lease_until_us=0))
+
+
+def claim_abandoned(conn: Connection, holder: str, ttl: timedelta, limit: int) -> list[Upload]:
+    """Lease uploads whose process is no more."""
+    rows = claim_due(
+        conn,
+        UPLOAD,
+        where=true(),
+        order_by=[UPLOAD.c.uuid],
+        limit=limit,
+        holder=holder,
+        ttl=ttl,
+    )
+    return [Upload(*(row._mapping[column] for column in _COLUMNS)) for row in rows]
+
+
+def _is_its(upload: Upload) -> ColumnElement[bool]:
+    return and_(
+        UPLOAD.c.uuid == upload.uuid, held_by(UPLOAD, upload.lease_holder, upload.lease_epoch)
+    )

@@ -6,15 +6,25 @@ Responsible for statements and for what one transaction holds; what a job may be
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, update
-from sqlalchemy import insert as sql_insert
+from sqlalchemy import (
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    false,
+    select,
+    true,
+    union_all,
+)
 
 from gridlane.transfer.v1 import event_pb2
 from gridlane_kit import errors, request_ids
 from gridlane_kit.clock import now_us
-from gridlane_kit.database import insert_rows
+from gridlane_kit.database import insert_values
 from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Feed, NewEvent
 from gridlane_kit.filters import Filter
@@ -28,20 +38,16 @@ from gridlane_transfer.store.tables import (
     FEED,
     FILE,
     FILE_COLUMNS,
+    FILE_NUMBERS,
     JOB,
     JOB_COLUMNS,
-    NUMBERS,
+    JOB_NUMBERS,
     REQUEST_ID,
     FileRow,
     JobRow,
 )
-from gridlane_transfer.store.visibility import visible_jobs
+from gridlane_transfer.store.visibility import reaches, visible_jobs
 
-_TAKE_NUMBERS = (
-    update(NUMBERS)
-    .values(jobs=NUMBERS.c.jobs + bindparam("jobs"), files=NUMBERS.c.files + bindparam("files"))
-    .returning(NUMBERS.c.jobs, NUMBERS.c.files)
-)
 _READ = select(*JOB_COLUMNS).where(JOB.c.uuid.in_(bindparam("uuids", expanding=True)))
 _READ_FILES = (
     select(*FILE_COLUMNS)
@@ -50,11 +56,34 @@ _READ_FILES = (
 )
 NEWEST_FIRST = Keyset(JOB.c.number, descending=True)
 IN_ORDER = Keyset(FILE.c.n)
+_OF_A_JOB: Final = "tags.gridlane.job"
 FILTER_COLUMNS: Mapping[str, Any] = {
     "state": JOB.c.state,
     "vo": JOB.c.vo,
-    "tags.gridlane.job": JOB.c.job_tag,
+    _OF_A_JOB: JOB.c.job_tag,
 }
+
+
+class NewFile(NamedTuple):
+    """The columns of a file to insert, but for its own and its job's number; see `FileRow`."""
+
+    n: int
+    source: str
+    target: str
+    target_url: str
+    target_lfn: str
+    source_element: str
+    target_element: str
+    checksum: str | None
+    size_bytes: int | None
+    overwrite: int
+    state: int
+    channel_uid: str
+    rank: int
+    due_us: int
+
+
+_NEW_FILE_COLUMNS = ("number", "job_number", *NewFile._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +93,12 @@ class NewTransferJob:
     Parameters:
         request: the request's key, when the caller gave an id.
         row: the job; its number is not known yet.
-        files: columns of each file but its own and its job's number.
         event: what is told of it, complete but for the job's number.
     """
 
     request: RequestKey | None
     row: JobRow
-    files: Sequence[Mapping[str, Any]]
+    files: Sequence[NewFile]
     event: event_pb2.TransferEvent
 
     @property
@@ -81,10 +109,10 @@ class NewTransferJob:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A job that was inserted: its number, and the first of its files'; the others follow it."""
+    """A job that was inserted: its number, and those of its files in order."""
 
     number: int
-    first_file: int
+    files: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +122,7 @@ class Resubmitted:
     name: str
 
 
-_PENDING = Submitted(0, 0)
+_PENDING = Submitted(0, ())
 """Stands in the answers for what is still to be inserted."""
 
 
@@ -122,23 +150,18 @@ def insert(
 
 
 def _insert_new(conn: Connection, feed: Feed, entries: Sequence[NewTransferJob]) -> list[Submitted]:
-    taken = {"jobs": len(entries), "files": sum(len(entry.files) for entry in entries)}
-    last_job, last_file = conn.execute(_TAKE_NUMBERS, taken).one()
-    number, first_file = last_job - taken["jobs"] + 1, last_file - taken["files"] + 1
+    job_numbers = JOB_NUMBERS.take(conn, len(entries))
+    file_numbers = iter(FILE_NUMBERS.take(conn, sum(len(entry.files) for entry in entries)))
     given: list[Submitted] = []
-    rows: list[Mapping[str, Any]] = []
-    files: list[Mapping[str, Any]] = []
-    for entry in entries:
-        given.append(Submitted(number, first_file))
-        rows.append({**entry.row._asdict(), "number": number})
-        files += [
-            {**file, "number": first_file + n, "job_number": number}
-            for n, file in enumerate(entry.files)
-        ]
-        number += 1
-        first_file += len(entry.files)
-    insert_rows(conn, JOB, rows)
-    insert_rows(conn, FILE, files)
+    rows: list[JobRow] = []
+    files: list[tuple[Any, ...]] = []
+    for entry, number in zip(entries, job_numbers, strict=True):
+        rows.append(entry.row._replace(number=number))
+        numbers = list(islice(file_numbers, len(entry.files)))
+        files += [(its, number, *file) for its, file in zip(numbers, entry.files, strict=True)]
+        given.append(Submitted(number, numbers))
+    insert_values(conn, JOB, JobRow._fields, rows)
+    insert_values(conn, FILE, _NEW_FILE_COLUMNS, files)
     request_ids.remember(
         conn,
         REQUEST_ID,
@@ -163,12 +186,6 @@ def _submitted(entry: NewTransferJob, number: int) -> NewEvent:
     )
 
 
-def ensure_numbers(conn: Connection) -> None:
-    """Begin to count, in a new database."""
-    if conn.execute(select(NUMBERS.c.id)).first() is None:
-        conn.execute(sql_insert(NUMBERS).values(id=1, jobs=0, files=0))
-
-
 def read(conn: Connection, uuids: Sequence[str]) -> dict[str, JobRow]:
     """Jobs by uuid; what is not there is left out."""
     rows = map(JobRow._make, conn.execute(_READ, {"uuids": uuids}))
@@ -188,9 +205,7 @@ def read_with_files(
 
 def visible(conn: Connection, uuids: Sequence[str], visibility: Visibility) -> dict[str, JobRow]:
     """Those of the jobs that are within reach, by uuid."""
-    statement = select(*JOB_COLUMNS).where(
-        JOB.c.uuid.in_(uuids), visible_jobs(visibility, filtered=True)
-    )
+    statement = select(*JOB_COLUMNS).where(JOB.c.uuid.in_(uuids), visible_jobs(visibility))
     return {row.uuid: JobRow._make(row) for row in conn.execute(statement)}
 
 
@@ -198,10 +213,33 @@ def page(
     conn: Connection, visibility: Visibility, filter_: Filter, page_: Page
 ) -> tuple[list[JobRow], str]:
     """A page of the jobs within reach, newest first, and the token of the next page."""
-    visible_ = visible_jobs(visibility, filtered=bool(filter_.clauses))
-    statement = select(*JOB_COLUMNS).where(visible_, filter_.where(FILTER_COLUMNS))
-    rows, token = fetch_page(conn, statement, NEWEST_FIRST, page_)
+    rows, token = fetch_page(conn, _listing(visibility, filter_, page_), NEWEST_FIRST, page_)
     return [JobRow._make(row) for row in rows], token
+
+
+def _listing(visibility: Visibility, filter_: Filter, page_: Page) -> Select[Any]:
+    """The statement for a page, along indexes whoever asks."""
+    where = filter_.where(FILTER_COLUMNS)
+    if filter_.value(_OF_A_JOB) is not None:  # there are few
+        return select(*JOB_COLUMNS).where(visible_jobs(visibility), where)
+    state = filter_.value("state")
+    in_state = true() if state is None else JOB.c.state == state
+    reached = reaches(visibility, filter_.value("vo"))
+    if len(reached) <= 1:
+        return select(*JOB_COLUMNS).where(*(reached or [false()]), in_state)
+    # They lie along different indexes: each gives its newest, and of those the page is made. One
+    # condition with OR would read and sort them all.
+    after = true() if page_.after is None else NEWEST_FIRST.after(page_.after)
+    newest = (
+        select(JOB.c.number)
+        .where(reach, in_state, after)
+        .order_by(*NEWEST_FIRST.order())
+        .limit(page_.size + 1)
+        .subquery()
+        for reach in reached
+    )
+    numbers = union_all(*(select(part.c.number) for part in newest))
+    return select(*JOB_COLUMNS).where(JOB.c.number.in_(numbers))
 
 
 def files_page(conn: Connection, job: JobRow, page_: Page) -> tuple[list[FileRow], str]:
@@ -245,7 +283,7 @@ def _cancel(
     _, files = read_with_files(conn, [entry.uuid])[entry.uuid]
     if not _may_end(found, files, entry.visibility):
         # A channel's manager acts on a whole job only when all of it lies on the channels managed.
-        return errors.permission_denied("transfer.jobs.cancel")
+        return errors.permission_denied("transfer.jobs.cancel", name)
     changes = Changes(conn, feed, channels, now_us())
     changes.load([found.number])
     if found.cancel_us is None and any(row.state not in FILE_FINAL for row in files):

@@ -16,7 +16,7 @@ from gridlane_kit.clock import now_us
 from gridlane_kit.decision import decide
 from gridlane_kit.feed import Feed
 from gridlane_kit.identity import Principal
-from gridlane_kit.leases import claim_due, database_now_us
+from gridlane_kit.leases import claim_due, database_now_us, renew
 from gridlane_kit.policy import Policy
 from gridlane_transfer import file_transfers
 from gridlane_transfer.backends.base import Moved, MoveOrder
@@ -75,6 +75,16 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """A holder's wish to keep a file that it works on for another `ttl`."""
+
+    number: int
+    holder: str
+    epoch: int
+    ttl: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The mover's answer for one attempt."""
 
@@ -127,14 +137,16 @@ class Moving:
         changes.save()
         return taken
 
-    def renew(self, conn: Connection, holder: str, numbers: Sequence[int], ttl: timedelta) -> None:
-        """Keep the files that a holder moves for another `ttl`."""
-        until = database_now_us() + ttl // timedelta(microseconds=1)
-        conn.execute(
-            update(FILE)
-            .where(FILE.c.number.in_(numbers), _RUNNING, FILE.c.lease_holder == holder)
-            .values(lease_until_us=until)
+    def keep(self, conn: Connection, wishes: Sequence[Keep]) -> list[FileState | Exception | None]:
+        """Renew leases: the file's state; None for one that was lost or has ended."""
+        return [_kept(conn, wish) for wish in wishes]
+
+    def canceling(self, conn: Connection, holder: str) -> Sequence[int]:
+        """The numbers of a holder's files whose end was asked for."""
+        statement = select(FILE.c.number).where(
+            _RUNNING, FILE.c.state == FileState.CANCELING, FILE.c.lease_holder == holder
         )
+        return conn.execute(statement).scalars().all()
 
     def release(self, conn: Connection, holder: str) -> None:
         """Give back all files of a holder that stops; they are taken up by whoever starts next."""
@@ -282,9 +294,18 @@ class Moving:
             owner=job.owner,
             size_bytes=moved.size_bytes,
             checksums=moved.checksums,
-            replaces=job.overwrite == file_transfers.OVERWRITE_ALWAYS,
+            replaces=file_transfers.replaces(row.overwrite, job.overwrite),
             time_us=now_us(),
         )
+
+
+def _kept(conn: Connection, wish: Keep) -> FileState | None:
+    mine = and_(FILE.c.number == wish.number, _RUNNING)
+    kept = renew(conn, FILE, where=mine, holder=wish.holder, epoch=wish.epoch, ttl=wish.ttl)
+    if not kept:
+        return None
+    state = conn.execute(select(FILE.c.state).where(FILE.c.number == wish.number)).scalar_one()
+    return FileState(state)
 
 
 def _is_newest(row: FileRow, report: Report) -> bool:

@@ -22,13 +22,17 @@ from sqlalchemy import (
     literal_column,
 )
 
-from gridlane_kit.database import Counter, Micros, Text36, service_metadata
+from gridlane_kit.database import Counter, Micros, Text36, only_on, service_metadata
 from gridlane_kit.feed import feed_tables
 from gridlane_kit.leases import lease_columns
+from gridlane_kit.numbers import Numbers
 from gridlane_kit.request_ids import request_id_table
 from gridlane_transfer.states import DUE, RUNNING, FileState
 
 METADATA: Final = service_metadata()
+# What is listed in its order, or by what it begins with: by code points on both engines, whatever
+# the language of the database.
+_BY_CODE_POINT: Final = Text().with_variant(Text(collation="C"), "postgresql")
 FEED: Final = feed_tables(METADATA)
 REQUEST_ID: Final = request_id_table(METADATA)
 
@@ -48,12 +52,20 @@ CHANNEL: Final = Table(
 
 # The last numbers given to jobs and files; one row. Taken before the rows are inserted, so that
 # what refers to them can be written in the same go.
-NUMBERS: Final = Table(
+_LAST_NUMBER: Final = Table(
     "last_number",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("jobs", BigInteger, nullable=False),
     Column("files", BigInteger, nullable=False),
+    info=only_on("sqlite"),
+)
+_NONE_YET: Final = {"id": 1, "jobs": 0, "files": 0}
+JOB_NUMBERS: Final = Numbers(
+    METADATA, "transfer_job_number", last=_LAST_NUMBER.c.jobs, row=_NONE_YET
+)
+FILE_NUMBERS: Final = Numbers(
+    METADATA, "file_transfer_number", last=_LAST_NUMBER.c.files, row=_NONE_YET
 )
 
 
@@ -135,6 +147,8 @@ class FileRow(NamedTuple):
     """The one expected, `ALGORITHM:hex`."""
     size_bytes: int | None
     """The size expected."""
+    overwrite: int
+    """Its own mode; 0: the job's."""
     state: int
     channel_uid: str
     rank: int
@@ -171,6 +185,7 @@ FILE: Final = Table(
     Column("target_element", String(80), nullable=False),
     Column("checksum", String(80)),
     Column("size_bytes", BigInteger),
+    Column("overwrite", Integer, nullable=False, server_default="0"),
     Column("state", Integer, nullable=False),
     Column("channel_uid", Text36, nullable=False),
     Column("rank", Integer, nullable=False),
@@ -190,7 +205,7 @@ FILE: Final = Table(
 LOGICAL_FILE: Final = Table(
     "logical_file",
     METADATA,
-    Column("lfn", Text, primary_key=True),
+    Column("lfn", _BY_CODE_POINT, primary_key=True),
     Column("vo", String(200), nullable=False),
     Column("owner", String(512), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
@@ -219,6 +234,7 @@ UPLOAD: Final = Table(
     Column("size_bytes", BigInteger),
     Column("checksum", String(80)),
     Column("create_us", Micros, nullable=False),
+    *lease_columns(),
 )
 
 
@@ -237,6 +253,8 @@ def file_in(states: frozenset[FileState]) -> ColumnElement[bool]:
 Index(None, JOB.c.owner, JOB.c.number)
 Index(None, JOB.c.vo, JOB.c.number)
 Index(None, JOB.c.state, JOB.c.number)
+Index(None, JOB.c.owner, JOB.c.state, JOB.c.number)
+Index(None, JOB.c.vo, JOB.c.state, JOB.c.number)
 Index(
     None,
     JOB.c.job_tag,

@@ -5,32 +5,46 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, exists, false, or_, true
+from sqlalchemy import Column, ColumnElement, and_, exists, false, or_, true
 
 from gridlane_kit.decision import Visibility
 from gridlane_transfer.store.tables import FILE, JOB
 
 
-def visible_jobs(visibility: Visibility, *, filtered: bool = False) -> ColumnElement[bool]:
+def visible_jobs(visibility: Visibility) -> ColumnElement[bool]:
     """The jobs within reach: own, of a VO, or with a file on a channel of the caller's.
 
-    Parameters:
-        filtered: whether the statement has another condition with an index of its own, which finds
-            fewer rows than all that the caller may see.
+    For statements that find a few jobs by another condition with an index of its own, which this
+    one leaves to it. What lists jobs goes along `reaches`.
     """
-    if visibility.nothing or visibility.job is not None:
-        return false()
+    return or_(false(), *_reaches(visibility, _unindexed))
+
+
+def reaches(visibility: Visibility, vo: str | None) -> list[ColumnElement[bool]]:
+    """The parts of a caller's reach, each with an index that has the order of listings.
+
+    Parameters:
+        vo: only jobs of this VO; None for any.
+    """
     if visibility.everything:
-        return true()
-    several = (visibility.owner is not None) + bool(visibility.vos) + bool(visibility.channels) > 1
-    # Two reaches joined by OR would be gathered from two indexes and sorted as a whole; in the
-    # order of the listing they are found on the way.
-    of: Callable[[Column[Any]], ColumnElement[Any]] = _unindexed if several or filtered else _as_is
-    reached: list[ColumnElement[bool]] = []
+        return [true() if vo is None else JOB.c.vo == vo]
+    if vo is None:
+        return _reaches(visibility, _as_is)
+    if vo in visibility.vos:
+        return [JOB.c.vo == vo]
+    return [and_(reach, _unindexed(JOB.c.vo) == vo) for reach in _reaches(visibility, _as_is)]
+
+
+def _reaches(
+    visibility: Visibility, of: Callable[[Column[Any]], ColumnElement[Any]]
+) -> list[ColumnElement[bool]]:
+    if visibility.nothing or visibility.job is not None:
+        return []
+    if visibility.everything:
+        return [true()]
+    reached = [of(JOB.c.vo) == vo for vo in sorted(visibility.vos)]
     if visibility.owner is not None:
         reached.append(of(JOB.c.owner) == visibility.owner)
-    if visibility.vos:
-        reached.append(of(JOB.c.vo).in_(sorted(visibility.vos)))
     if visibility.channels:
         reached.append(
             exists().where(
@@ -38,7 +52,7 @@ def visible_jobs(visibility: Visibility, *, filtered: bool = False) -> ColumnEle
                 FILE.c.channel_uid.in_(sorted(visibility.channels)),
             )
         )
-    return or_(false(), *reached)
+    return reached
 
 
 def visible_vos(visibility: Visibility, column: Column[str]) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""Authorization's first and later starts, on a real data directory."""
+"""Authorization's first and later starts, on a real data directory and each engine."""
 
 import asyncio
 import stat
@@ -16,9 +16,9 @@ from gridlane_authorization.store import METADATA, MIGRATIONS
 from gridlane_authorization.tokens import open_signer, verifier_of
 from gridlane_kit.data_directory import DataDirectory
 from gridlane_kit.database import Database
+from gridlane_kit.metrics import Metrics
 from gridlane_kit.migrations import schema_differences
 from gridlane_kit.policy import Policy, PolicyHolder, Role
-from gridlane_kit.sqlite import sqlite_url
 
 Start = Callable[..., Awaitable[PolicyHolder]]
 
@@ -31,7 +31,7 @@ async def data(tmp_path: Path) -> AsyncIterator[DataDirectory]:
 
 
 @pytest.fixture
-async def start(data: DataDirectory) -> AsyncIterator[Start]:
+async def start(data: DataDirectory, database_url: str) -> AsyncIterator[Start]:
     """Starts the room once and stops it again; gives the policy that it put in force."""
 
     async def start_and_stop(embedded: bool = True, **given: Any) -> PolicyHolder:
@@ -39,10 +39,11 @@ async def start(data: DataDirectory) -> AsyncIterator[Start]:
         policy = PolicyHolder(Policy(revision=0))
         room = AuthorizationRoom(
             settings,
-            database_url=sqlite_url(data.database_file("authorization")),
+            database_url=database_url,
             signer=open_signer(data.keys, settings.issuer, settings.audience),
             policy=policy,
             token_file=data.token_file if embedded else None,
+            metrics=Metrics(),
         )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(room.stop)
@@ -75,14 +76,15 @@ async def test_the_token_in_the_file_proves_the_local_user(
     assert principal.capabilities is None
 
 
-async def test_the_token_is_renewed_before_it_ends(data: DataDirectory) -> None:
+async def test_the_token_is_renewed_before_it_ends(data: DataDirectory, database_url: str) -> None:
     settings = AuthorizationSettings.load("authorization", token_lifetime_days=2 / 86_400)
     room = AuthorizationRoom(
         settings,
-        database_url=sqlite_url(data.database_file("authorization")),
+        database_url=database_url,
         signer=open_signer(data.keys, settings.issuer, settings.audience),
         policy=PolicyHolder(Policy(revision=0)),
         token_file=data.token_file,
+        metrics=Metrics(),
     )
     await room.start()
     try:
@@ -113,11 +115,10 @@ async def test_a_later_start_keeps_key_and_user_and_makes_a_new_token(
 
 
 async def test_a_role_that_was_taken_away_is_not_given_back_by_a_start(
-    start: Start, data: DataDirectory
+    start: Start, database_url: str
 ) -> None:
     await start(local_user="ada")
-    url = sqlite_url(data.database_file("authorization"))
-    db = await Database.open(url, metadata=METADATA, migrations=MIGRATIONS, migrate=False)
+    db = await Database.open(database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=False)
     binding = METADATA.tables["role_binding"]
     await db.write(lambda conn: conn.execute(delete(binding).where(binding.c.role == "admin")))
     await db.close()
@@ -134,9 +135,8 @@ async def test_elsewhere_the_bootstrap_setting_makes_the_first_admin_and_only_th
     assert not data.token_file.exists()
 
 
-async def test_migrations_make_exactly_the_tables_of_the_code(data: DataDirectory) -> None:
-    url = sqlite_url(data.database_file("authorization"))
-    db = await Database.open(url, metadata=METADATA, migrations=MIGRATIONS, migrate=True)
+async def test_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> None:
+    db = await Database.open(database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=True)
     try:
         assert await db.read(lambda c: schema_differences(c, METADATA, MIGRATIONS)) == []
     finally:

@@ -170,6 +170,56 @@ def test_memory_is_limited(command: Command) -> None:
     assert "MemoryError" in ended.err
 
 
+def runs(client: gridlane.Client) -> list[str]:
+    """What runs have in the store."""
+    found = [file.lfn for file in client.replicas.list("LFN:/local/user/")]
+    return sorted(lfn for lfn in found if "/runs/" in lfn and "/in/" in lfn)
+
+
+@pytest.mark.parametrize("script", ["cat in", "exit 3"])
+def test_a_local_input_leaves_the_store_when_its_job_has_ended(
+    command: Command, client: gridlane.Client, tmp_path: Path, script: str
+) -> None:
+    (tmp_path / "in").write_text("content")
+    before = runs(client)
+    ended = command("run", "--format", "json", "--input", "in", "--", "sh", "-c", script)
+    (given,) = ended.json["inputs"]
+    assert given["source"].startswith("LFN:/local/user/")
+    assert given["source"].endswith("/in/in")
+    assert runs(client) == before
+    with pytest.raises(gridlane.NotFound):
+        b"".join(client.storage.read(given["source"]))
+
+
+def test_an_input_of_a_detached_job_stays_and_is_named(
+    command: Command, client: gridlane.Client, tmp_path: Path
+) -> None:
+    (tmp_path / "in").write_text("content")
+    before = runs(client)
+    ended = command("run", "--detach", "--input", "in", "--", "cat", "in")
+    (kept,) = set(runs(client)) - set(before)
+    assert f"gridlane rm {kept}" in ended.err
+    assert command("logs", "--follow", ended.out.strip()).out == "content"
+    assert command("rm", kept).code == 0
+
+
+def test_an_input_of_a_job_that_is_left_stays_and_is_named(
+    terminal: Command, client: gridlane.Client, tmp_path: Path
+) -> None:
+    (tmp_path / "in").write_text("content")
+    before = runs(client)
+    script = "trap '' TERM; echo started; sleep 60 & wait; sleep 60"
+    shown = terminal("run", "--input", "in", "--", "sh", "-c", script)
+    shown.wait_for("started")
+    shown.press(b"\x03")
+    shown.wait_for("cancelling")
+    shown.press(b"\x03")
+    assert shown.wait() == 130
+    (kept,) = set(runs(client)) - set(before)
+    assert f"gridlane rm {kept}" in shown.shown.replace("\r", "").replace("\n", "")
+    client.storage.delete(kept)
+
+
 def test_a_detached_job_is_named_and_goes_on(command: Command) -> None:
     ended = command("run", "--detach", "--", "sh", "-c", "sleep 1; echo later")
     name = ended.out.strip()

@@ -16,7 +16,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from support import EmbeddedServer
 
-from gridlane.authorization.v1 import authorization_service_pb2_grpc, token_service_pb2_grpc
+from gridlane.authorization.v1 import (
+    authorization_service_pb2_grpc,
+    policy_service_pb2_grpc,
+    token_service_pb2_grpc,
+)
 from gridlane.gateway.v1 import task_service_pb2, task_service_pb2_grpc
 from gridlane.reporting.v1 import accounting_service_pb2_grpc, span_service_pb2_grpc
 from gridlane.transfer.v1 import (
@@ -96,6 +100,7 @@ class Stranger:
         self.spans: Any = span_service_pb2_grpc.SpanServiceStub(channel)
         self.tasks: Any = task_service_pb2_grpc.TaskServiceStub(channel)
         self.authorization: Any = authorization_service_pb2_grpc.AuthorizationServiceStub(channel)
+        self.policy: Any = policy_service_pb2_grpc.PolicyServiceStub(channel)
         self.tokens: Any = token_service_pb2_grpc.TokenServiceStub(channel)
 
     @cached_property

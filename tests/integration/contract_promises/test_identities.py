@@ -6,6 +6,7 @@ each may is gLite's table, joined to DIRAC's: what one may see and not touch is 
 not see is not found — told exactly as of what does not exist.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             "INSERT INTO role_binding VALUES (?, ?, ?, ?, '', NULL, 0)",
             [(issuer, *role) for role in ROLES],
         )
+        db.execute("INSERT INTO vo VALUES ('other', 0)")
     db.close()
     server.start()
     signer = open_signer(server.data_dir / "keys", issuer, AuthorizationSettings().audience)
@@ -206,6 +208,38 @@ def test_the_table_has_every_verb() -> None:
 def test_a_verb_on_what_is_anns(house: House, verb: str, user: str, wanted: str) -> None:
     found = tried(house.user(user), verb, house.anns)
     assert (OK if found is None else found.reason) == wanted
+
+
+@pytest.mark.parametrize(
+    ("verb", "user"), [(verb, user) for verb, user, wanted in CASES if wanted == DENIED]
+)
+def test_a_denial_names_the_permission_and_only_what_the_caller_sees(
+    house: House, verb: str, user: str
+) -> None:
+    found = tried(house.user(user), verb, house.anns)
+    assert found is not None
+    assert found.metadata.keys() - {"resource"} == {"permission"}
+    assert re.fullmatch(r"[a-z]+\.[a-z]+\.[a-z]+", found.metadata["permission"])
+    sees = user == "bob" and verb in TOUCHING
+    thing = house.anns.transfer if "Transfer" in verb else house.anns.job
+    assert found.metadata.get("resource", "") == (thing if sees else "")
+
+
+@pytest.mark.parametrize("vo", ["local", "nobodys"])
+def test_a_denial_for_a_vo_has_the_same_keys(house: House, vo: str) -> None:
+    bob = house.user("bob")
+    transfer = transfer_of("LFN:/local/ann/secret", "LFN:/local/bob/copy", vo=vo)
+    for method, request in (
+        (bob.jobs.SubmitJob, submission("true", vo=vo)),
+        (bob.tasks.SubmitTask, task_of(submission("true", vo=vo))),
+        (bob.transfers.SubmitTransferJob, transfer),
+    ):
+        found = bob.refused(method, request)
+        assert found.reason == DENIED
+        assert found.metadata.keys() - {"resource"} == {"permission"}
+    ann = house.user("ann")
+    found = ann.refused(ann.jobs.SubmitJob, submission("true", vo="other"))
+    assert found.metadata == {"permission": "workload.jobs.submit", "resource": "other"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from integration.contract_promises.stranger import Stranger, refusal
 from gridlane.authorization.v1 import (
     authorization_service_pb2,
     policy_pb2,
+    policy_service_pb2,
     token_service_pb2,
 )
 from gridlane.gateway.v1 import task_service_pb2
@@ -152,6 +153,11 @@ def test_only_services_follow_feeds_read_the_policy_and_have_tokens_made(me: Str
             me.authorization.GetPolicy,
             authorization_service_pb2.GetPolicyRequest(),
             "authorization.policy.view",
+        ),
+        (
+            me.policy.FollowPolicy,
+            policy_service_pb2.FollowPolicyRequest(),
+            "authorization.policy.follow",
         ),
         (me.tokens.MintJobToken, mint, "authorization.tokens.mint"),
     ):

@@ -154,6 +154,29 @@ def test_with_several_vos_an_empty_one_is_refused_with_the_list(
         assert refusal.metadata == {"vos": "local,other"}
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_for_a_vo_that_does_not_exist_not_even_an_admin_submits(verb: Verb, dry_run: bool) -> None:
+    before = verb.count()
+    refusal = verb.refused(vo="nowhere", validate_only=dry_run)
+    assert refusal.short == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+    assert refusal.metadata["resource"] == "nowhere"
+    assert verb.count() == before
+
+
+def test_a_vo_that_only_the_token_knows_is_refused_like_one_that_is_not_the_callers(
+    folder: str, user_of: Any
+) -> None:
+    """Whether it exists is told to nobody."""
+    stranger = user_of("eve", "nowhere")
+    for kind in ("job", "task", "transfer"):
+        absent, foreign = (
+            Verb(stranger, kind, folder).refused(vo=vo) for vo in ("nowhere", "local")
+        )
+        assert absent.short == foreign.short == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+        assert absent.metadata.keys() == foreign.metadata.keys()
+        assert absent.message.replace("nowhere", "local") == foreign.message
+
+
 def test_a_job_begins_received_with_everything_that_is_promised(me: Stranger) -> None:
     job = me.submit("true", display_name="x" * 255)
     assert job.name.startswith("jobs/")

@@ -84,6 +84,27 @@ def test_always_replaces_it(me: Stranger, folder: str, source: str) -> None:
     assert me.read(f"{folder}/target") == TEXT
 
 
+def test_a_file_may_say_for_itself_whether_it_replaces(
+    me: Stranger, folder: str, source: str
+) -> None:
+    never, always = (
+        transfer_job_pb2.OverwriteMode.Value(f"OVERWRITE_MODE_{mode}")
+        for mode in ("NEVER", "ALWAYS")
+    )
+    for name in "abc":
+        me.put(f"{folder}/{name}", b"other")
+    files = [
+        transfer_job_pb2.FileTransfer(source=source, target=f"{folder}/{name}", overwrite=mode)
+        for name, mode in (("a", never), ("b", always), ("c", None))
+    ]
+    job = transfer_job_pb2.TransferJob(files=files, overwrite=always)
+    request = transfer_service_pb2.SubmitTransferJobRequest(transfer_job=job)
+    ended = me.arrived(me.call(me.transfers.SubmitTransferJob, request).name)
+    assert [file.overwrite for file in ended.files] == [never, always, 0]
+    assert words(ended) == ("PARTIALLY_FINISHED", ["FAILED", "FINISHED", "FINISHED"])
+    assert [me.read(f"{folder}/{name}") for name in "abc"] == [b"other", TEXT, TEXT]
+
+
 def test_placement_alone_registers_the_target(me: Stranger, folder: str, source: str) -> None:
     job = me.moved(source, f"{folder}/placed", placement=True)
     assert registered(me, f"{folder}/placed")

@@ -146,7 +146,7 @@ def test_a_token_of_another_feed_is_refused(me: Stranger, done: job_pb2.Job) -> 
     ((_, token),) = seen(stream, 1)[:1]
     wrong = transfer_watch(done.stage_in_transfer, token=token)
     found = me.refused(me.transfers.WatchTransferJobs, wrong)
-    assert found.short == ("OUT_OF_RANGE", "POSITION_TRIMMED")
+    assert found.short == ("INVALID_ARGUMENT", "TOKEN_NOT_OURS")
 
 
 def test_a_task_is_watched_to_its_end_each_change_once(me: Stranger, done: job_pb2.Job) -> None:
@@ -181,6 +181,35 @@ def test_a_resumed_task_goes_on_behind_its_token(me: Stranger, folder: str) -> N
         token = page.resume_token
     transfer = me.job(job).stage_in_transfer
     assert sorted(found) == sorted(history(me, job) + transfer_history(me, transfer))
+
+
+def test_a_token_is_good_for_the_names_it_was_made_for_alone(
+    me: Stranger, done: job_pb2.Job
+) -> None:
+    other = me.done(inputs=done.description.inputs)
+    jobs, transfers = me.jobs.WatchJobs, me.transfers.WatchTransferJobs
+    for method, watch, first, second in (
+        (jobs, job_watch, done.name, other.name),
+        (transfers, transfer_watch, done.stage_in_transfer, other.stage_in_transfer),
+    ):
+        stream = me.call(method, watch(first))
+        token = next(iter(stream)).resume_token
+        stream.cancel()
+        for names in ([second], [first, second]):
+            found = me.refused(method, watch(*names, token=token))
+            assert found.short == ("INVALID_ARGUMENT", "TOKEN_NOT_OURS"), names
+            assert found.metadata == {"field": "resume_token"}
+
+
+def test_a_token_of_several_names_is_good_in_any_order(me: Stranger, done: job_pb2.Job) -> None:
+    other = me.submit("sleep", "0.5")
+    stream = me.call(me.jobs.WatchJobs, job_watch(done.name, other.name))
+    page = next(iter(stream))
+    stream.cancel()
+    seen = {event.event_id for event in page.events}
+    again = me.call(me.jobs.WatchJobs, job_watch(other.name, done.name, token=page.resume_token))
+    assert not seen & {event.event_id for event in next(iter(again)).events}
+    again.cancel()
 
 
 def test_a_token_of_another_task_is_refused(me: Stranger, done: job_pb2.Job) -> None:

@@ -307,7 +307,7 @@ class Gateway:
 async def gateway() -> AsyncIterator[Gateway]:
     grid = Grid()
     signer = TokenSigner(new_key(), ISSUER, "gridlane")
-    policy = Policy(1, [Binding(ISSUER, "ada", Role.SUBMITTER, vo="local")])
+    policy = Policy(1, [Binding(ISSUER, "ada", Role.SUBMITTER, vo="local")], vos=["local"])
     pipeline = Pipeline(
         verifier=TokenVerifier({ISSUER: StaticKeys(signer.jwks())}, "gridlane"),
         policy=PolicyHolder(policy),

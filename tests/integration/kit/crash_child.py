@@ -1,22 +1,19 @@
 """A small service's writer in a process of its own, to be killed.
 
-Usage: crash_child.py DATA_DIRECTORY < request ids, one a line. Submits them, and prints
+Usage: crash_child.py DATABASE_URL < request ids, one a line. Submits them, and prints
 `<request id> <resource>` for each answer that a caller got, at once.
 """
 
 import asyncio
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from sqlalchemy import Column, Connection, String, Table
 
 from gridlane.ids import uuid7
-from gridlane_kit.data_directory import DataDirectory
 from gridlane_kit.database import Database, insert_rows, service_metadata
 from gridlane_kit.group_commit import GroupCommit
 from gridlane_kit.request_ids import New, Replay, RequestKey, claim, remember, request_id_table
-from gridlane_kit.sqlite import sqlite_url
 
 METADATA = service_metadata()
 REQUEST_ID = request_id_table(METADATA)
@@ -44,11 +41,8 @@ def submit(conn: Connection, keys: Sequence[RequestKey]) -> list[str]:
     return answers
 
 
-async def main(root: Path, request_ids: list[str]) -> None:
-    data = DataDirectory.open(root)
-    db = await Database.open(
-        sqlite_url(data.database_file("sample")), metadata=METADATA, migrations=None, migrate=True
-    )
+async def main(url: str, request_ids: list[str]) -> None:
+    db = await Database.open(url, metadata=METADATA, migrations=None, migrate=True)
     group = GroupCommit(db)
     kind = group.kind("items.submit", submit, key=lambda key: key.request_id)
     await group.start()
@@ -61,7 +55,6 @@ async def main(root: Path, request_ids: list[str]) -> None:
     await asyncio.gather(*(caller(request_ids[n::CALLERS]) for n in range(CALLERS)))
     await group.drain()
     await db.close()
-    data.close()
 
 
-asyncio.run(main(Path(sys.argv[1]), sys.stdin.read().split()))
+asyncio.run(main(sys.argv[1], sys.stdin.read().split()))

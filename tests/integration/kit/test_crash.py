@@ -1,29 +1,40 @@
 """A writer killed around its commit: the acknowledged is there, and a retry makes no second."""
 
+import asyncio
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Row, column, select, table
 
 from gridlane.ids import uuid7
+from gridlane_kit.database import Database, service_metadata
 
 CHILD = Path(__file__).parent / "crash_child.py"
 
 
-def submit(root: Path, request_ids: list[str], failpoints: str = "") -> tuple[int, dict[str, str]]:
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where a failpoint that kills leaves its name."""
+    return tmp_path / "failpoints"
+
+
+def submit(
+    url: str, request_ids: list[str], log: Path, failpoints: str = ""
+) -> tuple[int, dict[str, str]]:
     """Run the child; its exit code, and the resource of each request that was answered."""
     done = subprocess.run(
-        [sys.executable, str(CHILD), str(root)],
+        [sys.executable, str(CHILD), url],
         input="\n".join(request_ids),
         env={
             **os.environ,
             "GRIDLANE_FAILPOINTS": failpoints,
-            "GRIDLANE_FAILPOINT_LOG": str(root.parent / "failpoints"),
+            "GRIDLANE_FAILPOINT_LOG": str(log),
         },
         capture_output=True,
         text=True,
@@ -34,52 +45,73 @@ def submit(root: Path, request_ids: list[str], failpoints: str = "") -> tuple[in
     return done.returncode, dict(line.split() for line in done.stdout.splitlines())
 
 
-def stored(root: Path) -> dict[str, str]:
-    """The resource of each request in the file; fails when a request made two."""
-    connection = sqlite3.connect(root / "db" / "sample.sqlite")
-    rows = connection.execute("SELECT request_id, uid FROM item").fetchall()
-    connection.close()
+async def _rows(url: str) -> list[Row[Any]]:
+    item = table("item", column("request_id"), column("uid"))
+    db = await Database.open(url, metadata=service_metadata(), migrations=None, migrate=True)
+    rows = await db.read(lambda conn: conn.execute(select(item)).all())
+    await db.close()
+    return list(rows)
+
+
+def stored(url: str) -> dict[str, str]:
+    """The resource of each request in the database; fails when a request made two."""
+    rows = [(request_id, uid) for request_id, uid in asyncio.run(_rows(url))]
     assert max(Counter(request_id for request_id, _ in rows).values(), default=1) == 1
     return dict(rows)
 
 
 @pytest.mark.parametrize("hit", [1, 2, 5])
-def test_killed_between_commit_and_answer(tmp_path: Path, hit: int) -> None:
-    root, request_ids = tmp_path / "data", [uuid7() for _ in range(60)]
-    code, acknowledged = submit(root, request_ids, f"kit.group_commit.committed@{hit}")
+def test_killed_between_commit_and_answer(database_url: str, log: Path, hit: int) -> None:
+    request_ids = [uuid7() for _ in range(60)]
+    failpoint = "kit.group_commit.committed"
+    code, acknowledged = submit(database_url, request_ids, log, f"{failpoint}@{hit}")
     assert code == -signal.SIGKILL
-    assert (tmp_path / "failpoints").read_text() == "kit.group_commit.committed\n"
+    assert log.read_text() == f"{failpoint}\n"
 
-    committed = stored(root)
+    committed = stored(database_url)
     assert acknowledged.items() <= committed.items()
     # The last batch is there, and its callers were never told: what a retry is for.
     assert len(committed) > len(acknowledged)
 
-    code, answers = submit(root, request_ids)
+    code, answers = submit(database_url, request_ids, log)
     assert code == 0
     assert answers.keys() == set(request_ids)
     assert committed.items() <= answers.items()
-    assert stored(root) == answers
+    assert stored(database_url) == answers
 
 
+@pytest.mark.parametrize(
+    "failpoint", ["kit.group_commit.before_commit@1", "kit.group_commit.before_commit@3"]
+)
+def test_killed_before_the_commit(database_url: str, log: Path, failpoint: str) -> None:
+    killed_before_the_commit(database_url, log, failpoint)
+
+
+@pytest.mark.parametrize("engine", ["postgresql"])
 @pytest.mark.parametrize("hit", [1, 3])
-def test_killed_before_the_commit(tmp_path: Path, hit: int) -> None:
-    root, request_ids = tmp_path / "data", [uuid7() for _ in range(60)]
-    code, acknowledged = submit(root, request_ids, f"kit.group_commit.before_commit@{hit}")
-    assert code == -signal.SIGKILL
-    assert stored(root) == acknowledged
+def test_killed_when_the_transaction_has_its_name(database_url: str, log: Path, hit: int) -> None:
+    killed_before_the_commit(database_url, log, f"kit.postgresql.before_commit@{hit}")
 
-    code, answers = submit(root, request_ids)
+
+def killed_before_the_commit(url: str, log: Path, failpoint: str) -> None:
+    request_ids = [uuid7() for _ in range(60)]
+    code, acknowledged = submit(url, request_ids, log, failpoint)
+    assert code == -signal.SIGKILL
+    assert stored(url) == acknowledged
+
+    code, answers = submit(url, request_ids, log)
     assert code == 0
     assert acknowledged.items() <= answers.items()
-    assert stored(root) == answers
+    assert stored(url) == answers
 
 
-def test_an_error_after_the_commit_is_told_and_a_retry_finds_the_resource(tmp_path: Path) -> None:
+def test_an_error_after_the_commit_is_told_and_a_retry_finds_the_resource(
+    database_url: str, log: Path
+) -> None:
     """As an unknown outcome: the caller got an error, the row is there."""
-    root, request_ids = tmp_path / "data", [uuid7()]
+    request_ids = [uuid7()]
     done = subprocess.run(
-        [sys.executable, str(CHILD), str(root)],
+        [sys.executable, str(CHILD), database_url],
         input=request_ids[0],
         env={**os.environ, "GRIDLANE_FAILPOINTS": "kit.group_commit.committed=error"},
         capture_output=True,
@@ -88,6 +120,6 @@ def test_an_error_after_the_commit_is_told_and_a_retry_finds_the_resource(tmp_pa
         check=False,
     )
     assert "FailpointError" in done.stderr
-    committed = stored(root)
+    committed = stored(database_url)
     assert committed.keys() == set(request_ids)
-    assert submit(root, request_ids) == (0, committed)
+    assert submit(database_url, request_ids, log) == (0, committed)

@@ -1,7 +1,5 @@
 """The quick ways to read and to run a statement give what SQLAlchemy's own give."""
 
-from pathlib import Path
-
 from sqlalchemy import Column, Connection, Integer, LargeBinary, String, Table, bindparam, update
 
 from gridlane_kit.database import (
@@ -11,7 +9,6 @@ from gridlane_kit.database import (
     run_kept,
     service_metadata,
 )
-from gridlane_kit.sqlite import sqlite_url
 
 _METADATA = service_metadata()
 _THING = Table(
@@ -30,10 +27,8 @@ _GROW = (
 _NAMES = ("one", "two", "three", "four", "five")
 
 
-async def _open(directory: Path) -> Database:
-    database = await Database.open(
-        sqlite_url(directory / "things.sqlite"), metadata=_METADATA, migrations=None, migrate=True
-    )
+async def _open(url: str) -> Database:
+    database = await Database.open(url, metadata=_METADATA, migrations=None, migrate=True)
     rows = [
         {"name": name, "size": number, "content": name.encode()}
         for number, name in enumerate(_NAMES)
@@ -42,8 +37,8 @@ async def _open(directory: Path) -> Database:
     return database
 
 
-async def test_rows_are_found_by_any_number_of_keys(tmp_path: Path) -> None:
-    database = await _open(tmp_path)
+async def test_rows_are_found_by_any_number_of_keys(database_url: str) -> None:
+    database = await _open(database_url)
 
     def asked(conn: Connection, names: tuple[str, ...]) -> set[tuple[object, ...]]:
         rows = rows_by_key(conn, (_THING.c.name, _THING.c.content), _THING.c.name, names)
@@ -59,8 +54,8 @@ async def test_rows_are_found_by_any_number_of_keys(tmp_path: Path) -> None:
         await database.close()
 
 
-async def test_no_key_finds_no_row(tmp_path: Path) -> None:
-    database = await _open(tmp_path)
+async def test_no_key_finds_no_row(database_url: str) -> None:
+    database = await _open(database_url)
     try:
         rows = await database.read(
             lambda conn: rows_by_key(conn, (_THING.c.size,), _THING.c.name, ())
@@ -70,8 +65,8 @@ async def test_no_key_finds_no_row(tmp_path: Path) -> None:
         await database.close()
 
 
-async def test_a_kept_statement_takes_its_own_values_and_those_given(tmp_path: Path) -> None:
-    database = await _open(tmp_path)
+async def test_a_kept_statement_takes_its_own_values_and_those_given(database_url: str) -> None:
+    database = await _open(database_url)
     try:
         for by, size in ((5, 7), (1, 8)):
             grown = await database.write(lambda conn, by=by: run_kept(conn, _GROW, by=by).scalar())

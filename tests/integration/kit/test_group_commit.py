@@ -1,11 +1,9 @@
 """Group commit: what each caller is promised while all share one transaction."""
 
 import asyncio
-import sqlite3
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 import pytest
 from sqlalchemy import (
@@ -17,7 +15,6 @@ from sqlalchemy import (
     Table,
     insert,
     select,
-    text,
 )
 from sqlalchemy.exc import IntegrityError
 
@@ -37,15 +34,21 @@ ORDER = Table("visit", METADATA, Column("number", Integer, primary_key=True), Co
 Item = tuple[str, int]
 
 
+class Gate(Protocol):
+    """The fixture `gate`."""
+
+    def pass_through(self, conn: Connection) -> None: ...
+    async def reached(self) -> None: ...
+    def shut(self) -> AbstractAsyncContextManager[None]: ...
+
+
 class Writer:
     """A group commit with one kind, which inserts items, and what its batches were."""
 
-    def __init__(self, db: Database, **limits: int) -> None:
+    def __init__(self, db: Database, gate: Gate, **limits: int) -> None:
         self.db = db
+        self.gate = gate
         self.batches: list[list[Item]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Event()
         self.commits = 0
         self.group = GroupCommit(db, on_commit=self._count, **limits)
         self.add: WriteKind[Item, str] = self.group.kind(
@@ -56,8 +59,7 @@ class Writer:
         self.commits += 1
 
     def _apply(self, conn: Connection, items: Sequence[Item]) -> list[str | Exception]:
-        self.entered.set()
-        assert self.gate.wait(20)
+        self.gate.pass_through(conn)
         self.batches.append(list(items))
         insert_rows(conn, ITEM, [{"uid": uid, "size": size} for uid, size in items])
         return [f"items/{uid}" for uid, _ in items]
@@ -68,14 +70,10 @@ class Writer:
     @asynccontextmanager
     async def holding_a_batch(self) -> AsyncIterator[None]:
         """While inside, one batch is being written and everything else queues behind it."""
-        self.gate.clear()
-        self.entered.clear()
-        first = asyncio.create_task(self.add(("first", 1)))
-        assert await asyncio.to_thread(self.entered.wait, 20)
-        try:
+        async with self.gate.shut():
+            first = asyncio.create_task(self.add(("first", 1)))
+            await self.gate.reached()
             yield
-        finally:
-            self.gate.set()
         assert await first == "items/first"
 
 
@@ -83,9 +81,11 @@ StartWriter = Callable[..., Awaitable[Writer]]
 
 
 @pytest.fixture
-async def start_writer(open_database: Callable[..., Awaitable[Database]]) -> StartWriter:
+async def start_writer(
+    open_database: Callable[..., Awaitable[Database]], gate: Gate
+) -> StartWriter:
     async def start(**limits: int) -> Writer:
-        writer = Writer(await open_database(METADATA), **limits)
+        writer = Writer(await open_database(METADATA), gate, **limits)
         await writer.group.start()
         return writer
 
@@ -124,8 +124,10 @@ async def test_one_bad_row_among_200_fails_alone(start_writer: StartWriter) -> N
     await writer.group.drain()
 
 
-async def test_a_bad_row_of_one_kind_leaves_other_kinds_alone(start_writer: StartWriter) -> None:
-    writer = Writer((await start_writer()).db)
+async def test_a_bad_row_of_one_kind_leaves_other_kinds_alone(
+    start_writer: StartWriter, gate: Gate
+) -> None:
+    writer = Writer((await start_writer()).db, gate)
 
     def count(conn: Connection, uids: Sequence[str]) -> list[int]:
         found = conn.scalars(select(ITEM.c.uid).where(ITEM.c.uid.in_(uids))).all()
@@ -260,41 +262,16 @@ async def test_a_drain_finishes_what_is_queued_and_refuses_what_is_new(
     assert len(await writer.stored()) == 51
 
 
-async def test_an_answer_comes_after_the_commit(start_writer: StartWriter, tmp_path: Path) -> None:
+async def test_an_answer_comes_after_the_commit(
+    start_writer: StartWriter, open_database: Callable[..., Awaitable[Database]]
+) -> None:
     """Another connection sees the row at the moment of the answer."""
     writer = await start_writer()
-    other = sqlite3.connect(tmp_path / "test.sqlite")
+    other = await open_database(METADATA)
     for number in range(20):
         await writer.add((str(number), number))
-        found = other.execute("SELECT count(*) FROM item WHERE uid = ?", [str(number)]).fetchone()
-        assert found == (1,)
-    other.close()
-    await writer.group.drain()
-
-
-async def test_a_failing_store_fails_the_whole_batch_with_a_retry(
-    start_writer: StartWriter,
-) -> None:
-    """The database cannot grow: nothing is kept, nobody hangs, and it goes on afterwards."""
-    writer = await start_writer()
-    await writer.add(("before", 1))
-
-    def limit(conn: Connection) -> None:
-        pages = conn.execute(text("PRAGMA page_count")).scalar_one()
-        conn.execute(text(f"PRAGMA max_page_count = {pages}"))
-
-    await writer.db.write(limit)
-    async with writer.holding_a_batch():
-        tasks = await queued(writer, [(f"{n:05d}" * 7, n) for n in range(2000)])
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    reasons = {o.reason for o in outcomes if isinstance(o, GridlaneError)}
-    assert reasons == {ErrorReason.NO_SPACE}
-    refused = sum(isinstance(outcome, GridlaneError) for outcome in outcomes)
-    assert len(await writer.stored()) == 2 + 2000 - refused
-    assert refused >= 1000
-
-    await writer.db.write(lambda conn: conn.execute(text("PRAGMA max_page_count = 1000000")))
-    assert await writer.add(("after", 1)) == "items/after"
+        found = select(ITEM.c.size).where(ITEM.c.uid == str(number))
+        assert await other.read(lambda conn, found=found: conn.scalar(found)) == number
     await writer.group.drain()
 
 

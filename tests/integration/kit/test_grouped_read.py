@@ -1,8 +1,9 @@
 """Grouped reads: one SELECT for all who wait, and never a value older than the question."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 import pytest
 from sqlalchemy import Column, Connection, Integer, Table, insert, select
@@ -20,23 +21,28 @@ SQUARE = Table(
 )
 
 
+class Gate(Protocol):
+    """The fixture `gate`."""
+
+    def pass_through(self, conn: Connection) -> None: ...
+    async def reached(self) -> None: ...
+    def shut(self) -> AbstractAsyncContextManager[None]: ...
+
+
 class Reader:
     """Reads squares, and keeps which groups were asked for."""
 
-    def __init__(self, db: Database, **limits: int) -> None:
+    def __init__(self, db: Database, gate: Gate, **limits: int) -> None:
         self.db = db
+        self.gate = gate
         self.groups: list[list[int]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Event()
         self.fail = False
         self.read: GroupedRead[int, int] = GroupedRead(db, self._fetch, **limits)
 
     def _fetch(self, conn: Connection, numbers: Sequence[int]) -> dict[int, int]:
         self.groups.append(sorted(numbers))
         rows = conn.execute(select(SQUARE).where(SQUARE.c.number.in_(numbers))).all()
-        self.entered.set()
-        assert self.gate.wait(20)
+        self.gate.pass_through(conn)
         if self.fail:
             raise LookupError("no")
         return {row.number: row.value for row in rows}
@@ -50,9 +56,11 @@ StartReader = Callable[..., Awaitable[Reader]]
 
 
 @pytest.fixture
-async def start_reader(open_database: Callable[..., Awaitable[Database]]) -> StartReader:
+async def start_reader(
+    open_database: Callable[..., Awaitable[Database]], gate: Gate
+) -> StartReader:
     async def start(**limits: int) -> Reader:
-        reader = Reader(await open_database(METADATA), **limits)
+        reader = Reader(await open_database(METADATA), gate, **limits)
         await reader.add(*range(100))
         return reader
 
@@ -76,23 +84,21 @@ async def test_who_asks_during_a_read_gets_what_was_committed_before_the_questio
     start_reader: StartReader,
 ) -> None:
     reader = await start_reader()
-    reader.gate.clear()
-    early = asyncio.create_task(reader.read.get(200))
-    await asyncio.to_thread(reader.entered.wait, 20)
-    await reader.add(200)
-    late = asyncio.create_task(reader.read.get(200))
-    await asyncio.sleep(0)
-    reader.gate.set()
+    async with reader.gate.shut():
+        early = asyncio.create_task(reader.read.get(200))
+        await reader.gate.reached()
+        await reader.add(200)
+        late = asyncio.create_task(reader.read.get(200))
+        await asyncio.sleep(0)
     assert (await early, await late) == (None, 40_000)
 
 
 async def test_a_cancelled_caller_takes_nothing_from_others(start_reader: StartReader) -> None:
     reader = await start_reader()
-    reader.gate.clear()
-    one, other = (asyncio.create_task(reader.read.get(7)) for _ in range(2))
-    await asyncio.to_thread(reader.entered.wait, 20)
-    one.cancel()
-    reader.gate.set()
+    async with reader.gate.shut():
+        one, other = (asyncio.create_task(reader.read.get(7)) for _ in range(2))
+        await reader.gate.reached()
+        one.cancel()
     assert await other == 49
     with pytest.raises(asyncio.CancelledError):
         await one

@@ -20,19 +20,27 @@ from grpc import aio
 from gridlane.type.v1 import options_pb2
 from gridlane_kit import logs
 from gridlane_kit.admission import Admission, Limits
+from gridlane_kit.assertions import AssertionSigner, AssertionVerifier, service_jwks
 from gridlane_kit.metrics import Metrics
+from gridlane_kit.peers import EDGES
 from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
 from gridlane_kit.registration import Pipeline
 from gridlane_kit.server import Server
 from gridlane_kit.settings import ServerSettings
 from gridlane_kit.telemetry import FinishedSpan, Telemetry
+from gridlane_kit.tls import ClientTls
 from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, new_key
+from gridlane_kit.wire_peers import WirePeers
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ISSUER = "https://issuer.test/"
 AUDIENCE = "https://gridlane.test"
 SAMPLE = "gridlane.transfer.sample.v1.SampleService"
 _RULES_IMPORT = "buf/validate/validate.proto"
+SERVICE_KEYS = {service: new_key() for service in EDGES}
+JWKS = service_jwks(SERVICE_KEYS)
+"""The services' keys, and the file of public halves that each of them has."""
+
 assert options_pb2.DESCRIPTOR  # the pool must know the options before the sample
 
 
@@ -204,6 +212,7 @@ async def serve(messages: SimpleNamespace, rooms: list[Room]) -> AsyncIterator[S
             roles: Sequence[Role] = (Role.SUBMITTER,),
             default_deadline_s: float = 30.0,
             ratio: float = 1.0,
+            receiver: str | None = "transfer",
             **settings: Any,
         ) -> Served:
             signer = TokenSigner(new_key(), ISSUER, AUDIENCE)
@@ -211,6 +220,7 @@ async def serve(messages: SimpleNamespace, rooms: list[Room]) -> AsyncIterator[S
             spans: list[FinishedSpan] = []
             pipeline = Pipeline(
                 verifier=TokenVerifier({ISSUER: StaticKeys(signer.jwks())}, AUDIENCE),
+                assertions=AssertionVerifier(receiver, JWKS) if receiver else None,
                 policy=policy,
                 telemetry=Telemetry("test", ratio=ratio, sinks=[spans.append]),
                 metrics=Metrics(),
@@ -223,11 +233,49 @@ async def serve(messages: SimpleNamespace, rooms: list[Room]) -> AsyncIterator[S
             server = Server(ServerSettings.load("server", **given), [room], pipeline)
             await server.start()
             stack.push_async_callback(_stop, server)
-            channel = aio.insecure_channel(server.address)
+            channel = aio.insecure_channel(server.address)  # of no use where the server has TLS
             stack.push_async_callback(channel.close)
             return Served(server, pipeline, policy, signer, channel, room, spans)
 
         yield serve
+
+
+WirePeersOf = Callable[..., WirePeers]
+
+
+@pytest.fixture
+def signer_of() -> Callable[[str], AssertionSigner]:
+    """Returns what a service signs its assertions with."""
+    return lambda service: AssertionSigner(service, SERVICE_KEYS[service])
+
+
+@pytest.fixture
+async def wire_peers() -> AsyncIterator[WirePeersOf]:
+    """Makes the peers of a service ("workload"), with Transfer at an address."""
+    async with AsyncExitStack() as stack:
+
+        def make(
+            address: str,
+            *,
+            service: str = "workload",
+            tls: ClientTls | None = None,
+            spans: list[FinishedSpan] | None = None,
+            signer: AssertionSigner | None = None,
+            **options: Any,
+        ) -> WirePeers:
+            sinks = [] if spans is None else [spans.append]
+            peers = WirePeers(
+                service,
+                {"transfer": address},
+                signer or AssertionSigner(service, SERVICE_KEYS[service]),
+                tls,
+                Telemetry(service, sinks=sinks),
+                **options,
+            )
+            stack.push_async_callback(peers.close)
+            return peers
+
+        yield make
 
 
 async def _stop(server: Server) -> None:

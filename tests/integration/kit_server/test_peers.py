@@ -1,7 +1,11 @@
-"""Calls between rooms of one process: the same steps as over the wire, and nothing shared."""
+"""Calls between services: the same whether the peer is the next room or another process.
+
+Most tests run both ways. What only the wire has (lost peers, retries, junk) is in
+`test_wire_peers`.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +17,7 @@ from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.identity import Principal, service_principal
 from gridlane_kit.peers import EDGES, ForbiddenEdgeError
 from gridlane_kit.policy import Policy
+from gridlane_kit.telemetry import FinishedSpan
 
 SAMPLE = "gridlane.transfer.sample.v1.SampleService"
 ADA = Principal("https://issuer.test/", "ada", vos=frozenset({"local"}))
@@ -23,7 +28,7 @@ class Things:
         self.m = messages
         self.calls: list[Any] = []
         self.kept: Any = None
-        self.closed = False
+        self.begun, self.left, self.closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def GetThing(self, request: Any, call: Any) -> Any:
         self.calls.append(call)
@@ -32,7 +37,11 @@ class Things:
         if request.name == "things/boom":
             raise RuntimeError("secret")
         if request.name == "things/slow":
-            await asyncio.sleep(30)
+            self.begun.set()
+            try:
+                await asyncio.sleep(30)
+            finally:
+                self.left.set()
         request.name = "things/changed"
         self.kept = self.m.Thing(name="things/kept")
         return self.kept
@@ -46,7 +55,7 @@ class Things:
             if request.name == "things/boom":
                 raise RuntimeError("secret")
         finally:
-            self.closed = True
+            self.closed.set()
 
     async def PutThings(self, requests: AsyncIterator[Any], call: Any) -> Any:
         return self.m.Thing(count=len([r async for r in requests]))
@@ -62,8 +71,27 @@ def caller_of(served: Any, principal: Principal = ADA, timeout_s: float | None =
     return Caller(principal, deadline, served.pipeline.telemetry.root())
 
 
-def stub_of(served: Any, caller: Caller, service: str = "workload") -> Any:
-    return served.pipeline.peers_for(service).stubs(SAMPLE)(caller)
+@pytest.fixture(params=["room", "wire"])
+def stub_of(request, wire_peers) -> Callable[..., Any]:
+    """Returns the stub of the served sample, bound to a caller."""
+
+    def stub_of(served: Any, caller: Caller, service: str = "workload") -> Any:
+        if request.param == "room":
+            peers = served.pipeline.peers_for(service)
+        else:
+            peers = wire_peers(served.server.address, service=service, spans=served.spans)
+        return peers.stubs(SAMPLE)(caller)
+
+    return stub_of
+
+
+def lineage(spans: list[FinishedSpan], span_id: int) -> list[int]:
+    """A span, the one above it, and so on to one that is not there."""
+    parents = {span.span_id: span.parent_id for span in spans}
+    found = [span_id]
+    while found[-1] in parents:
+        found.append(parents[found[-1]])
+    return found
 
 
 async def reason_of(awaitable: Any) -> ErrorReason:
@@ -73,7 +101,7 @@ async def reason_of(awaitable: Any) -> ErrorReason:
 
 
 async def test_a_peer_answers_on_behalf_of_the_caller_and_nothing_is_shared(
-    serve, things, messages
+    serve, things, messages, stub_of
 ):
     served = await serve(things)
     caller = caller_of(served, timeout_s=10)
@@ -85,15 +113,12 @@ async def test_a_peer_answers_on_behalf_of_the_caller_and_nothing_is_shared(
     (call,) = things.calls
     assert (call.principal.owner, call.principal.actor) == (ADA.owner, "workload")
     assert call.deadline < caller.deadline
-    assert (call.trace.trace_id, call.trace.parent_id) == (
-        caller.trace.trace_id,
-        caller.trace.span_id,
-    )
-    assert [s.parent_id for s in served.spans] == [caller.trace.span_id]
+    assert call.trace.trace_id == caller.trace.trace_id
+    assert lineage(served.spans, call.trace.span_id)[-1] == caller.trace.span_id
     assert CURRENT.get() is None
 
 
-async def test_a_peer_decides_and_validates_like_over_the_wire(serve, things, messages):
+async def test_a_peer_decides_and_validates_like_over_the_wire(serve, things, messages, stub_of):
     served = await serve(things)
     stub = stub_of(served, caller_of(served))
     good = messages.GetThingRequest(name="things/a")
@@ -107,7 +132,7 @@ async def test_a_peer_decides_and_validates_like_over_the_wire(serve, things, me
     assert len(things.calls) == 1
 
 
-async def test_a_defect_of_a_peer_is_internal_and_keeps_its_text(serve, things, messages):
+async def test_a_defect_of_a_peer_is_internal_and_keeps_its_text(serve, things, messages, stub_of):
     served = await serve(things)
     stub = stub_of(served, caller_of(served))
     with pytest.raises(GridlaneError) as caught:
@@ -116,7 +141,7 @@ async def test_a_defect_of_a_peer_is_internal_and_keeps_its_text(serve, things, 
     assert "secret" not in str(caught.value.to_status())
 
 
-async def test_the_callers_deadline_ends_a_peers_handler(serve, things, messages):
+async def test_the_callers_deadline_ends_a_peers_handler(serve, things, messages, stub_of):
     served = await serve(things)
     stub = stub_of(served, caller_of(served, timeout_s=0.2))
     slow = messages.GetThingRequest(name="things/slow")
@@ -125,22 +150,25 @@ async def test_the_callers_deadline_ends_a_peers_handler(serve, things, messages
     assert await reason_of(late.GetThing(slow)) == "DEADLINE_EXCEEDED"
 
 
-async def test_a_callers_cancellation_reaches_the_peers_handler(serve, things, messages):
+async def test_a_callers_cancellation_reaches_the_peers_handler(serve, things, messages, stub_of):
     served = await serve(things)
     slow = messages.GetThingRequest(name="things/slow")
     call = asyncio.ensure_future(stub_of(served, caller_of(served)).GetThing(slow))
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        await things.begun.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+    async with asyncio.timeout(10):
+        await things.left.wait()
 
 
-async def test_a_peer_streams_both_ways(serve, things, messages):
+async def test_a_peer_streams_both_ways(serve, things, messages, stub_of):
     served = await serve(things)
     stub = stub_of(served, caller_of(served))
     request = messages.GetThingRequest(name="things/a")
     assert [t.count async for t in stub.WatchThings(request)] == [0, 1, 2]
-    assert things.closed
+    assert await asyncio.wait_for(things.closed.wait(), 10)
 
     async def requests() -> AsyncIterator[Any]:
         yield messages.CreateThingRequest(thing=messages.Thing(name="a"))
@@ -159,17 +187,17 @@ async def test_a_peer_streams_both_ways(serve, things, messages):
     assert seen == [0, 1, 2]
 
 
-async def test_a_stream_that_is_left_early_is_closed(serve, things, messages):
+async def test_a_stream_that_is_left_early_is_closed(serve, things, messages, stub_of):
     served = await serve(things)
     request = messages.GetThingRequest(name="things/a")
     stream = aiter(stub_of(served, caller_of(served)).WatchThings(request))
     assert (await anext(stream)).count == 0
     await stream.aclose()
-    assert things.closed
+    assert await asyncio.wait_for(things.closed.wait(), 10)
 
 
 async def test_a_step_taken_later_is_a_trace_of_its_own_linked_to_the_submission(
-    serve, things, messages
+    serve, things, messages, stub_of
 ):
     served = await serve(things)
     telemetry = served.pipeline.telemetry
@@ -184,15 +212,16 @@ async def test_a_step_taken_later_is_a_trace_of_its_own_linked_to_the_submission
         job_id="jobs/1",
     ) as caller:
         await stub_of(served, caller).GetThing(messages.GetThingRequest(name="things/a"))
-    call, step = served.spans
+    call, step = served.spans[0], served.spans[-1]
     assert step.name == "workload.stage_in"
     assert step.trace_id != submitted.trace_id
     assert step.links == ((submitted.trace_id, submitted.span_id),)
     assert step.attributes == {"gridlane.job.id": "jobs/1"}
-    assert (call.trace_id, call.parent_id) == (step.trace_id, step.span_id)
+    assert call.trace_id == step.trace_id
+    assert lineage(served.spans, call.span_id)[-2] == step.span_id
 
 
-async def test_a_service_that_acts_for_itself_is_known_as_itself(serve, things, messages):
+async def test_a_service_that_acts_for_itself_is_known_as_itself(serve, things, messages, stub_of):
     served = await serve(things)
     stub = stub_of(served, caller_of(served, service_principal("workload")))
     request = messages.GetThingRequest(name="things/a")

@@ -1,6 +1,10 @@
-"""A follower against a feed that is cut, repeats itself, sends poison, or loses events."""
+"""A follower against a feed that is cut, repeats itself, sends poison, or loses events; and several
+followers of one feed.
+"""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -8,6 +12,7 @@ from functools import partial
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from postgresql import PostgresqlServer
 
 from gridlane.type.v1 import feed_pb2
 from gridlane.workload.v1 import event_pb2, event_service_pb2, job_pb2
@@ -19,10 +24,17 @@ from gridlane_kit.filters import Filter
 from gridlane_kit.pages import page_request
 from gridlane_reporting.accounting import NewRecord, job_record
 from gridlane_reporting.follower import Follower, Source
-from gridlane_reporting.store import NEWEST_FIRST, list_records, read_cursor
+from gridlane_reporting.store import (
+    METADATA,
+    MIGRATIONS,
+    NEWEST_FIRST,
+    list_records,
+    read_cursor,
+)
 
 EPOCH = "epoch"
 RETRY_S = 0.01
+LEASE_S = 0.3
 
 
 def ended(number: int, *, whole: bool = True) -> event_pb2.JobEvent:
@@ -76,26 +88,31 @@ class StandInFeed:
         self.acknowledged.append(position.position)
 
 
+def follower_of(feed: StandInFeed, db: Database) -> Follower[event_pb2.JobEvent]:
+    source = Source(
+        name="workload",
+        follow=feed.follow,
+        acknowledge=feed.acknowledge,
+        account=feed.account,
+        committed=lambda: None,
+        acknowledged=lambda: None,
+    )
+    return Follower(source, db, retry_s=RETRY_S, lease_s=LEASE_S)
+
+
 Run = Callable[[StandInFeed], Awaitable[Follower[event_pb2.JobEvent]]]
 
 
 @pytest.fixture
 async def run(db: Database) -> AsyncIterator[Run]:
-    """Runs a follower until it has taken everything; it is cancelled at the end of the test."""
+    """Runs a follower until it has taken everything; it ends with the test or before the next."""
     async with AsyncExitStack() as stack:
 
         async def run_until_taken(feed: StandInFeed) -> Follower[event_pb2.JobEvent]:
-            source = Source(
-                name="workload",
-                follow=feed.follow,
-                acknowledge=feed.acknowledge,
-                account=feed.account,
-                committed=lambda: None,
-                acknowledged=lambda: None,
-            )
-            follower = Follower(source, db, retry_s=RETRY_S)
+            await stack.aclose()
+            follower = follower_of(feed, db)
             task = asyncio.create_task(follower.run())
-            stack.push_async_callback(_end, task)
+            stack.push_async_callback(_end, follower, task)
             async with asyncio.timeout(10):
                 # The follower commits in a task of its own; the database tells how far it is.
                 while not feed.trimmed and await cursor(db) != len(feed.events):
@@ -107,9 +124,10 @@ async def run(db: Database) -> AsyncIterator[Run]:
         yield run_until_taken
 
 
-async def _end(task: "asyncio.Task[None]") -> None:
+async def _end(follower: Follower[event_pb2.JobEvent], task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    await follower.release()
 
 
 async def cursor(db: Database) -> int:
@@ -190,3 +208,73 @@ async def test_what_a_crash_kept_from_being_acknowledged_is_acknowledged_at_the_
     async with asyncio.timeout(5):
         while feed.acknowledged != [2]:
             await asyncio.sleep(0.01)
+
+
+async def test_of_two_followers_one_follows_and_the_other_takes_over(db: Database) -> None:
+    first_feed, second_feed = StandInFeed([ended(1)]), StandInFeed([ended(1), ended(2)])
+    first, second = follower_of(first_feed, db), follower_of(second_feed, db)
+    async with AsyncExitStack() as stack:
+        task = asyncio.create_task(first.run())
+        async with asyncio.timeout(10):
+            while await cursor(db) != 1:
+                await asyncio.sleep(0.01)
+        other = asyncio.create_task(second.run())
+        stack.push_async_callback(_end, second, other)
+        await asyncio.sleep(3 * LEASE_S)
+        assert second_feed.asked_after == [], "the first one renews its lease"
+        assert second.status().reachable
+        assert "another process" in second.status().message
+        task.cancel()  # as a process that dies: its lease runs out
+        async with asyncio.timeout(10):
+            while await cursor(db) != 2:
+                await asyncio.sleep(0.01)
+    assert second_feed.asked_after == [1]
+    assert await accounted(db) == ["jobs/1", "jobs/2"]
+
+
+async def test_a_follower_paused_past_its_lease_takes_nothing_more(
+    postgresql_server: PostgresqlServer,
+) -> None:
+    """Its event loop is another one, in a thread, and stands still as a stopped process does."""
+    url = postgresql_server.new_database()
+    events = [ended(n) for n in range(6)]
+    pausing, ending = threading.Event(), threading.Event()
+
+    def account(event: event_pb2.JobEvent) -> NewRecord | None:
+        if event.event_id == "event-3":
+            pausing.set()
+            time.sleep(1 + 3 * LEASE_S)
+        return job_record(event)
+
+    paused_feed = StandInFeed(events, account=account)
+    states: list[str] = []
+
+    async def follow_and_pause() -> None:
+        theirs = await Database.open(url, metadata=METADATA, migrations=MIGRATIONS, migrate=True)
+        follower = follower_of(paused_feed, theirs)
+        task = asyncio.create_task(follower.run())
+        while not ending.is_set():
+            await asyncio.sleep(0.02)
+        states.append(follower.status().message)
+        await _end(follower, task)
+        await theirs.close()
+
+    thread = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(follow_and_pause())))
+    assert await asyncio.to_thread(pausing.wait, 20)
+    db = await Database.open(url, metadata=METADATA, migrations=MIGRATIONS, migrate=True)
+    feed = StandInFeed(events)
+    follower = follower_of(feed, db)
+    task = asyncio.create_task(follower.run())
+    async with asyncio.timeout(20):
+        while await cursor(db) != len(events):
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(1 + 3 * LEASE_S)
+    ending.set()
+    await thread
+    assert feed.asked_after == [3]
+    assert paused_feed.acknowledged == [1, 2, 3]
+    assert "another process" in states[0]
+    assert await cursor(db) == len(events)
+    assert await accounted(db) == [f"jobs/{n}" for n in range(6)]
+    await _end(follower, task)
+    await db.close()

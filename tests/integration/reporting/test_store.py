@@ -1,16 +1,19 @@
 """Records, cursor and quarantine in one transaction, and listings as documented."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Connection
 
 from gridlane.reporting.v1 import accounting_record_pb2
 from gridlane_kit.database import Database
 from gridlane_kit.decision import EVERYTHING, NOTHING, Visibility
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.feed import Position
+from gridlane_kit.leases import new_holder
 from gridlane_kit.migrations import schema_differences
 from gridlane_kit.pages import page_request
 from gridlane_reporting.accounting import DATA_OPERATION, JOB, NewRecord
@@ -21,6 +24,7 @@ from gridlane_reporting.store import (
     NEWEST_FIRST,
     PoisonEvent,
     Taken,
+    claim_feed,
     count_quarantined,
     list_records,
     read_cursor,
@@ -40,8 +44,13 @@ def record(uid: str = "", *, end_us: int = 1, **given: str) -> NewRecord:
 async def take_all(
     db: Database, *records: NewRecord, poison: Sequence[PoisonEvent] = (), position: int = 1
 ) -> int:
-    taken = Taken(SOURCE, records, poison, Position("epoch", position), now_us=1)
-    return await db.write(partial(take, taken=taken))
+    def take_under_lease(conn: Connection) -> int:
+        lease = claim_feed(conn, SOURCE, new_holder(), timedelta(0))
+        assert lease is not None
+        place = Position("epoch", position)
+        return take(conn, Taken(SOURCE, lease, records, poison, place, now_us=1))
+
+    return await db.write(take_under_lease)
 
 
 async def listed(

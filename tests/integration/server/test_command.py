@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,6 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support import COMMAND, EmbeddedServer
-
-SECONDS = 60
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Runs the command to its end, in an environment without settings of Gridlane."""
-
-    def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GRIDLANE_")}
-        return subprocess.run(
-            [COMMAND, *map(str, arguments)],
-            env={**inherited, "HOME": str(tmp_path), **environment},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-
-    return run
 
 
 def health(server: EmbeddedServer) -> Any:
@@ -68,7 +47,7 @@ def test_on_a_terminal_the_token_s_value_is_printed(tmp_path: Path) -> None:
     )
     os.close(theirs)
     printed = b""
-    guard = threading.Timer(SECONDS, process.kill)
+    guard = threading.Timer(60, process.kill)
     guard.start()
     try:
         while b"eyJ" not in printed and process.poll() is None:
@@ -76,7 +55,7 @@ def test_on_a_terminal_the_token_s_value_is_printed(tmp_path: Path) -> None:
     finally:
         guard.cancel()
         process.send_signal(signal.SIGTERM)
-        process.wait(SECONDS)
+        process.wait(60)
         os.close(ours)
     assert b"eyJ" in printed
 
@@ -155,7 +134,7 @@ def test_a_broken_signing_key_is_named_with_the_cure(command: Any, tmp_path: Pat
     ("arguments", "environment", "named"),
     [
         (("all", "--port", "x"), {}, "--port"),
-        (("authorization",), {}, "authorization"),
+        (("authorization",), {}, "GRIDLANE_AUTHORIZATION_DATABASE_URL"),
         (("all",), {"GRIDLANE_SERVER_PORT": "many"}, "port"),
         (("all",), {"GRIDLANE_CONFIG": "/does/not/exist.toml"}, "/does/not/exist.toml"),
         (("config",), {"GRIDLANE_GATEWAY_PING_TIMEOUT_S": "-1"}, "ping_timeout_s"),

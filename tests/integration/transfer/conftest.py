@@ -1,4 +1,8 @@
-"""A real server with Transfer's room on real SQLite files, and clients of several users."""
+"""A real server with Transfer's room, and clients of several users.
+
+On SQLite, unless a test or its module names the engines: what stores, reads and claims runs on
+both; tests of messages' shapes, of rules without a store and of the mover alone do not.
+"""
 
 import asyncio
 import zlib
@@ -33,7 +37,7 @@ from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
 from gridlane_kit.registration import Pipeline
 from gridlane_kit.server import Server
 from gridlane_kit.settings import ServerSettings
-from gridlane_kit.sqlite import sqlite_url
+from gridlane_kit.sqlite import sqlite_file
 from gridlane_kit.telemetry import FinishedSpan, Telemetry
 from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, new_key
 from gridlane_transfer.room import TransferRoom
@@ -162,6 +166,7 @@ class House:
     """A running server. `start` it anew after `stop` to see what a restart does."""
 
     root: Path
+    database_url: str
     given: dict[str, Any] = field(default_factory=dict)
     elements: list[StorageElementSettings] = field(default_factory=list)
     bindings: tuple[Binding, ...] = BINDINGS
@@ -173,7 +178,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.signer = TokenSigner(new_key(), ISSUER, "https://gridlane.test")
-        self.policy = PolicyHolder(Policy(1, self.bindings))
+        self.policy = PolicyHolder(Policy(1, self.bindings, vos=["local", "other"]))
         self.elements = self.elements or [
             StorageElementSettings(
                 name="local", base_url=self.storage.as_uri(), vo_paths={"local": "/local"}
@@ -205,9 +210,10 @@ class House:
         self.telemetry = Telemetry("test", sinks=[self.spans.append])
         self.room = TransferRoom(
             settings,
-            database_url=sqlite_url(self.root / "transfer.sqlite"),
+            database_url=self.database_url,
             telemetry=self.telemetry,
             policy=self.policy,
+            exclusive=sqlite_file(self.database_url) is not None,
         )
         pipeline = Pipeline(
             verifier=TokenVerifier(
@@ -266,12 +272,18 @@ StartHouse = Callable[..., Awaitable[House]]
 
 
 @pytest.fixture
-async def start_house(tmp_path: Path) -> AsyncIterator[StartHouse]:
+def engine() -> str:
+    """The database engine of a test that names none."""
+    return "sqlite"
+
+
+@pytest.fixture
+async def start_house(tmp_path: Path, database_url: str) -> AsyncIterator[StartHouse]:
     """Starts a server with settings of one's own."""
     async with AsyncExitStack() as stack:
 
         async def start(**given: Any) -> House:
-            house = House(tmp_path, **given)
+            house = House(tmp_path, database_url, **given)
             await house.start()
             stack.push_async_callback(house.stop)
             return house

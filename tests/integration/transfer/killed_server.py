@@ -1,12 +1,14 @@
-"""A server with Transfer's room, as a process of its own that a test can kill at a failpoint.
+"""A server with Transfer's room, as a process of its own that a test can kill or pause.
 
-Arguments: the root directory, and the PEM of the key that signs tokens. Writes `address` into the
-root.
+Arguments: the root directory, the PEM of the key that signs tokens, the database's URL, the file
+that gets the address, and settings of Transfer as JSON.
 """
 
 import asyncio
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from gridlane_kit import logs
 from gridlane_kit.admission import Admission
@@ -15,7 +17,7 @@ from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
 from gridlane_kit.registration import Pipeline
 from gridlane_kit.server import Server
 from gridlane_kit.settings import ServerSettings
-from gridlane_kit.sqlite import sqlite_url
+from gridlane_kit.sqlite import sqlite_file
 from gridlane_kit.telemetry import Telemetry
 from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, load_key
 from gridlane_transfer.room import TransferRoom
@@ -25,19 +27,22 @@ ISSUER = "https://issuer.test/"
 AUDIENCE = "https://gridlane.test"
 
 
-async def main(root: Path, key: bytes) -> None:
+async def main(root: Path, key: bytes, url: str, address: Path, given: dict[str, Any]) -> None:
     logs.configure(json=False, level="WARNING")
     signer = TokenSigner(load_key(key), ISSUER, AUDIENCE)
-    policy = PolicyHolder(Policy(1, (Binding(ISSUER, "sue", Role.SUBMITTER, "local"),)))
+    policy = PolicyHolder(
+        Policy(1, [Binding(ISSUER, "sue", Role.SUBMITTER, "local")], vos=["local"])
+    )
     settings = TransferSettings(
-        storage_elements=embedded_storage_elements(root / "storage", root / "jobs")
+        storage_elements=embedded_storage_elements(root / "storage", root / "jobs"), **given
     )
     telemetry = Telemetry("test")
     room = TransferRoom(
         settings,
-        database_url=sqlite_url(root / "transfer.sqlite"),
+        database_url=url,
         telemetry=telemetry,
         policy=policy,
+        exclusive=sqlite_file(url) is not None,
     )
     pipeline = Pipeline(
         verifier=TokenVerifier({ISSUER: StaticKeys(signer.jwks())}, AUDIENCE),
@@ -48,11 +53,12 @@ async def main(root: Path, key: bytes) -> None:
     )
     server = Server(ServerSettings(port=0, health_port=0), [room], pipeline)
     await server.start()
-    temporary = root / "address.new"
+    temporary = address.with_suffix(".new")
     temporary.write_text(server.address)
-    temporary.rename(root / "address")
+    temporary.rename(address)
     await server.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]).read_bytes()))
+    root, key, url, address, given = sys.argv[1:]
+    asyncio.run(main(Path(root), Path(key).read_bytes(), url, Path(address), json.loads(given)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 
 from gridlane.transfer.v1 import storage_service_pb2, transfer_job_pb2, transfer_service_pb2
@@ -140,7 +141,7 @@ async def test_an_existing_target_is_never_replaced_unasked(
     house.file("local/b", b"precious")
     failure, message, attempts = await failed(sue, words, (source, "LFN:/local/b"))
     assert (failure, attempts) == ("TARGET_EXISTS", 1)
-    assert str(house.storage / "local/b") in message
+    assert message == "the target exists: LFN:/local/b"
     assert (house.storage / "local/b").read_bytes() == b"precious"
     job = await sue.submit(
         (source, "LFN:/local/b"), overwrite=transfer_job_pb2.OVERWRITE_MODE_ALWAYS
@@ -201,7 +202,7 @@ async def test_a_full_disk_leaves_nothing_behind(start_house: Any, tiny: Path, w
     source = house.file("local/big", b"y" * 3_000_000, below=tiny.parent / "source")
     failure, message, attempts = await failed(sue, words, (source, "LFN:/local/big"))
     assert (failure, attempts) == ("NO_SPACE", 1)
-    assert str(tiny / "local/big") in message
+    assert message == "there is no room for the target: LFN:/local/big"
     with pytest.raises(grpc.RpcError) as raised:
         await sue.put("LFN:/local/big", b"y" * 3_000_000)
     assert words.reason(raised.value) == "NO_SPACE"
@@ -209,6 +210,7 @@ async def test_a_full_disk_leaves_nothing_behind(start_house: Any, tiny: Path, w
     assert not (tiny / "local/big").exists()
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_a_canceled_copy_is_aborted_and_its_bytes_are_removed(
     start_house: Any, words: Any
 ) -> None:
@@ -251,12 +253,50 @@ async def test_the_work_of_a_worker_that_died_is_done_by_another(
     assert "file RETRYING" in await sue.history(job.name)
 
 
+async def test_a_copy_that_hangs_is_given_up_and_made_by_another_worker(
+    start_house: Any, words: Any
+) -> None:
+    house = await start_house(given={"stall_s": 1, "workers": 1, "copies_per_worker": 2})
+    sue = house.client("sue")
+    big = house.storage / "local/big"
+    sparse(big, SOME_TIME)
+    job = await sue.submit((big.as_uri(), "LFN:/local/copy"))
+    await half_written(house)
+    (hung,) = house.room.mover.pids
+    os.kill(hung, signal.SIGSTOP)  # as one whose file system does not answer
+    ended = await sue.ended(job.name, seconds=60)
+    assert words.job(ended) == "FINISHED"
+    assert ended.files[0].attempt == 2
+    assert (house.storage / "local/copy").stat().st_size == SOME_TIME
+    assert house.leftovers() == []
+    assert "file RETRYING" in await sue.history(job.name)
+    assert hung not in house.room.mover.pids
+    async with asyncio.timeout(5):
+        while psutil.pid_exists(hung):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_copy_that_always_hangs_fails_and_says_so(start_house: Any, words: Any) -> None:
+    house = await start_house(given={"stall_s": 1, "workers": 1})
+    sue = house.client("sue")
+    source = house.file("local/a", CONTENT)
+    os.kill(house.room.mover.pids[0], signal.SIGSTOP)
+    failure, message, attempts = await failed(sue, words, (source, "LFN:/local/b"), max_retries=0)
+    assert (failure, attempts) == ("BACKEND_LOST", 1)
+    assert "made no progress for 1 s" in message
+    assert "LFN:/local/b" in message
+    assert words.job(await sue.ended((await sue.submit((source, "LFN:/local/b"))).name)) == (
+        "FINISHED"
+    )
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_retries_end_with_the_budget_of_the_file(
     house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gridlane_transfer.failures import Failed, FailureClass
 
-    async def lost(order: Any) -> Failed:
+    async def lost(*_: Any) -> Failed:
         return Failed(FailureClass.BACKEND_LOST, "the worker went away", recoverable=True)
 
     monkeypatch.setattr(house.room.mover, "move", lost)
@@ -265,6 +305,7 @@ async def test_retries_end_with_the_budget_of_the_file(
     assert (failure, message, attempts) == ("BACKEND_LOST", "the worker went away", 3)
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_a_file_under_way_is_moved_after_a_restart(house: Any, words: Any) -> None:
     big = house.storage / "local/big"
     sparse(big, SOME_TIME)
@@ -278,6 +319,28 @@ async def test_a_file_under_way_is_moved_after_a_restart(house: Any, words: Any)
     assert ended.files[0].attempt == 2
     assert house.leftovers() == []
     assert (await sue.history(job.name)).count("job FINISHED") == 1
+
+
+async def test_files_wait_while_it_is_not_known_who_may_do_what(
+    start_house: Any, words: Any
+) -> None:
+    """A stale policy is no verdict: nothing is begun, and nothing is failed."""
+    from gridlane_kit.policy import Policy
+
+    house = await start_house(given={"max_files": 1})
+    sue = house.client("sue")
+    big = house.storage / "local/big"
+    sparse(big, SOME_TIME)
+    await sue.submit((big.as_uri(), "LFN:/local/copy"))
+    await half_written(house)
+    waiting = await sue.submit((house.file("local/a"), "LFN:/local/b"), max_retries=0)
+    before = house.policy.current
+    house.policy.replace(Policy(1, closed=True))
+    await asyncio.sleep(1.5)
+    house.policy.replace(before)
+    ended = await sue.ended(waiting.name, seconds=60)
+    assert words.job(ended) == "FINISHED"
+    assert ended.files[0].attempt == 1
 
 
 async def test_a_vetoed_submitter_has_no_more_files_moved(start_house: Any, words: Any) -> None:

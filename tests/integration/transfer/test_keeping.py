@@ -1,8 +1,9 @@
 """What is kept: the schema that migrations make, and how long jobs and events stay."""
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gridlane.transfer.v1 import event_service_pb2, transfer_service_pb2
 from gridlane.type.v1 import feed_pb2
@@ -10,22 +11,39 @@ from gridlane_kit.call import Caller
 from gridlane_kit.database import Database
 from gridlane_kit.identity import service_principal
 from gridlane_kit.migrations import schema_differences
-from gridlane_kit.sqlite import sqlite_url
 from gridlane_transfer.retention import Retention
 from gridlane_transfer.room import MIGRATIONS
 from gridlane_transfer.store.tables import METADATA
 
+BOTH = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
-async def test_the_migrations_make_the_tables_as_they_are_declared(tmp_path: Path) -> None:
-    db = await Database.open(
-        sqlite_url(tmp_path / "new.sqlite"), metadata=METADATA, migrations=MIGRATIONS, migrate=True
-    )
+
+@BOTH
+async def test_the_migrations_make_the_tables_as_they_are_declared(database_url: str) -> None:
+    db = await Database.open(database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=True)
     try:
         assert await db.read(lambda conn: schema_differences(conn, METADATA, MIGRATIONS)) == []
     finally:
         await db.close()
 
 
+@pytest.mark.parametrize("engine", ["postgresql"])
+async def test_logical_names_are_in_the_order_of_code_points_whatever_the_databases_language(
+    database_url: str,
+) -> None:
+    """What lies below a folder is found by that order. The test's database knows no language."""
+    db = await Database.open(database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=True)
+    asked = (
+        "SELECT collation_name FROM information_schema.columns"
+        " WHERE table_name = 'logical_file' AND column_name = 'lfn'"
+    )
+    try:
+        assert await db.read(lambda conn: conn.exec_driver_sql(asked).scalar()) == "C"
+    finally:
+        await db.close()
+
+
+@BOTH
 async def test_an_ended_job_goes_when_every_follower_had_its_events(house: Any, sue: Any) -> None:
     job = await sue.submit((house.file("local/a"), "LFN:/local/b"))
     await sue.ended(job.name)

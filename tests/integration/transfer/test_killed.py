@@ -24,6 +24,7 @@ from gridlane.transfer.v1 import (
     transfer_service_pb2,
 )
 from gridlane_kit import failpoints
+from gridlane_kit.sqlite import sqlite_url
 from gridlane_kit.tokens import TokenSigner, dump_key, new_key
 
 assert gridlane_transfer.room  # registers the failpoints
@@ -64,7 +65,9 @@ class Killed:
         self.client = self._connect(self._channel, self._token)
 
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, PROGRAM, self.root, self.root / "key.pem"]
+        url = sqlite_url(self.root / "transfer.sqlite")
+        files = [self.root, self.root / "key.pem", url, self.root / "address"]
+        command = [sys.executable, PROGRAM, *files, "{}"]
         return subprocess.Popen(command, env=environment)
 
     @property

@@ -6,9 +6,13 @@ import hashlib
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import replica_service_pb2, transfer_job_pb2
 from gridlane.type.v1 import checksum_pb2
+
+pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
 CONTENT = b"co2,temperature\n" * 5000
 

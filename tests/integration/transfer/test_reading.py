@@ -17,6 +17,8 @@ from gridlane_kit.call import Caller
 from gridlane_kit.identity import service_principal
 from gridlane_kit.policy import Binding, Policy, Role
 
+pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+
 
 async def a_job(house: Any, client: Any, n: int = 1, **fields: Any) -> transfer_job_pb2.TransferJob:
     stem = f"local/{client.user if hasattr(client, 'user') else 'x'}"
@@ -172,17 +174,23 @@ async def test_a_watch_resumes_where_it_was_left_without_a_gap_or_a_repeat(
     house: Any, sue: Any
 ) -> None:
     job = await a_job(house, sue, n=3)
+    big = house.storage / "local/big"
+    with big.open("wb") as file:
+        file.truncate(6 << 30)
+    other = await sue.submit((big.as_uri(), "LFN:/local/copy"))
+    names = [job.name, other.name]
     whole: list[str] = []
     tokens: list[str] = []
-    request = transfer_service_pb2.WatchTransferJobsRequest(names=[job.name])
+    request = transfer_service_pb2.WatchTransferJobsRequest(names=names)
     async with asyncio.timeout(5):
         async for page in sue.jobs.WatchTransferJobs(request):
             whole += [event.event_id for event in page.events]
             tokens.append(page.resume_token)
             break
-    other = await a_job(house, sue)
+    cancel = transfer_service_pb2.CancelTransferJobRequest(name=other.name)
+    await sue.jobs.CancelTransferJob(cancel)
     request = transfer_service_pb2.WatchTransferJobsRequest(
-        names=[job.name, other.name], resume_token=tokens[-1]
+        names=reversed(names), resume_token=tokens[-1]
     )
     async with asyncio.timeout(5):
         async for page in sue.jobs.WatchTransferJobs(request):

@@ -74,6 +74,7 @@ async def test_each_violation_is_named(house: Any, sue: Any, words: Any) -> None
     assert await stored(sue) == 0
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_the_same_request_id_answers_the_same_job(house: Any, sue: Any, words: Any) -> None:
     file = (house.file("local/a"), "LFN:/local/b")
     request_id = uuid7()
@@ -141,6 +142,7 @@ async def test_a_token_s_paths_narrow_what_may_be_moved(house: Any, words: Any) 
         assert words.reason(error) == "SCOPE_TOO_NARROW"
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_a_thousand_files_are_one_job(house: Any, sue: Any) -> None:
     source = house.file("local/a")
     job = await sue.submit(

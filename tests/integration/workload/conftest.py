@@ -1,4 +1,9 @@
-"""Workload in a real server on loopback, with the real Transfer and real tokens beside it."""
+"""Workload in a real server on loopback, with the real Transfer and real tokens beside it.
+
+Workload's database is on SQLite, unless a test or its module names the engines: what stores, reads
+and picks jobs runs on both; tests of messages' shapes, of logs and of payloads alone do not.
+Transfer's is always on SQLite here.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -27,7 +32,7 @@ from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
 from gridlane_kit.registration import Pipeline
 from gridlane_kit.server import Server
 from gridlane_kit.settings import ServerSettings
-from gridlane_kit.sqlite import sqlite_url
+from gridlane_kit.sqlite import sqlite_file, sqlite_url
 from gridlane_kit.telemetry import FinishedSpan, Telemetry
 from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, new_key
 from gridlane_transfer.room import TransferRoom
@@ -171,6 +176,7 @@ POLICY = Policy(
         Binding(ISSUER, "mia", Role.VO_MANAGER, vo="local"),
         Binding(ISSUER, "root", Role.ADMIN),
     ],
+    vos=["local", "other"],
 )
 
 MakeGrid = Callable[..., Awaitable[Grid]]
@@ -182,8 +188,14 @@ def _logs() -> None:
 
 
 @pytest.fixture
-async def make_grid(tmp_path: Path) -> AsyncIterator[MakeGrid]:
-    """Starts servers, one after the other on the same data directory."""
+def engine() -> str:
+    """The database engine of a test that names none."""
+    return "sqlite"
+
+
+@pytest.fixture
+async def make_grid(tmp_path: Path, database_url: str) -> AsyncIterator[MakeGrid]:
+    """Starts servers, one after the other on the same data directory and database."""
     key = new_key()
     async with AsyncExitStack() as all_of_them:
 
@@ -208,12 +220,13 @@ async def make_grid(tmp_path: Path) -> AsyncIterator[MakeGrid]:
             given: dict[str, Any] = {"max_running": 2, "poll_s": 2.0, **settings}
             room = WorkloadRoom(
                 WorkloadSettings(**given),
-                database_url=sqlite_url(data.database_file("workload")),
+                database_url=database_url,
                 jobs_directory=data.jobs,
                 peers=pipeline.peers_for("workload"),
                 telemetry=telemetry,
                 policy=holder,
                 address=lambda: server.address,
+                exclusive=sqlite_file(database_url) is not None,
             )
             transfer = TransferRoom(
                 TransferSettings.load("transfer").with_storage_elements(elements),

@@ -15,6 +15,8 @@ from gridlane_workload import states
 
 from .conftest import Grid, MakeGrid, User, words
 
+pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+
 
 async def test_a_waiting_job_is_killed_at_once(make_grid: MakeGrid) -> None:
     grid = await make_grid(max_running=1)

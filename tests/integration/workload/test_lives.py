@@ -1,5 +1,7 @@
 """Jobs' lives from submission to end, with real payloads and real transfers."""
 
+import asyncio
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,7 @@ async def test_a_job_without_files_goes_through_its_states(grid: Grid, ada: User
     assert ended.revision == len(history)
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_inputs_are_brought_and_outputs_moved_and_counted(grid: Grid, ada: User) -> None:
     source = put(grid, "in.txt", "abc\n")
     checksum = Checksum(
@@ -176,6 +179,7 @@ async def test_a_target_that_is_there_already_fails_the_stage_out(grid: Grid, ad
     assert grid.stored("taken.txt").read_text() == "new\n"
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_the_better_priority_goes_first_then_the_older(make_grid: MakeGrid) -> None:
     grid = await make_grid(max_running=1)
     ada = await grid.user("ada")
@@ -190,6 +194,7 @@ async def test_the_better_priority_goes_first_then_the_older(make_grid: MakeGrid
     assert started == [1, 3, 2, 0]
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_no_more_payloads_run_than_there_are_places(make_grid: MakeGrid) -> None:
     grid = await make_grid(max_running=2)
     ada = await grid.user("ada")
@@ -227,6 +232,23 @@ async def test_a_role_that_was_lost_stops_a_job_that_has_not_started(make_grid: 
     grid.policy.replace(Policy(2, without))
     await ada.kill(long.name)
     assert class_of(await bob.ended(waiting.name)) == "PERMISSION"
+
+
+async def test_a_job_waits_while_it_is_not_known_who_may_do_what(make_grid: MakeGrid) -> None:
+    """A stale policy is no verdict: nothing is started, and nothing is failed."""
+    grid = await make_grid(max_running=1)
+    ada, bob = await grid.user("ada"), await grid.user("bob")
+    short = await ada.submit("sleep", "1")
+    await ada.reached(short.name, states.RUNNING)
+    waiting = await bob.submit("true")
+    await bob.reached(waiting.name, states.WAITING)
+    grid.policy.replace(Policy(1, closed=True))
+    await asyncio.sleep(2)
+    known_ns = time.time_ns()
+    grid.policy.replace(POLICY)
+    ended = await bob.ended(waiting.name)
+    assert ended.state == states.DONE
+    assert ended.start_time.ToNanoseconds() > known_ns
 
 
 async def test_steps_are_spans_linked_to_the_submission(grid: Grid, ada: User) -> None:

@@ -80,6 +80,7 @@ async def test_a_member_of_the_vo_sees_the_job_and_may_not_touch_it(grid: Grid, 
     assert (await ada.ended(job.name)).state == states.KILLED
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_listings_hold_what_the_caller_may_see_newest_first(grid: Grid, ada: User) -> None:
     bob, mia, root = await grid.user("bob"), await grid.user("mia"), await grid.user("root")
     eve = await grid.user("eve", vos=["other"])
@@ -117,6 +118,7 @@ async def test_filters_and_tokens_that_are_not_ours_are_refused(ada: User) -> No
     assert (await refused(other))[1] == "TOKEN_NOT_OURS"
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_a_history_is_paged_oldest_first(ada: User) -> None:
     job = await ada.submit("true")
     await ada.ended(job.name)
@@ -206,6 +208,7 @@ async def test_a_log_is_followed_from_before_the_start(make_grid: MakeGrid) -> N
     assert await ada.log(job.name, follow=True) == b"late\n"
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_the_status_tells_how_many_places_are_taken(grid: Grid, ada: User) -> None:
     job = await ada.submit("sleep", "60")
     await ada.reached(job.name, states.RUNNING)
@@ -223,6 +226,7 @@ async def test_users_do_not_follow_the_feed(ada: User) -> None:
     assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_reporting_follows_every_event_once_and_acknowledges(grid: Grid, ada: User) -> None:
     jobs: list[Job] = [await ada.ended((await ada.submit("true")).name) for _ in range(2)]
     with later(Telemetry("test"), "test", service_principal("reporting"), timeout_s=20) as caller:

@@ -41,6 +41,7 @@ async def test_a_transfer_service_that_is_away_delays_the_job_and_loses_nothing(
     assert await ada.log(job.name) == b"input"
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_what_no_event_tells_is_found_by_polling_in_bulk(
     make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ async def test_a_defect_in_a_step_fails_its_job_in_the_end_and_no_other(
     assert (await ada.ended(good.name)).state == states.DONE
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_a_running_payload_is_adopted_by_the_next_server(make_grid: MakeGrid) -> None:
     grid = await make_grid()
     ada = await grid.user("ada")
@@ -114,6 +116,7 @@ async def prune(grid: Grid) -> int:
     return await grid.room.retention.prune()
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_ended_jobs_are_deleted_with_their_directories_and_nothing_else(
     make_grid: MakeGrid,
 ) -> None:
@@ -143,6 +146,7 @@ async def test_logs_of_a_deleted_directory_are_said_to_be_gone(make_grid: MakeGr
     assert (await refused(ada.log(job.name)))[1] == "PRECONDITION"
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_nothing_is_deleted_that_a_follower_has_not_taken(make_grid: MakeGrid) -> None:
     grid = await make_grid(keep_finished_days=0, keep_directories_days=0, prune_interval_s=3600)
     ada = await grid.user("ada")
@@ -172,7 +176,7 @@ async def test_steps_left_by_a_process_that_died_are_taken_at_once(
     job = await ada.submit("sh", "-c", f"while [ ! -e {go} ]; do sleep 0.05; done")
     await ada.reached(job.name, states.RUNNING)
     await grid.stack.aclose()
-    with closing(sqlite3.connect(grid.data.database_file("workload"))) as database, database:
+    with closing(sqlite3.connect(tmp_path / "test.sqlite")) as database, database:
         in_an_hour = "(unixepoch() + 3600) * 1000000"
         database.execute(f"UPDATE job SET lease_holder = 'gone', lease_until_us = {in_an_hour}")  # noqa: S608
     go.touch()

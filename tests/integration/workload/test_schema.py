@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Select
@@ -11,7 +10,6 @@ from gridlane_kit.database import Database
 from gridlane_kit.decision import Visibility
 from gridlane_kit.migrations import schema_differences
 from gridlane_kit.pages import Page
-from gridlane_kit.sqlite import sqlite_url
 from gridlane_workload import queue_store, states
 from gridlane_workload.listings import NEWEST_FIRST, listing
 from gridlane_workload.store import METADATA, MIGRATIONS
@@ -23,13 +21,15 @@ PAGE = Page(50, [1000], b"")
 
 
 @pytest.fixture
-async def db(tmp_path: Path) -> AsyncIterator[Database]:
-    url = sqlite_url(tmp_path / "workload.sqlite")
-    opened = await Database.open(url, metadata=METADATA, migrations=MIGRATIONS, migrate=True)
+async def db(database_url: str) -> AsyncIterator[Database]:
+    opened = await Database.open(
+        database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=True
+    )
     yield opened
     await opened.close()
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 async def test_the_migrations_make_the_schema_that_the_code_declares(db: Database) -> None:
     differences = await db.read(lambda conn: schema_differences(conn, METADATA, MIGRATIONS))
     assert differences == []

@@ -333,6 +333,35 @@ async def test_a_shim_that_was_killed_is_lost_and_takes_its_payload_along(runner
     await gone(payload)
 
 
+@pytest.mark.parametrize("asked", ["observe", "kill"])
+async def test_what_a_payload_detached_ends_when_its_killed_shim_is_found_lost(
+    runner: Runner, asked: str
+) -> None:
+    # Twice forked and in a session of its own, with a child that has no variables at all.
+    detached = "echo $$ > detached; env -i sleep 600 & echo $! > bare; wait"
+    script = f"(setsid sh -c '{detached}' &); sleep 600"
+    attempt = await runner.start(["sh", "-c", script])
+    work = runner.work(attempt)
+    left = [int(await appears(work / name)) for name in ("detached", "bare")]
+    mark = {**os.environ, "GRIDLANE_JOB": f"jobs/{attempt.job}", "GRIDLANE_ATTEMPT": "2"}
+    bystander = await asyncio.create_subprocess_exec("sleep", "600", env=mark)
+    started = json.loads((runner.directory(attempt) / files.STARTED).read_text())
+    runner.told.clear()
+    os.kill(started["pid"], signal.SIGKILL)
+    try:
+        async with asyncio.timeout(SECONDS):
+            await runner.told.wait()
+        assert all(psutil.pid_exists(pid) for pid in left)
+        seen = await getattr(runner.backend, asked)(attempt)
+        assert seen.standing is Standing.LOST
+        for pid in left:
+            await gone(pid)
+        assert bystander.returncode is None
+    finally:
+        bystander.kill()
+        await bystander.wait()
+
+
 @pytest.mark.parametrize("prepared", [True, False])
 async def test_what_was_killed_before_its_start_never_starts(
     runner: Runner, prepared: bool

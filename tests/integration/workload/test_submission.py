@@ -25,6 +25,8 @@ from gridlane_workload import states
 
 from .conftest import Grid, MakeGrid, User, refused
 
+BOTH_ENGINES = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+
 
 def request(
     *command: str, vo: str = "", request_id: str = "", validate_only: bool = False
@@ -54,6 +56,7 @@ async def count(user: User) -> int:
     return len(answer.jobs)
 
 
+@BOTH_ENGINES
 async def test_the_same_request_is_executed_once_and_answered_as_the_job_is_now(ada: User) -> None:
     asked = request("true", request_id=uuid7())
     first = await submit(ada, asked)
@@ -64,6 +67,7 @@ async def test_the_same_request_is_executed_once_and_answered_as_the_job_is_now(
     assert await count(ada) == 1
 
 
+@BOTH_ENGINES
 async def test_a_request_sent_many_times_at_once_is_executed_once(ada: User) -> None:
     asked = request("true", request_id=uuid7())
     answers = await asyncio.gather(*(submit(ada, asked) for _ in range(20)))
@@ -91,6 +95,7 @@ async def test_an_old_id_is_refused_never_executed_again(ada: User) -> None:
     assert await count(ada) == 0
 
 
+@BOTH_ENGINES
 async def test_only_checking_stores_nothing_but_finds_what_the_request_made(ada: User) -> None:
     request_id = uuid7()
     checked = await submit(ada, request("true", request_id=request_id, validate_only=True))
@@ -129,6 +134,7 @@ async def test_violations_are_named(ada: User) -> None:
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
 
 
+@BOTH_ENGINES
 async def test_a_batch_answers_each_item_in_its_place(ada: User) -> None:
     request_id = uuid7()
     before = await submit(ada, request("true", request_id=request_id))
@@ -175,6 +181,7 @@ async def test_an_item_that_breaks_a_rule_of_the_contract_refuses_itself_alone(a
     assert await count(ada) == 2
 
 
+@BOTH_ENGINES
 async def test_a_thousand_jobs_are_accepted_in_one_call_with_numbers_of_their_own(
     make_grid: MakeGrid,
 ) -> None:
@@ -188,6 +195,7 @@ async def test_a_thousand_jobs_are_accepted_in_one_call_with_numbers_of_their_ow
     assert more.number > max(numbers)
 
 
+@BOTH_ENGINES
 @pytest.mark.parametrize("scopes", [None, ["compute.create", "compute.read"]])
 async def test_what_was_answered_is_there_after_a_restart(
     make_grid: MakeGrid, scopes: list[str] | None

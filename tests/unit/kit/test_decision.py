@@ -19,6 +19,7 @@ ME = f"{ISSUER}|ada"
 TABLE = """
 authorization.self.view       own     own            own       own      own      -
 authorization.policy.view     -       -              -         -        -        -
+authorization.policy.follow   -       -              -         -        -        -
 authorization.tokens.mint     -       -              -         -        -        -
 authorization.status.view     all     all            all       all      all      -
 transfer.jobs.submit          all     -              -         sub      -        -
@@ -66,6 +67,13 @@ BINDINGS = {
 BY_SERVICES = {
     "authorization.self.view": {"authorization", "transfer", "workload", "reporting", "gateway"},
     "authorization.policy.view": {"authorization", "transfer", "workload", "reporting", "gateway"},
+    "authorization.policy.follow": {
+        "authorization",
+        "transfer",
+        "workload",
+        "reporting",
+        "gateway",
+    },
     "authorization.status.view": {"authorization", "transfer", "workload", "reporting", "gateway"},
     "transfer.status.view": {"authorization", "transfer", "workload", "reporting", "gateway"},
     "workload.status.view": {"authorization", "transfer", "workload", "reporting", "gateway"},

@@ -38,6 +38,7 @@ MADE = {
     "watcher_too_slow": errors.watcher_too_slow("e", 7),
     "peer_unavailable": errors.peer_unavailable("transfer"),
     "store_unavailable": errors.store_unavailable(),
+    "policy_stale": errors.policy_stale(),
     "deadline_exceeded": errors.deadline_exceeded(),
     "not_implemented": errors.not_implemented("X/Y"),
     "checksum_mismatch": errors.checksum_mismatch("ADLER32:1", "ADLER32:2"),
@@ -99,7 +100,9 @@ def test_an_illegal_transition_says_from_and_to() -> None:
     assert error.metadata == {"name": "jobs/1", "from": "DONE", "to": "RUNNING"}
 
 
-@pytest.mark.parametrize("name", ["overloaded", "store_full", "store_unavailable", "draining"])
+@pytest.mark.parametrize(
+    "name", ["overloaded", "store_full", "store_unavailable", "policy_stale", "draining"]
+)
 def test_what_is_worth_a_retry_says_when(name: str) -> None:
     retry = details(MADE[name].to_status())[-1]
     assert isinstance(retry, error_details_pb2.RetryInfo)

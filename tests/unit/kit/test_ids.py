@@ -43,6 +43,24 @@ def test_ids_grow_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> N
     assert uuid7() > first
 
 
+def test_a_forked_child_makes_ids_of_its_own() -> None:
+    script = """
+import os
+from gridlane.ids import uuid7
+uuid7()
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, uuid7().encode())
+    os._exit(0)
+os.wait()
+print(uuid7()[-17:] != os.read(read, 36).decode()[-17:])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert run.stdout == "True\n"
+
+
 @given(MILLISECONDS)
 def test_the_floor_of_a_millisecond_has_that_time(time_ms: int) -> None:
     assert uuid7_time_ms(uuid7_floor(time_ms)) == time_ms

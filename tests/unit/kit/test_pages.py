@@ -140,7 +140,7 @@ def test_any_text_as_a_token_is_refused(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [[], ["a", "b"], [1], [True], [None], {"a": 1}, ["\ud800"], "a"], ids=repr
+    "key", [[], ["a", "b"], [1], [True], [None], {"a": 1}, ["\ud800"], ["\0"], "a"], ids=repr
 )
 def test_a_forged_token_reaches_no_statement(conn: Connection, key: Any) -> None:
     """Even one whose check is right: there is no secret in it."""

@@ -68,6 +68,47 @@ def test_plaintext_is_served_on_loopback_only(tmp_path: Path):
         ServerSettings.load("server", tls_certificate=pem)
 
 
+def test_services_have_a_listener_of_their_own_only_with_mutual_tls(tmp_path: Path):
+    pem = tmp_path / "x.pem"
+    own = {"tls_certificate": pem, "tls_key": pem}
+    assert not ServerSettings.load("server", **own).peer_listener
+    for given in ({}, own, {"peer_ca": pem}):
+        with pytest.raises(ValidationError, match="peer_listener needs"):
+            ServerSettings.load("server", peer_listener=True, **given)
+    apart = {"peer_listener": True, "peer_ca": pem, **own}
+    assert ServerSettings.load("server", port=50053, **apart).peers_at == 50153
+    assert ServerSettings.load("server", port=0, **apart).peers_at == 0
+    assert ServerSettings.load("server", port=50053, peer_port=7, **apart).peers_at == 7
+
+
 def test_loopback_is_told_from_the_rest():
     assert all(is_loopback(h) for h in ("127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"))
     assert not any(is_loopback(h) for h in ("", "0.0.0.0", "192.168.1.1", "localhost.example"))
+
+
+def test_a_service_s_own_table_counts_more_than_the_one_of_all_and_less_than_the_environment(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "gridlane.toml"
+    file.write_text(
+        "[server]\nport = 1\ngrace_s = 3\n[server.limits]\nbatch = 5\n"
+        "[server.transfer]\nport = 2\n[server.transfer.limits]\nunary = 7\n"
+        "[server.workload]\nport = 4\n"
+    )
+    monkeypatch.setenv("GRIDLANE_CONFIG", str(file))
+    transfer = ServerSettings.load_for("transfer")
+    assert (transfer.port, transfer.grace_s) == (2, 3)
+    assert (transfer.limits.unary, transfer.limits.batch) == (7, 5)
+    assert ServerSettings.load_for("gateway").port == 1
+    assert ServerSettings.load_for(None).port == 1
+    monkeypatch.setenv("GRIDLANE_SERVER_PORT", "8")
+    assert ServerSettings.load_for("transfer").port == 8
+    assert ServerSettings.load_for("transfer", port=9).port == 9
+
+
+def test_a_mistake_in_a_service_s_own_table_is_named(tmp_path, monkeypatch):
+    file = tmp_path / "gridlane.toml"
+    file.write_text("[server.transfer]\nprot = 2\n")
+    monkeypatch.setenv("GRIDLANE_CONFIG", str(file))
+    with pytest.raises(ValidationError, match="prot"):
+        ServerSettings.load_for("transfer")

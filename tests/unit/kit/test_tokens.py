@@ -86,10 +86,29 @@ async def test_a_users_token_proves_who_it_is():
 
 
 async def test_a_jobs_token_proves_which_attempt_of_which_job_it_is():
-    token = SIGNER.sign_job("ada", job="jobs/1", attempt=2, vos=["local"], lifetime_s=60)
+    token = SIGNER.sign_job(ISSUER, "ada", job="jobs/1", attempt=2, vos=["local"], lifetime_s=60)
     principal = await verifier().verify(token)
     assert (principal.kind, principal.job, principal.attempt) == (PrincipalKind.JOB, "jobs/1", 2)
     assert principal.owner == f"{ISSUER}|ada"
+
+
+async def test_a_jobs_token_names_the_issuer_of_its_owner():
+    elsewhere = "https://elsewhere.test/"
+    one, other = [
+        await verifier().verify(
+            SIGNER.sign_job(issuer, "ada", job="jobs/1", attempt=1, lifetime_s=60)
+        )
+        for issuer in (ISSUER, elsewhere)
+    ]
+    assert (other.issuer, other.subject) == (elsewhere, "ada")
+    assert other.owner == f"{elsewhere}|ada" != one.owner
+
+
+async def test_a_jobs_token_that_does_not_name_its_owners_issuer_is_refused():
+    job = {"gridlane.kind": "job", "gridlane.job": "jobs/1", "gridlane.attempt": 1}
+    assert await reason(signed(claims(**job))) == "TOKEN_INVALID"
+    whole = signed(claims(**job, **{"gridlane.owner_issuer": ISSUER}))
+    assert (await verifier().verify(whole)).job == "jobs/1"
 
 
 async def test_a_key_survives_its_file():
@@ -114,6 +133,8 @@ async def test_a_key_survives_its_file():
         {"sub": ""},
         {"sub": 7},
         {"sub": "x" * 256},
+        {"sub": "ada\0"},
+        {"gridlane.vos": ["lo\0cal"]},
         {"jti": None},
         {"wlcg.ver": None},
         {"wlcg.ver": "2.0"},

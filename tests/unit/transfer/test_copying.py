@@ -24,11 +24,22 @@ class Free:
         self.total = 0
         self._stop_at = stop_at
 
+    def may_publish(self) -> bool:
+        return True
+
     def stopped(self) -> bool:
         return self._stop_at is not None and self.total >= self._stop_at
 
     def moved(self, total_bytes: int) -> None:
         self.total = total_bytes
+
+
+def place(folder: Path, relative: str, shown: str = "LFN:/shown") -> Place:
+    return Place(str(folder), relative, shown)
+
+
+def path_of(place: Place) -> Path:
+    return Path(place.base, place.relative)
 
 
 @pytest.fixture
@@ -38,8 +49,8 @@ def task(tmp_path: Path) -> CopyTask:
     return CopyTask(
         number=7,
         epoch=3,
-        sources=[Place(base, "a")],
-        target=Place(base, "deep/er/b"),
+        sources=[Place(base, "a", "LFN:/a")],
+        target=Place(base, "deep/er/b", "LFN:/b"),
         overwrite=False,
         verify_source=True,
         verify_target=True,
@@ -57,7 +68,7 @@ def failure(task: CopyTask, control: Free | None = None) -> FailureClass:
 
 
 def target(task: CopyTask) -> Path:
-    return Path(task.target.path)
+    return path_of(task.target)
 
 
 def test_a_copy_is_whole_and_alone(task: CopyTask) -> None:
@@ -87,7 +98,7 @@ def test_an_attempt_after_a_lost_one_takes_its_target_for_done(task: CopyTask) -
     assert failure(task) is FailureClass.TARGET_EXISTS
     done = copy(replace(task, resumed=True), Free())
     assert done.checksums == {"ADLER32": ADLER}
-    Path(task.sources[0].path).unlink()
+    path_of(task.sources[0]).unlink()
     known = replace(task, resumed=True, expected={"ADLER32": ADLER})
     assert copy(known, Free()).size_bytes == len(CONTENT)
 
@@ -102,7 +113,7 @@ def test_the_next_source_is_taken_when_one_has_wrong_bytes(task: CopyTask, tmp_p
     (tmp_path / "bad").write_bytes(CONTENT[:-1] + b"!")
     two = replace(
         task,
-        sources=[Place(str(tmp_path), "none"), Place(str(tmp_path), "bad"), task.sources[0]],
+        sources=[place(tmp_path, "none"), place(tmp_path, "bad"), task.sources[0]],
         expected={"ADLER32": ADLER},
     )
     assert copy(two, Free()).source == 2
@@ -110,10 +121,11 @@ def test_the_next_source_is_taken_when_one_has_wrong_bytes(task: CopyTask, tmp_p
 
 
 def test_with_no_good_source_the_first_failure_is_told(task: CopyTask, tmp_path: Path) -> None:
-    none = replace(task, sources=[Place(str(tmp_path), "x"), Place(str(tmp_path), "y")])
+    sources = [place(tmp_path, "x", "LFN:/x"), place(tmp_path, "y", "LFN:/y")]
+    none = replace(task, sources=sources)
     with pytest.raises(MoveError) as raised:
         copy(none, Free())
-    assert raised.value.failed.message.endswith("/x")
+    assert raised.value.failed.message == "the source does not exist: LFN:/x"
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: subprocess.run(["mkfifo", path])])
@@ -121,7 +133,7 @@ def test_what_is_no_file_is_not_read(
     task: CopyTask, tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
     make(tmp_path / "odd")
-    odd = replace(task, sources=[Place(str(tmp_path), "odd")])
+    odd = replace(task, sources=[place(tmp_path, "odd")])
     assert failure(odd) is FailureClass.SOURCE_UNREADABLE
 
 

@@ -88,6 +88,16 @@ def test_the_target_itself_is_no_source() -> None:
     assert refused.failure_class is FailureClass.BACKEND_REFUSED
 
 
+@pytest.mark.parametrize(
+    ("of_file", "of_job", "replaces"),
+    [(0, 1, False), (0, 2, True), (1, 2, False), (2, 1, True), (1, 1, False)],
+)
+def test_a_file_s_own_overwrite_mode_counts_before_its_job_s(
+    of_file: int, of_job: int, replaces: bool
+) -> None:
+    assert ordered(a_file(overwrite=of_file), {}, overwrite=of_job).overwrite is replaces
+
+
 def test_a_target_with_copies_elsewhere_must_have_their_bytes() -> None:
     known = logical("LFN:/local/b", "ADLER32:00", "file:///mirror/local/b")
     assert ordered(a_file(), known).expected == {"ADLER32": "00"}

@@ -23,7 +23,12 @@ def test_a_logical_name_and_its_url_stand_for_each_other(path: str) -> None:
     by_name = ELEMENTS.locate(f"LFN:/local/{path}")
     assert by_name is not None
     assert by_name.location.relative == f"local/{path}"
-    assert ELEMENTS.locate(by_name.location.url) == by_name
+    assert by_name.location.shown == f"LFN:/local/{path}"
+    by_url = ELEMENTS.locate(by_name.location.url)
+    assert by_url is not None
+    assert by_url.location.shown == by_name.location.url
+    location = by_url.location._replace(shown=by_name.location.shown)
+    assert by_url._replace(location=location) == by_name
     assert (by_name.vo, by_name.path) == ("local", f"/local/{path}")
 
 
@@ -73,6 +78,7 @@ def test_an_internal_element_is_for_services() -> None:
     located = ELEMENTS.locate(url, internal=True)
     assert located is not None
     assert (located.internal, located.lfn, located.vo) == (True, "", "")
+    assert located.location.shown == "jobs/0192/1/work/a"
 
 
 def test_settings_refuse_what_cannot_be_served() -> None:

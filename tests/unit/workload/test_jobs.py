@@ -7,6 +7,7 @@ from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridlane.type.v1 import principal_pb2
 from gridlane.type.v1.failure_pb2 import FailureClass
 from gridlane.workload.v1.event_pb2 import JobEvent
 from gridlane.workload.v1.job_pb2 import (
@@ -18,11 +19,13 @@ from gridlane.workload.v1.job_pb2 import (
     JobPhase,
     Resources,
 )
+from gridlane_kit.clock import to_timestamp
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.identity import Principal
 from gridlane_workload import encoding, jobs, states
 from gridlane_workload.backends.interface import Capabilities, DataOwner
 from gridlane_workload.jobs import Change, Subject
+from gridlane_workload.states import Minor
 
 CAPABILITIES = Capabilities(DataOwner.GRIDLANE, max_cpu_cores=4, logs_while_running=True)
 ADA = Principal("https://i/", "ada", display_name="Ada", vos=frozenset({"local"}))
@@ -72,15 +75,6 @@ def test_what_is_well_is_accepted() -> None:
             ),
             "x:1 is named more than once",
         ),
-        (
-            description(
-                outputs=[
-                    JobOutput(path="a", target="x:1", overwrite=True),
-                    JobOutput(path="b", target="x:2"),
-                ]
-            ),
-            "overwrite is the same for all outputs of a job",
-        ),
     ],
 )
 def test_what_single_fields_cannot_tell_is_refused(asked: JobDescription, named: str) -> None:
@@ -93,29 +87,47 @@ def test_all_violations_are_named_at_once() -> None:
 
 def accepted(asked: JobDescription) -> tuple[Job, Subject, Job]:
     acceptance = jobs.accepting(ADA, "00-a-b-01", "a" * 32, 1_000_000)
-    answer, submission = jobs.accept(asked, "local", acceptance, None)
+    submission = jobs.accept(asked, "local", acceptance, None)
     stored = encoding.with_number(submission.job, 7)
     subject = Subject(submission.uid, submission.owner, submission.vo, stored)
-    return answer, subject, Job.FromString(submission.status)
+    return Job.FromString(stored + submission.status), subject, Job.FromString(submission.status)
 
 
-def test_what_is_stored_reads_back_as_what_was_answered() -> None:
-    answer, subject, status = accepted(description(["a"]))
-    answer.number = 7
-    assert Job.FromString(subject.encoded + status.SerializeToString()) == answer
-    assert answer.owner.subject == "ada"
-    assert answer.owner.display_name == "Ada"
+def test_what_is_stored_reads_back_as_the_job_that_was_asked_for() -> None:
+    asked = description(["a"])
+    answer, subject, _ = accepted(asked)
+    time = to_timestamp(1_000_000)
+    assert answer == Job(
+        name=subject.name,
+        number=7,
+        vo="local",
+        description=asked,
+        state=states.RECEIVED,
+        minor_status=Minor.ACCEPTED,
+        owner=principal_pb2.Principal(
+            issuer=ADA.issuer,
+            subject="ada",
+            display_name="Ada",
+            vos=sorted(ADA.vos),
+            groups=sorted(ADA.groups),
+            kind=principal_pb2.PRINCIPAL_KIND_USER,
+        ),
+        create_time=time,
+        update_time=time,
+        trace_id="a" * 32,
+        revision=1,
+    )
 
 
 def test_the_first_event_carries_the_job() -> None:
     acceptance = jobs.accepting(ADA, "", "", 1_000_000)
-    answer, submission = jobs.accept(description(), "local", acceptance, None)
+    submission = jobs.accept(description(), "local", acceptance, None)
     job = encoding.with_number(submission.job, 300)
     event = JobEvent.FromString(encoding.with_job(submission.event, job, submission.status))
-    answer.number = 300
-    assert event.job == answer
-    assert (event.job_name, event.event_id) == (answer.name, submission.event_id)
+    assert event.job == Job.FromString(job + submission.status)
+    assert (event.job_name, event.event_id) == (f"jobs/{submission.uid}", submission.event_id)
     assert (event.previous_state, event.state) == (0, states.RECEIVED)
+    assert (event.time, event.message, event.source) == (event.job.create_time, "accepted", "user")
 
 
 @given(st.integers(0, 2**63 - 1), st.binary(max_size=300))

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _HELP = (
     "Run a command with its files as a job, and wait for it.\n\n"
     "Everything after -- is the command; no shell is between. A local input is put into the store"
-    " first; an output with a local path is fetched from there when the job is done, verified."
-    " Ctrl-C cancels the job; Ctrl-C again leaves at once.\n\n"
+    " first, and removed when the job has ended; an output with a local path is fetched from there"
+    " when the job is done, verified. Ctrl-C cancels the job; Ctrl-C again leaves at once.\n\n"
     "[bold]Exit codes[/]: the payload's own, 128+n when signal n ended it. Otherwise the command's"
     " own: 64 usage · 65 an input is missing, refused or has another checksum · 69 a service or"
     " backend is away · 70 a defect · 73 an output is missing or its target cannot be written"
@@ -206,6 +206,7 @@ class Run:
         for output in self._outputs:
             if output.local is not None:
                 terminal.note(f"when it is done: gridlane get {output.target} {output.local}")
+        self._tell_kept(self._files.put)
         return ExitCode.OK
 
     def _follow(self, job: Job) -> int:
@@ -220,12 +221,22 @@ class Run:
             ended = follower.follow()
         except LeftBehindError as left:
             said = "is being cancelled" if left.confirmed else "may not be cancelled"
-            return self._fail(job, f"left; the job {said}", ExitCode.CANCELLED)
+            code = self._fail(job, f"left; the job {said}", ExitCode.CANCELLED)
+            self._tell_kept(self._files.put)
+            return code
         except GridlaneError as error:
             code = terminal.fail_call(error, self._told(job))
             terminal.note(f"the job goes on: gridlane job watch {job.name}")
+            self._tell_kept(self._files.put)
             return code
-        return self._end(ended)
+        code = self._end(ended)
+        self._tell_kept(self._files.take_back())
+        return code
+
+    def _tell_kept(self, names: Sequence[str]) -> None:
+        """Say which inputs stay in the store, and how they are removed."""
+        for name in names:
+            terminal.note(f"its input stays in the store; when it has ended: gridlane rm {name}")
 
     def _end(self, job: Job) -> int:
         from gridlane.states import failure_word, job_state_word

@@ -1,14 +1,18 @@
 """The local files of `gridlane run`: into the store before the job, out of it afterwards.
 
-Responsible for where they lie there: a folder of their own below the caller's, so that nothing of
-another run is in the way. A local path is never named to the server.
+Responsible for where they lie there, a folder of their own below the caller's, so that nothing of
+another run is in the way; and for removing the inputs again. A local path is never named to the
+server.
+
+    LFN:/<vo>/user/<initial>/<user>/runs/<uuid>/in/NAME     local inputs, until the job has ended
+    LFN:/<vo>/user/<initial>/<user>/runs/<uuid>/out/NAME    outputs with a local path
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -98,14 +102,24 @@ class LocalFiles:
             for output in outputs
         ]
 
-    def take_back(self) -> None:
-        """Remove what was put: the job that was to read it does not exist."""
+    def take_back(self) -> list[str]:
+        """Remove what was put: nobody reads it, the job has ended or does not exist.
+
+        Returns:
+            What could not be removed, and may be there still.
+        """
         from gridlane.errors import GridlaneError
 
-        for name in self.put:
-            with suppress(GridlaneError):  # what could not be put cannot be removed either
+        def removed(name: str) -> bool:
+            try:
                 self.client.storage.delete(name, missing_ok=True, timeout=5)
+            except GridlaneError:
+                return False
+            return True
+
+        left = [name for name in self.put if not removed(name)]
         self.put.clear()
+        return left
 
     def fetch(self, outputs: Sequence[Output], progress: Progress) -> None:
         """Bring the outputs to their local paths, verified. The copies in the store stay.

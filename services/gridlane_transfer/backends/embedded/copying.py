@@ -4,7 +4,9 @@ Responsible for the order of steps and for what each failure means. Runs in a wo
 thread; knows nothing of jobs, databases or the protocol to the server. Standard library only.
 
 The temporary name carries the file's number and the lease epoch, so that two attempts never write
-to one file, and a later attempt knows by name what earlier ones may have left.
+to one file, and a later attempt knows by name what earlier ones may have left. It removes that
+first: an earlier one, of a process that was only paused, then has nothing left to publish. Which
+holds for every one that asks for leave (`Control.may_publish`) when its temporary file is there.
 """
 
 import errno
@@ -88,8 +90,12 @@ class Control(Protocol):
     def stopped(self) -> bool:
         """Whether to end at once."""
 
+    def may_publish(self) -> bool:
+        """Whether the bytes, whole under their temporary name, may get their own one; blocks."""
+
     def moved(self, total_bytes: int) -> None:
-        """So many bytes were written so far."""
+        """So many bytes were written so far. Called again and again as long as anything moves, also
+        with 0 while files are only read: who is not called takes the copy for hung."""
 
 
 class Checksum(Protocol):
@@ -157,7 +163,7 @@ def copy(task: CopyTask, control: Control) -> Copied:
         MoveError: it is not there, and nothing was left but what was there before.
     """
     clean(task)
-    if task.resumed and (adopted := _adopt(task)) is not None:
+    if task.resumed and (adopted := _adopt(task, control)) is not None:
         return adopted
     failure: MoveError | None = None
     for index, source in enumerate(task.sources):
@@ -177,10 +183,10 @@ def clean(task: CopyTask) -> None:
             remove_leftover(task.target, temporary_name(task.number, epoch))
 
 
-def _adopt(task: CopyTask) -> Copied | None:
+def _adopt(task: CopyTask, control: Control) -> Copied | None:
     """Take the target for done when it is what an earlier attempt would have published."""
     try:
-        size, values = _read_all(task.target, task.checksums)
+        size, values = _read_all(task.target, task.checksums, control)
     except OSError:
         return None
     if task.size_bytes not in (None, size):
@@ -190,7 +196,7 @@ def _adopt(task: CopyTask) -> Copied | None:
         return Copied(0, size, values) if same else None
     for index, source in enumerate(task.sources):
         try:
-            if _read_all(source, task.checksums) == (size, values):
+            if _read_all(source, task.checksums, control) == (size, values):
                 return Copied(index, size, values)
         except OSError:
             continue
@@ -205,10 +211,10 @@ def _copy_from(source: Place, index: int, task: CopyTask, control: Control) -> C
             new = NewFile(task.target, temporary_name(task.number, task.epoch))
         try:
             size, read, written = _pump(descriptor, source, new, task, control)
-            _verify(source, task, read, written)
+            _verify(source, task, read, written, control)
             with _meaning(target_failure, task.target):
                 new.sync()
-            if control.stopped():
+            if control.stopped() or not control.may_publish():
                 raise MoveError(canceled())
             with _meaning(target_failure, task.target):
                 new.publish(overwrite=task.overwrite)
@@ -225,12 +231,12 @@ def _open_source(source: Place, task: CopyTask) -> int:
         with Folder.of(source) as folder:
             descriptor = folder.open_file(source.name)
     except OSError as error:
-        raise _SourceError(source_failure(error, source.path)) from error
+        raise _SourceError(source_failure(error, source.shown)) from error
     size = os.fstat(descriptor).st_size
     if task.size_bytes not in (None, size):
         os.close(descriptor)
         raise _SourceError(
-            wrong_content("the source", source.path, f"{task.size_bytes} bytes", f"{size} bytes")
+            wrong_content("the source", source.shown, f"{task.size_bytes} bytes", f"{size} bytes")
         )
     return descriptor
 
@@ -269,7 +275,7 @@ def _pump(
         raise _SourceError(
             Failed(
                 FailureClass.SOURCE_UNREADABLE,
-                f"the source changed while it was read: {source.path}",
+                f"the source changed while it was read: {source.shown}",
                 "leave it alone until it is copied",
                 recoverable=True,
             )
@@ -305,7 +311,7 @@ def _pump_blocks(
         try:
             count = os.readv(descriptor, [block])
         except OSError as error:
-            raise _SourceError(source_failure(error, source.path)) from error
+            raise _SourceError(source_failure(error, source.shown)) from error
         if count == 0:
             return total
         if as_read is not None:
@@ -322,7 +328,11 @@ def _pump_blocks(
 
 
 def _verify(
-    source: Place, task: CopyTask, read: Mapping[str, str] | None, written: Mapping[str, str]
+    source: Place,
+    task: CopyTask,
+    read: Mapping[str, str] | None,
+    written: Mapping[str, str],
+    control: Control,
 ) -> None:
     """Compare with what is expected, or the ends with each other when nothing is."""
     if task.verify_source and read is not None:
@@ -332,7 +342,9 @@ def _verify(
     wanted = task.expected or read or {}
     if any(written[name] != value for name, value in wanted.items()):
         # Which end is wrong decides whether another source may help.
-        _compare("the source", source, task.expected, read or _read_all(source, written)[1])
+        _compare(
+            "the source", source, task.expected, read or _read_all(source, written, control)[1]
+        )
         _compare("the target", task.target, wanted, written)
 
 
@@ -383,11 +395,13 @@ def _compare(
 ) -> None:
     for name, value in expected.items():
         if actual[name] != value:
-            failed = wrong_content(what, place.path, f"{name}:{value}", f"{name}:{actual[name]}")
+            failed = wrong_content(what, place.shown, f"{name}:{value}", f"{name}:{actual[name]}")
             raise _SourceError(failed) if what == "the source" else MoveError(failed)
 
 
-def _read_all(place: Place, algorithms: Iterable[str]) -> tuple[int, dict[str, str]]:
+def _read_all(
+    place: Place, algorithms: Iterable[str], control: Control
+) -> tuple[int, dict[str, str]]:
     with Folder.of(place) as folder:
         descriptor = folder.open_file(place.name)
     try:
@@ -395,8 +409,11 @@ def _read_all(place: Place, algorithms: Iterable[str]) -> tuple[int, dict[str, s
         block = memoryview(bytearray(BLOCK_BYTES))
         total = 0
         while count := os.readv(descriptor, [block]):
+            if control.stopped():
+                raise MoveError(canceled())
             checksums.update(block[:count])
             total += count
+            control.moved(0)
         return total, checksums.values()
     finally:
         os.close(descriptor)
@@ -408,4 +425,4 @@ def _meaning(failure: Callable[[OSError, str], Failed], place: Place) -> Iterato
     try:
         yield
     except OSError as error:
-        raise MoveError(failure(error, place.path)) from error
+        raise MoveError(failure(error, place.shown)) from error

@@ -2,8 +2,13 @@
 answers.
 
 Responsible for the processes (started by exec, never by fork: grpc does not survive it; started
-anew when one dies) and for the protocol of `worker`. What is moved and tried again is decided by
-the reconciler.
+anew when one dies), for giving up copies that hang, and for the protocol of `worker`. What is moved
+and tried again is decided by the reconciler.
+
+A copy hangs when its worker tells nothing of it for `stall_s`: a file system that does not answer
+holds a thread, which nobody can end but with its process. The copy is answered as lost at once. Its
+worker gets no more orders and another takes its place; it is killed as soon as its other copies
+have ended or hang as well.
 """
 
 import asyncio
@@ -11,7 +16,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,19 +25,22 @@ from gridlane_kit.version import VERSION
 from gridlane_transfer.backends.base import (
     BackendReport,
     Location,
+    MayPublish,
     Moved,
     MoveOrder,
     TransferBackend,
 )
 from gridlane_transfer.backends.embedded.copying import CHECKSUMS, CopyTask
 from gridlane_transfer.backends.embedded.places import Place
-from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.failures import Failed, FailureClass, canceled
 
 _WORKER = "gridlane_transfer.backends.embedded.worker"
 # Lines of the protocol carry a few paths at most.
 _LINE_LIMIT = 1 << 20
 _RESTART_S = 1.0
 _STOP_S = 5.0
+# How often within `stall_s` copies that hang are looked for.
+_LOOKS = 8
 
 _log = logs.logger("transfer.mover")
 
@@ -47,17 +55,21 @@ class _Order:
     order: MoveOrder
     operation: str
     answer: "asyncio.Future[Moved | Failed]"
+    may_publish: MayPublish | None
     moved: int = 0
+    heard_s: float = 0.0
+    """When its worker last told of it, on the event loop's clock."""
     aborted: bool = False
     worker: "_Worker | None" = None
 
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """One process and what it works on."""
+    """One process and what it works on; `retired` when a copy of its hangs."""
 
     process: asyncio.subprocess.Process
     orders: dict[int, _Order] = field(default_factory=dict)
+    retired: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class EmbeddedMover(TransferBackend):
@@ -66,19 +78,24 @@ class EmbeddedMover(TransferBackend):
     Parameters:
         workers: processes.
         copies_per_worker: copies that one of them does at once, in threads.
+        stall_s: after how many seconds without progress a copy is given up.
     """
 
     name = "embedded"
     checksums = CHECKSUMS
 
-    def __init__(self, *, workers: int, copies_per_worker: int) -> None:
+    def __init__(self, *, workers: int, copies_per_worker: int, stall_s: float) -> None:
         self._wanted = workers
         self._slots = copies_per_worker
+        self._stall_s = stall_s
         self._workers: list[_Worker] = []
+        self._lives: dict[asyncio.Task[None], _Worker] = {}
         self._queue: deque[_Order] = deque()
         self._by_number: dict[int, _Order] = {}
         self._keys = 0
         self._keepers: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._judging: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def start(self) -> None:
@@ -86,21 +103,27 @@ class EmbeddedMover(TransferBackend):
         self._keepers = [
             asyncio.create_task(self._keep(event), name="transfer-worker") for event in started
         ]
+        self._watching = asyncio.create_task(self._give_up_stalled(), name="transfer-stalled")
         for event in started:
             await event.wait()
 
     async def stop(self) -> None:
         self._stopping = True
-        for worker in self._workers:
+        if self._watching is not None:
+            self._watching.cancel()
+        for judging in self._judging:
+            judging.cancel()
+        for worker in self._lives.values():
             # The end of its input has a worker abort its copies and end.
             if worker.process.stdin is not None:
                 worker.process.stdin.close()
         if self._keepers:
-            _, late = await asyncio.wait(self._keepers, timeout=_STOP_S)
-            for worker in list(self._workers):
-                worker.process.kill()
+            _, late = await asyncio.wait([*self._keepers, *self._lives], timeout=_STOP_S)
+            for worker in self._lives.values():
+                _kill(worker)
             if late:
-                await asyncio.wait(late)
+                # One that hangs in the kernel ends when its file system answers.
+                await asyncio.wait(late, timeout=_STOP_S)
         while self._queue:
             _answer(self._queue.popleft(), _lost("the server is stopping"))
 
@@ -112,8 +135,8 @@ class EmbeddedMover(TransferBackend):
         """The workers' process ids."""
         return [worker.process.pid for worker in self._workers]
 
-    async def move(self, order: MoveOrder) -> Moved | Failed:
-        return await self._submit("copy", order)
+    async def move(self, order: MoveOrder, may_publish: MayPublish | None = None) -> Moved | Failed:
+        return await self._submit("copy", order, may_publish)
 
     async def clean(self, order: MoveOrder) -> None:
         await self._submit("clean", order)
@@ -135,12 +158,15 @@ class EmbeddedMover(TransferBackend):
         message = "" if alive == self._wanted else f"{alive} of {self._wanted} worker processes run"
         return BackendReport(self.name, alive > 0, VERSION, message)
 
-    async def _submit(self, operation: str, order: MoveOrder) -> Moved | Failed:
+    async def _submit(
+        self, operation: str, order: MoveOrder, may_publish: MayPublish | None = None
+    ) -> Moved | Failed:
         if self._stopping:
             return _lost("the server is stopping")
+        self._supersede(order.number)
         self._keys += 1
         answer: asyncio.Future[Moved | Failed] = asyncio.get_running_loop().create_future()
-        entry = _Order(self._keys, order, operation, answer)
+        entry = _Order(self._keys, order, operation, answer, may_publish)
         self._by_number[order.number] = entry
         self._queue.append(entry)
         self._hand_out()
@@ -150,6 +176,15 @@ class EmbeddedMover(TransferBackend):
             if self._by_number.get(order.number) is entry:
                 del self._by_number[order.number]
 
+    def _supersede(self, number: int) -> None:
+        """End an order of an earlier epoch: nobody waits for what it would publish."""
+        earlier = self._by_number.get(number)
+        if earlier is not None and earlier in self._queue:
+            self._queue.remove(earlier)
+            _answer(earlier, canceled())
+        else:
+            self.abort(number)
+
     def _hand_out(self) -> None:
         while self._queue and self._workers:
             worker = min(self._workers, key=lambda candidate: len(candidate.orders))
@@ -157,9 +192,14 @@ class EmbeddedMover(TransferBackend):
                 return
             order = self._queue.popleft()
             order.worker = worker
+            order.heard_s = asyncio.get_running_loop().time()
             worker.orders[order.key] = order
             task = asdict(_task(order.order))
-            _send(worker, {"op": order.operation, "id": order.key, "task": task})
+            guarded = order.may_publish is not None
+            _send(
+                worker,
+                {"op": order.operation, "id": order.key, "task": task, "guarded": guarded},
+            )
             if order.aborted:
                 _send(worker, {"op": "abort", "id": order.key})
 
@@ -174,18 +214,59 @@ class EmbeddedMover(TransferBackend):
                 await asyncio.sleep(_RESTART_S)
                 continue
             self._workers.append(worker)
+            life = asyncio.create_task(self._live(worker), name="transfer-worker-life")
+            self._lives[life] = worker
+            life.add_done_callback(self._lives.pop)
             started.set()
             self._hand_out()
-            try:
-                await self._listen(worker)
-            finally:
-                self._workers.remove(worker)
+            await _first_of(life, worker.retired)
+            self._workers.remove(worker)
+            if life.done() and not self._stopping:
+                await asyncio.sleep(0 if worker.orders else _RESTART_S)
+
+    async def _live(self, worker: _Worker) -> None:
+        """Hear a worker until it has ended."""
+        try:
+            await self._listen(worker)
+        finally:
+            _kill(worker)
             code = await worker.process.wait()
             for order in worker.orders.values():
                 _answer(order, _lost(f"the mover's worker process ended with {code}"))
             if not self._stopping:
                 _log.warning("a worker process of the mover ended", code=code)
-                await asyncio.sleep(0 if worker.orders else _RESTART_S)
+
+    async def _give_up_stalled(self) -> None:
+        interval_s = self._stall_s / _LOOKS
+        loop = asyncio.get_running_loop()
+        while True:
+            begun = loop.time()
+            await asyncio.sleep(interval_s)
+            if loop.time() - begun > 2 * interval_s:
+                continue  # this process itself was held up, and may have been told meanwhile
+            for worker in list(self._lives.values()):
+                self._give_up(worker, before_s=loop.time() - self._stall_s)
+
+    def _give_up(self, worker: _Worker, *, before_s: float) -> None:
+        """Answer the orders of a worker that were not heard of since a time."""
+        stalled = [order for order in worker.orders.values() if order.heard_s < before_s]
+        for order in stalled:
+            del worker.orders[order.key]
+            # Should the thread come back after all, it publishes nothing any more.
+            _send(worker, {"op": "abort", "id": order.key})
+            _answer(order, self._stalled(order.order))
+        if stalled:
+            _log.warning("copies hang", pid=worker.process.pid, copies=len(stalled))
+            worker.retired.set()
+        if worker.retired.is_set() and not worker.orders:
+            _kill(worker)
+
+    def _stalled(self, order: MoveOrder) -> Failed:
+        source, target = order.sources[0].shown, order.target.shown
+        return _lost(
+            f"the copy made no progress for {self._stall_s:g} s and was given up:"
+            f" the storage of {source} or of {target} does not answer"
+        )
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         # Failpoints are the server's: a worker that died at one would be started to die again.
@@ -213,12 +294,38 @@ class EmbeddedMover(TransferBackend):
             order = worker.orders.get(message["id"])
             if order is None:
                 continue
+            order.heard_s = asyncio.get_running_loop().time()
+            if "whole" in message:
+                judging = asyncio.create_task(_judge(worker, order), name="transfer-publish")
+                self._judging.add(judging)
+                judging.add_done_callback(self._judging.discard)
+                continue
             if "moved" in message:
-                order.moved = message["moved"]
+                order.moved = message["moved"] or order.moved
                 continue
             del worker.orders[order.key]
             _answer(order, _outcome(order.order, message))
             self._hand_out()
+
+
+async def _judge(worker: _Worker, order: _Order) -> None:
+    """Tell a worker whether it may publish."""
+    allowed = order.may_publish is None or await order.may_publish()
+    _send(worker, {"op": "publish" if allowed else "abort", "id": order.key})
+
+
+async def _first_of(life: "asyncio.Task[None]", event: asyncio.Event) -> None:
+    """Wait until a worker has ended or is retired."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait([life, waiting], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+def _kill(worker: _Worker) -> None:
+    if worker.process.returncode is None:
+        worker.process.kill()
 
 
 def _answer(order: _Order, outcome: Moved | Failed) -> None:
@@ -248,8 +355,8 @@ def _task(order: MoveOrder) -> CopyTask:
     return CopyTask(
         number=order.number,
         epoch=order.epoch,
-        sources=_places(order.sources),
-        target=Place(order.target.base, order.target.relative),
+        sources=[_place(source) for source in order.sources],
+        target=_place(order.target),
         overwrite=order.overwrite,
         verify_source=order.verify_source,
         verify_target=order.verify_target,
@@ -260,5 +367,5 @@ def _task(order: MoveOrder) -> CopyTask:
     )
 
 
-def _places(locations: Sequence[Location]) -> list[Place]:
-    return [Place(location.base, location.relative) for location in locations]
+def _place(location: Location) -> Place:
+    return Place(location.base, location.relative, location.shown)

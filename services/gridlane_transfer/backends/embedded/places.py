@@ -32,15 +32,12 @@ class Place:
     Parameters:
         base: the storage element's directory, absolute.
         relative: the path below it, plain: no empty, `.` or `..` components.
+        shown: what messages call it; its user's word, never the whole path.
     """
 
     base: str
     relative: str
-
-    @property
-    def path(self) -> str:
-        """The whole path, for messages."""
-        return f"{self.base}/{self.relative}"
+    shown: str
 
     @property
     def name(self) -> str:
@@ -203,7 +200,7 @@ def remove_file(place: Place) -> bool:
             if found is None:
                 return False
             if stat.S_ISDIR(found.st_mode):
-                raise _os_error(errno.EISDIR, place.path)
+                raise _os_error(errno.EISDIR, place.name)
             removed = folder.remove(place.name)
             folder.sync()
             return removed

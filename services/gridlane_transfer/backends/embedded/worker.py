@@ -6,9 +6,12 @@ the protocol and for dying with the server: a worker that outlived it could publ
 nobody waits for. How a file is copied is `copying`. Standard library only: it starts in tens of
 milliseconds and never loads grpc.
 
-In:  {"op": "copy", "id": N, "task": {…}} · {"op": "abort", "id": N} · {"op": "clean", "id": N,
-"task": {…}}
-Out: {"id": N, "moved": BYTES} · {"id": N, "done": {…}} · {"id": N, "failed": {…}}
+In:  {"op": "copy", "id": N, "task": {…}, "guarded": BOOL} · {"op": "publish", "id": N} ·
+{"op": "abort", "id": N} · {"op": "clean", "id": N, "task": {…}}
+Out: {"id": N, "moved": BYTES} · {"id": N, "whole": true} · {"id": N, "done": {…}} ·
+{"id": N, "failed": {…}}
+A guarded copy is published only when it was asked for: in answer to `whole`.
+`moved` comes as long as a copy does anything; it is 0 while files are only read.
 The end of the input aborts what runs, and ends the process.
 """
 
@@ -52,17 +55,30 @@ class _Channel:
 class _Running:
     """One copy's control: set from the input's thread, asked from the copy's."""
 
-    def __init__(self, key: int, channel: _Channel) -> None:
+    def __init__(self, key: int, channel: _Channel, *, guarded: bool) -> None:
         self._key = key
         self._channel = channel
+        self._guarded = guarded
         self._stop = threading.Event()
+        self._judged = threading.Event()
         self._told = time.monotonic()
 
     def stop(self) -> None:
         self._stop.set()
+        self._judged.set()
+
+    def publish(self) -> None:
+        self._judged.set()
 
     def stopped(self) -> bool:
         return self._stop.is_set()
+
+    def may_publish(self) -> bool:
+        if self._guarded:
+            self._channel.send({"id": self._key, "whole": True})
+            while not self._judged.wait(_PROGRESS_S):
+                self.moved(0)
+        return not self._stop.is_set()
 
     def moved(self, total_bytes: int) -> None:
         now = time.monotonic()
@@ -90,11 +106,12 @@ def serve(lines: TextIO, out: TextIO, slots: int) -> None:
         for line in lines:
             message = json.loads(line)
             key = message["id"]
-            if message["op"] == "abort":
+            if message["op"] in ("abort", "publish"):
                 if key in running:
-                    running[key].stop()
+                    running[key].stop() if message["op"] == "abort" else running[key].publish()
                 continue
-            running[key] = control = _Running(key, channel)
+            guarded = message.get("guarded", False)
+            running[key] = control = _Running(key, channel, guarded=guarded)
             pool.submit(_do, message, control, channel).add_done_callback(
                 lambda _, key=key: running.pop(key, None)  # type: ignore[misc]
             )

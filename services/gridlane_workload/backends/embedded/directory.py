@@ -11,7 +11,8 @@ by the shim in its own; so it imports the standard library alone.
         lock           held (flock) by the shim for its life
         claim          made once, by whoever decides the attempt: the shim that runs it, or a kill
             before that
-        started.json   the shim's pid and when the payload started
+        started.json   the shim's pid, the machine where that is its pid, and when the payload
+            started
         kill           its presence asks the shim to end the payload
         exit.json      how the payload ended
         stdout.txt, stderr.txt    what it wrote
@@ -69,6 +70,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no object")
     return content
+
+
+def this_machine() -> str:
+    """Where a pid of this process means the same: this boot of this machine, this pid namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
 
 
 def make_claim(directory: Path, by: str) -> bool:

@@ -6,7 +6,8 @@ else.
 
 Nothing of a payload outlives it: the shim is the subreaper of its descendants
 (PR_SET_CHILD_SUBREAPER), so that what left its process group comes back to the shim and is killed;
-and a command gets SIGKILL when the shim itself dies (PR_SET_PDEATHSIG).
+and a command gets SIGKILL when the shim itself dies (PR_SET_PDEATHSIG). What a command had detached
+before a killed shim died is ended by the server (`leftovers`).
 """
 
 import ctypes
@@ -141,10 +142,11 @@ class Payload:
     def _start(self, executor: dict[str, Any]) -> tuple[int, int]:
         """Start a command; its pid, and the errno that kept it from being executed (0: none)."""
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        shim = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
-                self._become(executor)
+                self._become(executor, shim)
             except OSError as error:
                 os.write(write_end, str(error.errno).encode())
             except BaseException:
@@ -155,7 +157,7 @@ class Payload:
         with os.fdopen(read_end, "rb") as reader:
             return pid, int(reader.read() or b"0")
 
-    def _become(self, executor: dict[str, Any]) -> None:
+    def _become(self, executor: dict[str, Any], shim: int) -> None:
         """In the child: become the command. Returns only by an exception."""
         os.setsid()
         account = self._job["account"]
@@ -180,6 +182,8 @@ class Payload:
             os.setuid(account["uid"])
         # After the change of user, which would take it away.
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != shim:
+            raise OSError(errno.ESRCH, "the shim is no more")
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])

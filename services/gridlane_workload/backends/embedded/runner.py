@@ -5,7 +5,9 @@ What a payload gets and how it is ended is the shim's (`payload`); what an end m
 not known here.
 
 Recovery goes by the lock in the directory, never by a pid: a lock that is taken is a shim that
-lives, and its pid, read under that lock, is used through a pidfd only.
+lives, and its pid, read under that lock, is used through a pidfd only. So several processes of the
+service may look after the attempts of one directory. On another machine a shim's pid means nothing:
+there it is asked to end by a file, and that it ended is found by polling.
 """
 
 import asyncio
@@ -22,8 +24,10 @@ from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from gridlane_kit.failpoints import failpoint
+from gridlane_kit.logs import logger
 from gridlane_workload.backends.embedded import account as accounts
 from gridlane_workload.backends.embedded import directory as files
+from gridlane_workload.backends.embedded import leftovers
 from gridlane_workload.backends.interface import (
     Attempt,
     Backend,
@@ -49,6 +53,7 @@ _START_PATIENCE_S: Final = 15.0
 # A shim that holds its lock and has not written its pid yet is looked at again after so long.
 _LOOK_AGAIN_S: Final = 0.1
 
+_log = logger("workload")
 _PREPARED: Final = failpoint("workload.start.prepared")
 _LAUNCHED: Final = failpoint("workload.start.launched")
 _KILL_ASKED: Final = failpoint("workload.kill.asked")
@@ -60,7 +65,9 @@ class EmbeddedBackend(Backend):
     Parameters:
         settings: limits and the account.
         jobs_directory: where attempts' directories lie; absolute.
-        address: where payloads reach the server; asked at each start.
+        address: where payloads reach the services, as GRIDLANE_ADDRESS says it; asked at each
+            start.
+        ca: the roots (PEM) that payloads verify the services with; None: no own ones.
 
     Raises:
         AccountError: the account in the settings cannot be used.
@@ -69,7 +76,11 @@ class EmbeddedBackend(Backend):
     name = "embedded"
 
     def __init__(
-        self, settings: WorkloadSettings, jobs_directory: Path, address: Callable[[], str]
+        self,
+        settings: WorkloadSettings,
+        jobs_directory: Path,
+        address: Callable[[], str],
+        ca: Path | None = None,
     ) -> None:
         self.capabilities = Capabilities(
             data_owner=DataOwner.GRIDLANE,
@@ -79,6 +90,7 @@ class EmbeddedBackend(Backend):
         self._settings = settings
         self._root = jobs_directory
         self._address = address
+        self._ca = {} if ca is None else {"GRIDLANE_CA": str(ca)}
         self._account = accounts.resolve(settings.run_as)
         self._changed: Callable[[str], None] = lambda job: None
         # Shims that are waited for: the job's uuid and the pidfd.
@@ -98,7 +110,7 @@ class EmbeddedBackend(Backend):
 
     async def check(self) -> None:
         if not await asyncio.to_thread(os.access, self._root, os.W_OK | os.X_OK):
-            raise BackendUnavailableError(f"{self._root} cannot be written")
+            raise BackendUnavailableError("the directory of jobs cannot be written")
 
     @property
     def places(self) -> int:
@@ -123,14 +135,22 @@ class EmbeddedBackend(Backend):
         return await self.observe(attempt)
 
     async def observe(self, attempt: Attempt) -> Observation:
-        observation, pid = await _with_files(_look, self._directory(attempt))
-        self._watch(attempt, observation, pid)
-        return observation
+        return await self._taken(attempt, *await _with_files(_look, self._directory(attempt)))
 
     async def kill(self, attempt: Attempt) -> Observation:
-        observation, pid = await _with_files(_ask_for_end, self._directory(attempt))
+        found = await _with_files(_ask_for_end, self._directory(attempt))
         _KILL_ASKED()
+        return await self._taken(attempt, *found)
+
+    async def _taken(
+        self, attempt: Attempt, observation: Observation, pid: int | None
+    ) -> Observation:
+        """Do what an observation asks for: wait for a living shim, or end what a dead one left."""
         self._watch(attempt, observation, pid)
+        if observation.standing is Standing.LOST:
+            count = await _in_thread(leftovers.end, attempt.job, attempt.number)
+            if count:
+                _log.warning("a lost payload left processes", job=attempt.job, processes=count)
         return observation
 
     async def outputs(self, attempt: Attempt, paths: Sequence[str]) -> list[OutputFile]:
@@ -201,9 +221,10 @@ class EmbeddedBackend(Backend):
                 "LANG": "C.UTF-8",
             },
             "environment": {
-                "GRIDLANE_JOB": f"jobs/{attempt.job}",
-                "GRIDLANE_ATTEMPT": str(attempt.number),
+                leftovers.JOB_VARIABLE: f"jobs/{attempt.job}",
+                leftovers.ATTEMPT_VARIABLE: str(attempt.number),
                 "GRIDLANE_ADDRESS": self._address(),
+                **self._ca,
                 "BEARER_TOKEN_FILE": str(directory / files.TOKEN),
                 "TRACEPARENT": f"00-{trace_id}-{secrets.token_hex(8)}-{flags}",
             },
@@ -239,7 +260,7 @@ class EmbeddedBackend(Backend):
         if pidfd is not None:
             self._watched[attempt.job] = pidfd
             loop.add_reader(pidfd, self._ended, attempt.job)
-        elif observation.standing in (Standing.STARTING, Standing.RUNNING):
+        elif observation.standing is Standing.STARTING or pid is not None:
             loop.call_later(_LOOK_AGAIN_S, self._changed, attempt.job)
         elif attempt.job in self._children and self._children[attempt.job].poll() is not None:
             del self._children[attempt.job]
@@ -307,7 +328,7 @@ def _look(directory: Path) -> tuple[Observation, int | None]:
         end = files.read_json(directory / files.EXIT)
         started = files.read_json(directory / files.STARTED)
         start_us = None if started is None else int(started["started_us"])
-        pid = None if free or started is None else int(started["pid"])
+        pid = None if free or started is None else _pid_here(started)
         if end is not None:
             return Observation(Standing.ENDED, start_us, _end(end)), pid
         if not free:
@@ -319,6 +340,12 @@ def _look(directory: Path) -> tuple[Observation, int | None]:
         return Observation(Standing.ABSENT), None
     finally:
         os.close(lock)
+
+
+def _pid_here(started: dict[str, Any]) -> int | None:
+    """The shim's pid; None when it is that of another machine, which shares the directory."""
+    here = files.this_machine()
+    return int(started["pid"]) if started.get("machine", here) == here else None
 
 
 def _end(told: dict[str, Any]) -> End:

@@ -41,12 +41,16 @@ def main(arguments: list[str]) -> int:
     directory = Path(arguments[1])
     lock = files.open_lock(directory)
     if not _take_lock(directory, lock) or not files.make_claim(directory, f"shim {os.getpid()}"):
+        _leave(directory)
         return 0
     job = files.read_json(directory / files.JOB)
     if job is None:
         raise FileNotFoundError(directory / files.JOB)
     started_us = time.time_ns() // 1000
-    _write_down(directory / files.STARTED, {"pid": os.getpid(), "started_us": started_us})
+    _write_down(
+        directory / files.STARTED,
+        {"pid": os.getpid(), "machine": files.this_machine(), "started_us": started_us},
+    )
     _let_go_of_server()
     outcome = _run(directory, job)
     ended_us = time.time_ns() // 1000
@@ -57,6 +61,12 @@ def main(arguments: list[str]) -> int:
     _tell_span(directory, job, outcome, started_us, ended_us)
     (directory / files.TOKEN).unlink(missing_ok=True)
     return 0
+
+
+def _leave(directory: Path) -> None:
+    """Another shim runs the attempt, or did: then the token that came with this one is not left."""
+    if (directory / files.EXIT).exists():
+        (directory / files.TOKEN).unlink(missing_ok=True)
 
 
 def _take_lock(directory: Path, lock: int) -> bool:
@@ -96,7 +106,9 @@ def _run(directory: Path, job: dict[str, Any]) -> Outcome:
         return Payload(directory, job).run()
     except Exception as error:
         print(f"the payload could not be run: {error!r}", file=sys.stderr)  # noqa: T201 - shim.log
-        return Outcome("broken", message=f"the payload could not be run: {error}")
+        # The owner is told what, and not where on the server.
+        what = error.strerror if isinstance(error, OSError) else type(error).__name__
+        return Outcome("broken", message=f"the payload could not be run: {what}")
 
 
 def _tell_span(

@@ -4,6 +4,8 @@ Responsible for one OTLP/gRPC export (opentelemetry-proto 1.x, `TraceService/Exp
 else: no batching, no retry. Imported by the shim only after the payload has ended.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -12,16 +14,17 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
+from gridlane.configuration import is_loopback, parse_addresses
+
 _EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _DEADLINE_S: Final = 2.0
-_LOOPBACK: Final = ("127.", "localhost", "[::1]", "ipv4:127.", "ipv6:[::1]", "dns:///localhost")
 
 
 def send(job: dict[str, Any], token: str, error: str, started_us: int, ended_us: int) -> None:
-    """Send the payload's span to the job's server.
+    """Send the payload's span to Reporting.
 
     Parameters:
-        job: what `job.json` says: address, traceparent of the payload, parent span, job, attempt.
+        job: what `job.json` says: addresses, traceparent of the payload, parent span, job, attempt.
         token: the job's own.
         error: how it ended badly; empty when well.
         started_us, ended_us: microseconds since 1970-01-01 UTC.
@@ -55,7 +58,7 @@ def send(job: dict[str, Any], token: str, error: str, started_us: int, ended_us:
             )
         ]
     )
-    with _channel(job["environment"]["GRIDLANE_ADDRESS"]) as channel:
+    with _channel(job["environment"]) as channel:
         export: grpc.UnaryUnaryMultiCallable[ExportTraceServiceRequest, bytes] = (
             channel.unary_unary(
                 _EXPORT,
@@ -65,8 +68,11 @@ def send(job: dict[str, Any], token: str, error: str, started_us: int, ended_us:
         export(request, timeout=_DEADLINE_S, metadata=(("authorization", f"Bearer {token}"),))
 
 
-def _channel(address: str) -> grpc.Channel:
+def _channel(environment: Mapping[str, str]) -> grpc.Channel:
+    address = parse_addresses(environment["GRIDLANE_ADDRESS"]).of("reporting")
+    ca = environment.get("GRIDLANE_CA")
     # A token travels in clear text on loopback only.
-    if address.startswith(_LOOPBACK):
+    if ca is None and is_loopback(address):
         return grpc.insecure_channel(address)
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials())
+    roots = None if ca is None else Path(ca).read_bytes()
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(roots))

@@ -46,7 +46,8 @@ class AuthorizationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetPolicy(self, request, context):
-        """Answers the whole policy, for services that decide in process. Only services may call it.
+        """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those
+        that decide in process follow it instead (PolicyService).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

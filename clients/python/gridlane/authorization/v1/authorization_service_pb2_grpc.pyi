@@ -38,7 +38,9 @@ class AuthorizationServiceStub:
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.WhoAmIRequest, _authorization_service_pb2.WhoAmIResponse]
     """Answers who the caller is to Gridlane and which roles it holds. Idempotent."""
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.GetPolicyRequest, _policy_pb2.Policy]
-    """Answers the whole policy, for services that decide in process. Only services may call it."""
+    """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those
+    that decide in process follow it instead (PolicyService).
+    """
     GetAuthorizationStatus: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.GetAuthorizationStatusRequest, _status_pb2.ServiceStatus]
     """Answers how the service and what stands behind it are. Idempotent."""
 
@@ -50,7 +52,9 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     WhoAmI: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.WhoAmIRequest, _authorization_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Answers who the caller is to Gridlane and which roles it holds. Idempotent."""
     GetPolicy: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.GetPolicyRequest, _policy_pb2.Policy]  # type: ignore[assignment]
-    """Answers the whole policy, for services that decide in process. Only services may call it."""
+    """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those
+    that decide in process follow it instead (PolicyService).
+    """
     GetAuthorizationStatus: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.GetAuthorizationStatusRequest, _status_pb2.ServiceStatus]  # type: ignore[assignment]
     """Answers how the service and what stands behind it are. Idempotent."""
 
@@ -71,7 +75,9 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _authorization_service_pb2.GetPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_pb2.Policy, _abc.Awaitable[_policy_pb2.Policy]]:
-        """Answers the whole policy, for services that decide in process. Only services may call it."""
+        """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those
+        that decide in process follow it instead (PolicyService).
+        """
 
     @_abc_1.abstractmethod
     def GetAuthorizationStatus(

@@ -27,8 +27,8 @@ class TokenServiceServicer(object):
     """
 
     def MintJobToken(self, request, context):
-        """Signs a token for one attempt of one job, good for that job's verbs alone. Only the workload service
-        may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
+        """Signs a token for one attempt of one job, good for that job's verbs alone. It proves the job, the attempt and the
+        owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
         token of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

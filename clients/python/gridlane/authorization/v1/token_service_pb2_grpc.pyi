@@ -34,8 +34,8 @@ class TokenServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TokenServiceAsyncStub: ...
     MintJobToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.MintJobTokenRequest, _token_service_pb2.MintJobTokenResponse]
-    """Signs a token for one attempt of one job, good for that job's verbs alone. Only the workload service
-    may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
+    """Signs a token for one attempt of one job, good for that job's verbs alone. It proves the job, the attempt and the
+    owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
     token of its own.
     """
 
@@ -45,8 +45,8 @@ class TokenServiceAsyncStub(TokenServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     MintJobToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.MintJobTokenRequest, _token_service_pb2.MintJobTokenResponse]  # type: ignore[assignment]
-    """Signs a token for one attempt of one job, good for that job's verbs alone. Only the workload service
-    may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
+    """Signs a token for one attempt of one job, good for that job's verbs alone. It proves the job, the attempt and the
+    owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
     token of its own.
     """
 
@@ -59,8 +59,8 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_service_pb2.MintJobTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_token_service_pb2.MintJobTokenResponse, _abc.Awaitable[_token_service_pb2.MintJobTokenResponse]]:
-        """Signs a token for one attempt of one job, good for that job's verbs alone. Only the workload service
-        may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
+        """Signs a token for one attempt of one job, good for that job's verbs alone. It proves the job, the attempt and the
+        owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
         token of its own.
         """
 

@@ -183,7 +183,7 @@ class _OverwriteMode:
 class _OverwriteModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverwriteMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OVERWRITE_MODE_UNSPECIFIED: _OverwriteMode.ValueType  # 0
-    """NEVER."""
+    """Of a job: NEVER. Of a file: as the job says."""
     OVERWRITE_MODE_NEVER: _OverwriteMode.ValueType  # 1
     """The file fails, class TARGET_EXISTS."""
     OVERWRITE_MODE_ALWAYS: _OverwriteMode.ValueType  # 2
@@ -193,7 +193,7 @@ class OverwriteMode(_OverwriteMode, metaclass=_OverwriteModeEnumTypeWrapper):
     """What is done when a target exists."""
 
 OVERWRITE_MODE_UNSPECIFIED: OverwriteMode.ValueType  # 0
-"""NEVER."""
+"""Of a job: NEVER. Of a file: as the job says."""
 OVERWRITE_MODE_NEVER: OverwriteMode.ValueType  # 1
 """The file fails, class TARGET_EXISTS."""
 OVERWRITE_MODE_ALWAYS: OverwriteMode.ValueType  # 2
@@ -287,7 +287,7 @@ class TransferJob(_message.Message):
     (gLite: placement).
     """
     overwrite: Global___OverwriteMode.ValueType
-    """What is done when a target exists."""
+    """What is done when a target exists, for the files that do not say it themselves."""
     verify: Global___VerifyMode.ValueType
     """Which ends' checksums are verified."""
     max_retries: _builtins.int
@@ -390,6 +390,7 @@ class FileTransfer(_message.Message):
     SOURCE_STORAGE_ELEMENT_FIELD_NUMBER: _builtins.int
     TARGET_STORAGE_ELEMENT_FIELD_NUMBER: _builtins.int
     REGISTRATION_TIME_FIELD_NUMBER: _builtins.int
+    OVERWRITE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"transfers/{uuid}/files/{n}", n from 1 in the order of submission."""
     number: _builtins.int
@@ -418,6 +419,8 @@ class FileTransfer(_message.Message):
     """The storage element of the source, "storageElements/{name}"."""
     target_storage_element: _builtins.str
     """The storage element of the target, "storageElements/{name}"."""
+    overwrite: Global___OverwriteMode.ValueType
+    """What is done when its target exists; unspecified: what `overwrite` of the job says."""
     @_builtins.property
     def checksum(self) -> _checksum_pb2.Checksum:
         """The checksum that the bytes must have. Unset: the catalogue's for a logical source, else none."""
@@ -465,10 +468,11 @@ class FileTransfer(_message.Message):
         source_storage_element: _builtins.str = ...,
         target_storage_element: _builtins.str = ...,
         registration_time: _duration_pb2.Duration | None = ...,
+        overwrite: Global___OverwriteMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "actual_checksum", b"actual_checksum", "checksum", b"checksum", "end_time", b"end_time", "failure", b"failure", "registration_time", b"registration_time", "size_bytes", b"size_bytes", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "actual_checksum", b"actual_checksum", "attempt", b"attempt", "channel", b"channel", "checksum", b"checksum", "end_time", b"end_time", "failure", b"failure", "name", b"name", "number", b"number", "protocol", b"protocol", "registration_time", b"registration_time", "size_bytes", b"size_bytes", "source", b"source", "source_storage_element", b"source_storage_element", "source_url", b"source_url", "start_time", b"start_time", "state", b"state", "target", b"target", "target_storage_element", b"target_storage_element", "target_url", b"target_url", "transferred_bytes", b"transferred_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "actual_checksum", b"actual_checksum", "attempt", b"attempt", "channel", b"channel", "checksum", b"checksum", "end_time", b"end_time", "failure", b"failure", "name", b"name", "number", b"number", "overwrite", b"overwrite", "protocol", b"protocol", "registration_time", b"registration_time", "size_bytes", b"size_bytes", "source", b"source", "source_storage_element", b"source_storage_element", "source_url", b"source_url", "start_time", b"start_time", "state", b"state", "target", b"target", "target_storage_element", b"target_storage_element", "target_url", b"target_url", "transferred_bytes", b"transferred_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
     _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015

@@ -33,8 +33,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED. The token was good once and has expired. Get a new one, then retry."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 4
     """PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the
-    caller may see and not touch, a virtual organisation in which its role does not count.
-    Metadata: `{"permission": "transfer.jobs.submit"}`, or the `name` or `vo` concerned.
+    caller may see and not touch, a virtual organisation that does not exist or in which its role does not count.
+    Metadata: always `permission`, the one that is missing; and `resource` when the call names something that the
+    caller may see, the name of that, `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}`, or the `vo` that
+    was asked for.
     """
     ERROR_REASON_CALLER_VETOED: _ErrorReason.ValueType  # 5
     """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role."""
@@ -53,7 +55,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     call was not executed: whether it ever was cannot be known any more.
     """
     ERROR_REASON_TOKEN_NOT_OURS: _ErrorReason.ValueType  # 13
-    """INVALID_ARGUMENT. `page_token` or `resume_token` was not issued by this server for this request."""
+    """INVALID_ARGUMENT. `page_token` or `resume_token` was not issued by this server for this request: a page token
+    belongs to the filter it came with, a resume token to the names. Metadata: `{"field": "resume_token"}`.
+    """
     ERROR_REASON_FILTER_UNSUPPORTED: _ErrorReason.ValueType  # 14
     """INVALID_ARGUMENT. `filter` is not a documented combination. Metadata: `{"filter": "…"}`."""
     ERROR_REASON_NO_STORAGE_ELEMENT: _ErrorReason.ValueType  # 15
@@ -100,6 +104,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 36
     """DEADLINE_EXCEEDED. The caller's deadline passed before the work began; nothing was changed."""
+    ERROR_REASON_POLICY_STALE: _ErrorReason.ValueType  # 37
+    """UNAVAILABLE. The server has not been told for a minute who may do what, and so refuses everybody. Retry."""
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 40
     """UNIMPLEMENTED. The contract has the method, this version does not."""
     ERROR_REASON_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 41
@@ -128,8 +134,10 @@ ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 3
 """UNAUTHENTICATED. The token was good once and has expired. Get a new one, then retry."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 4
 """PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the
-caller may see and not touch, a virtual organisation in which its role does not count.
-Metadata: `{"permission": "transfer.jobs.submit"}`, or the `name` or `vo` concerned.
+caller may see and not touch, a virtual organisation that does not exist or in which its role does not count.
+Metadata: always `permission`, the one that is missing; and `resource` when the call names something that the
+caller may see, the name of that, `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}`, or the `vo` that
+was asked for.
 """
 ERROR_REASON_CALLER_VETOED: ErrorReason.ValueType  # 5
 """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role."""
@@ -148,7 +156,9 @@ ERROR_REASON_REQUEST_ID_TOO_OLD: ErrorReason.ValueType  # 12
 call was not executed: whether it ever was cannot be known any more.
 """
 ERROR_REASON_TOKEN_NOT_OURS: ErrorReason.ValueType  # 13
-"""INVALID_ARGUMENT. `page_token` or `resume_token` was not issued by this server for this request."""
+"""INVALID_ARGUMENT. `page_token` or `resume_token` was not issued by this server for this request: a page token
+belongs to the filter it came with, a resume token to the names. Metadata: `{"field": "resume_token"}`.
+"""
 ERROR_REASON_FILTER_UNSUPPORTED: ErrorReason.ValueType  # 14
 """INVALID_ARGUMENT. `filter` is not a documented combination. Metadata: `{"filter": "…"}`."""
 ERROR_REASON_NO_STORAGE_ELEMENT: ErrorReason.ValueType  # 15
@@ -195,6 +205,8 @@ ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 35
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 36
 """DEADLINE_EXCEEDED. The caller's deadline passed before the work began; nothing was changed."""
+ERROR_REASON_POLICY_STALE: ErrorReason.ValueType  # 37
+"""UNAVAILABLE. The server has not been told for a minute who may do what, and so refuses everybody. Retry."""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 40
 """UNIMPLEMENTED. The contract has the method, this version does not."""
 ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 41

@@ -1,0 +1,172 @@
+"""Spans of a service, on their way to Reporting in another process.
+
+Responsible for keeping ended spans until they are sent, for sending them in batches in the
+service's own name (OTLP 1.x, `TraceService/Export`), and for never holding anybody up: while
+Reporting is away they wait in a bounded queue, and the oldest make room. Spans decorate a job's
+story, they are not a part of it. Not for collectors outside (`telemetry.OtlpExport`).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+from grpc import aio
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+
+from gridlane_kit.assertions import AssertionSigner
+from gridlane_kit.channels import ChannelClosedError, PeerChannel
+from gridlane_kit.identity import service_principal
+from gridlane_kit.peers import SPAN_KEEPER
+from gridlane_kit.telemetry import AttributeValue, FinishedSpan
+
+QUEUE_SPANS: Final = 10_000
+BATCH_SPANS: Final = 512
+PERIOD_S: Final = 0.25
+"""How long an ended span waits for others. People look at a story after its job."""
+LONGEST_PAUSE_S: Final = 5.0
+"""How often Reporting is tried while it is away."""
+DEADLINE_S: Final = 5.0
+LAST_DEADLINE_S: Final = 1.0
+"""What a process that ends gives the spans that it still holds."""
+
+_EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+# Begins no trace of its own at the receiver: exports of exports would never end.
+_UNSAMPLED: Final = "00-00000000000000000000000000000001-0000000000000001-00"
+_log = logging.getLogger(__name__)
+
+
+class SpanExport:
+    """A sink for telemetry that sends what it takes to Reporting.
+
+    Parameters:
+        channel: to Reporting; closed with `stop`.
+        signer: asserts who sends.
+    """
+
+    def __init__(self, channel: PeerChannel, signer: AssertionSigner) -> None:
+        self._channel = channel
+        self._signer = signer
+        self._principal = service_principal(signer.service)
+        # Appended to by any thread: a deque's appends are atomic, and drop what is too much.
+        self._queue: deque[FinishedSpan] = deque(maxlen=QUEUE_SPANS)
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def accept(self, span: FinishedSpan) -> None:
+        """Keeps a span until it is sent."""
+        self._queue.append(span)
+
+    async def start(self) -> None:
+        """Begins to send, in the running event loop."""
+        self._task = asyncio.create_task(self._send_for_ever(), name="span-export")
+
+    async def stop(self) -> None:
+        """Sends what is left, if that is done soon, and closes the channel."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_DEADLINE_S):
+                    while self._queue and await self._send_batch():
+                        pass
+        await self._channel.close(0.0)
+
+    async def _send_for_ever(self) -> None:
+        pause_s, away = PERIOD_S, False
+        while True:
+            await asyncio.sleep(pause_s)
+            while self._queue:
+                sent = await self._send_batch()
+                if away is sent:
+                    _log.info("spans are sent again" if sent else "spans wait for Reporting")
+                    away = not sent
+                if not sent:
+                    pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                    break
+                pause_s = PERIOD_S
+
+    async def _send_batch(self) -> bool:
+        """Sends the oldest spans; what is not taken stays.
+
+        Returns:
+            Whether they were taken.
+        """
+        batch = list(islice(self._queue, BATCH_SPANS))
+        request = otlp_request(batch).SerializeToString()
+        try:
+            export = self._channel.callable("unary_unary", _EXPORT)
+            header = self._signer.header(self._principal, SPAN_KEEPER)
+            metadata = (("authorization", header), ("traceparent", _UNSAMPLED))
+            await export(request, timeout=DEADLINE_S, metadata=metadata)
+        except (aio.AioRpcError, aio.UsageError, ChannelClosedError) as error:
+            _log.debug("spans were not taken: %s", error)
+            self._signer.forget(self._principal, SPAN_KEEPER)
+            return False
+        self._forget(batch)
+        return True
+
+    def _forget(self, batch: Sequence[FinishedSpan]) -> None:
+        """Drops what was sent; some of it may have made room meanwhile."""
+        sent = {id(span) for span in batch}
+        while self._queue and id(self._queue[0]) in sent:
+            self._queue.popleft()
+
+
+def otlp_request(spans: Sequence[FinishedSpan]) -> ExportTraceServiceRequest:
+    """Returns ended spans as OpenTelemetry writes them, by the service that made them."""
+    by_service: dict[str, list[Span]] = {}
+    for span in spans:
+        by_service.setdefault(span.service, []).append(_span(span))
+    scope = InstrumentationScope(name="gridlane")
+    return ExportTraceServiceRequest(
+        resource_spans=[
+            ResourceSpans(
+                resource=Resource(attributes=_pairs({"service.name": service})),
+                scope_spans=[ScopeSpans(scope=scope, spans=made)],
+            )
+            for service, made in by_service.items()
+        ]
+    )
+
+
+def _span(span: FinishedSpan) -> Span:
+    return Span(
+        trace_id=span.trace_id.to_bytes(16, "big"),
+        span_id=span.span_id.to_bytes(8, "big"),
+        parent_span_id=span.parent_id.to_bytes(8, "big") if span.parent_id else b"",
+        name=span.name,
+        kind=Span.SpanKind.ValueType(span.kind),
+        start_time_unix_nano=span.start_ns,
+        end_time_unix_nano=span.end_ns,
+        attributes=_pairs(span.attributes),
+        status=Status(code=Status.STATUS_CODE_ERROR, message=span.error) if span.error else None,
+        links=[
+            Span.Link(trace_id=trace_id.to_bytes(16, "big"), span_id=span_id.to_bytes(8, "big"))
+            for trace_id, span_id in span.links
+        ],
+    )
+
+
+def _pairs(attributes: Mapping[str, AttributeValue]) -> list[KeyValue]:
+    return [KeyValue(key=key, value=_value(value)) for key, value in attributes.items()]
+
+
+def _value(value: AttributeValue) -> AnyValue:
+    # A bool is an int to Python, so it is asked first.
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        return AnyValue(int_value=value)
+    return (
+        AnyValue(double_value=value) if isinstance(value, float) else AnyValue(string_value=value)
+    )

@@ -1,0 +1,87 @@
+"""A real PostgreSQL for tests: its files, its life and its deaths."""
+
+import itertools
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pgserver
+import psutil
+from sqlalchemy import make_url
+
+
+class PostgresqlServer:
+    """A server of one's own, on a Unix socket in a directory of its own, gone at `close`."""
+
+    def __init__(self) -> None:
+        # Not below pytest's directory: the server runs as a user of its own, who may not enter.
+        self._root = Path(tempfile.mkdtemp(prefix="gridlane-postgresql-"))
+        self._root.chmod(0o755)
+        self._numbers = itertools.count(1)
+        self.start()
+
+    def start(self) -> None:
+        """Start, again too."""
+        self._server = pgserver.get_server(self.data, cleanup_mode="stop")
+
+    def crash(self) -> None:
+        """Kill every process of the server; what was committed is there at the next start."""
+        postmaster = psutil.Process(self._server.get_pid())
+        processes = [postmaster, *postmaster.children()]
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        psutil.wait_procs(processes, timeout=10)
+        self._server.cleanup()
+
+    @property
+    def backends(self) -> list[psutil.Process]:
+        """The processes that serve connections."""
+        postmaster = psutil.Process(self._server.get_pid())
+        return [
+            child
+            for child in postmaster.children()
+            if "postgres: postgres" in " ".join(child.cmdline())
+        ]
+
+    @property
+    def data(self) -> Path:
+        """The folder of the server's files."""
+        return self._root / "data"
+
+    def restart(self, away_s: float = 0.0) -> None:
+        """Crash, stay away for so long, start."""
+        self.crash()
+        time.sleep(away_s)
+        self.start()
+
+    def new_database(self) -> str:
+        """Make an empty database; returns its URL."""
+        name = f"test_{next(self._numbers)}"
+        self._server.psql(f"CREATE DATABASE {name}")
+        url = make_url(self._server.get_uri(database=name))
+        return url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+    def new_databases(self) -> str:
+        """Make an empty database for each service; returns the template of their URLs."""
+        name = f"test_{next(self._numbers)}"
+        for service in ("authorization", "transfer", "workload", "reporting"):
+            self._server.psql(f"CREATE DATABASE {name}_{service}")
+        uri: str = self._server.get_uri(database=f"{name}_{{service}}")
+        return uri.replace("postgresql:", "postgresql+asyncpg:", 1)
+
+    def sql(self, statement: str) -> str:
+        """Run a statement as the superuser; returns what psql says."""
+        return str(self._server.psql(statement))
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket that the server listens on."""
+        directory = make_url(self._server.get_uri()).query["host"]
+        return Path(str(directory)) / ".s.PGSQL.5432"
+
+    def close(self) -> None:
+        """End, and delete the files."""
+        self.crash()
+        shutil.rmtree(self._root, ignore_errors=True)
