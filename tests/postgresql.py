@@ -1,6 +1,7 @@
 """A real PostgreSQL for tests: its files, its life and its deaths."""
 
 import itertools
+import logging
 import shutil
 import signal
 import tempfile
@@ -10,6 +11,9 @@ from pathlib import Path
 import pgserver
 import psutil
 from sqlalchemy import make_url
+
+# What it tells goes to a standard error that pytest may have closed by then.
+logging.getLogger("pgserver").setLevel(logging.CRITICAL)
 
 
 class PostgresqlServer:

@@ -15,7 +15,7 @@ from faults.cycles import Cycle, Cycles, Outcome  # noqa: E402
 from faults.split_cycles import SplitCycles  # noqa: E402
 
 # They wait for leases and starts more than they compute.
-_DEPLOYMENTS_AT_ONCE = 3
+_DEPLOYMENTS_AT_ONCE = 4
 
 _shown: list[Outcome] = []
 

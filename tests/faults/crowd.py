@@ -4,7 +4,7 @@ Responsible for what is different where a life is not alone: what it calls its o
 of each is what holds of one that is alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
@@ -86,12 +86,15 @@ def crowd(
 
 def live(many: Sequence[OneOfMany]) -> None:
     """Lives all of them to their ends, some at once; raises what any was cut short by."""
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="life") as pool:
-        for ended in [pool.submit(life.go_on) for life in many]:
-            ended.result()
+    _at_once([life.go_on for life in many])
 
 
 def end_well(many: Sequence[OneOfMany]) -> None:
     """Checks each of them."""
-    for life in many:
-        life.end_well()
+    _at_once([life.end_well for life in many])
+
+
+def _at_once(calls: Sequence[Callable[[], None]]) -> None:
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="life") as pool:
+        for ended in [pool.submit(call) for call in calls]:
+            ended.result()

@@ -25,6 +25,8 @@ from gridlane.workload.v1.job_pb2 import JobState
 pytestmark = [pytest.mark.split_faults, pytest.mark.timeout(180)]
 
 STREAM = 20
+# Of each of those who submit, before the database's last crash is over.
+SUBMITTED = 10
 # Beyond the longest lease, so that others may take what a sleeper holds.
 SLEEP_S = float(ENVIRONMENT["GRIDLANE_TRANSFER_LEASE_S"]) + 1
 # Half a minute: every pause between attempts is bounded far below it, so that a longer one would
@@ -117,7 +119,7 @@ def test_what_was_acknowledged_is_there_once_when_the_database_crashes(
         """Submits tasks, each until it is acknowledged; returns their jobs."""
         names: list[str] = []
         with lives.client_of(server) as client:
-            while not crashed.is_set() or len(names) < STREAM:
+            while not crashed.is_set() or len(names) < SUBMITTED:
                 names.append(acknowledged(client))
                 time.sleep(0.1)  # as many jobs as run to their ends in a short while
         return names

@@ -20,6 +20,9 @@ from gridlane.ids import uuid7
 
 COMMAND = Path(sys.executable).with_name("gridlane")
 COMMAND_SECONDS = 60
+# A session takes the first terminal that it opens as the one that Ctrl-C comes from. No Python runs
+# between fork and exec: gRPC's threads do not survive the fork.
+_ON_TERMINAL = 'exec <"$0"; exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,13 @@ class Terminal:
     def __init__(self, arguments: Sequence[str], environment: dict[str, str], folder: Path) -> None:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [COMMAND, *arguments],
+            ["/bin/sh", "-c", _ON_TERMINAL, os.ttyname(slave), COMMAND, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             env={**environment, "TERM": "xterm-256color", "COLUMNS": "120"},
             cwd=folder,
             start_new_session=True,
-            preexec_fn=_take_terminal,
         )
         os.close(slave)
         self.shown = ""
@@ -84,14 +86,6 @@ class Terminal:
             return False
         self.shown += piece.decode(errors="replace")
         return bool(piece)
-
-
-def _take_terminal() -> None:
-    """Makes standard input the terminal that Ctrl-C comes from."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.fixture
