@@ -45,12 +45,17 @@ def plans(conn: Connection, run: Any) -> str:
     ("visibility", "text", "index"),
     [
         (OWN, "", "ix_transfer_job_owner_number"),
-        (MANAGER, "", "SCAN transfer_job"),  # newest first, by the primary key
+        (MANAGER, "", "ix_transfer_job_owner_number"),
+        (MANAGER, "", "ix_transfer_job_vo_number"),
         (EVERYTHING, "", "SCAN transfer_job"),
         (OWN, 'tags.gridlane.job = "x"', "ix_transfer_job_job_tag_number"),
         (MANAGER, 'tags.gridlane.job = "x"', "ix_transfer_job_job_tag_number"),
         (EVERYTHING, 'tags.gridlane.job = "x"', "ix_transfer_job_job_tag_number"),
-        (OWN, "state = ACTIVE", "ix_transfer_job_state_number"),
+        (OWN, "state = ACTIVE", "ix_transfer_job_owner_state_number"),
+        (MANAGER, "state = ACTIVE", "ix_transfer_job_owner_state_number"),
+        (MANAGER, "state = ACTIVE", "ix_transfer_job_vo_state_number"),
+        (MANAGER, "vo = local", "ix_transfer_job_vo_number"),
+        (EVERYTHING, "state = ACTIVE", "ix_transfer_job_state_number"),
         (EVERYTHING, "vo = local", "ix_transfer_job_vo_number"),
     ],
 )
