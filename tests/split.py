@@ -144,10 +144,12 @@ class _RoutedChannel(grpc.Channel):
         return self._to(method).stream_stream(method, *args, **kwargs)
 
     def subscribe(self, callback: Any, try_to_connect: bool | None = None) -> None:
-        raise NotImplementedError
+        for channel in self._channels.values():
+            channel.subscribe(callback, try_to_connect)
 
     def unsubscribe(self, callback: Any) -> None:
-        raise NotImplementedError
+        for channel in self._channels.values():
+            channel.unsubscribe(callback)
 
     def close(self) -> None:
         for channel in self._channels.values():

@@ -7,6 +7,7 @@ starting the server is `cycles`'; what holds of every life is `checks`.
 
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -74,7 +75,7 @@ def client_of(
         yield client
 
 
-class Life:
+class Life(ABC):
     """One life.
 
     Parameters:
@@ -102,13 +103,13 @@ class Life:
     def prepare(self) -> None:
         """What a server must have gone through before the life begins; most need nothing."""
 
+    @abstractmethod
     def go_on(self) -> None:
         """Lives to the end; called again after each start, and takes up where it was.
 
         Raises:
             gridlane.GridlaneError, grpc.RpcError: the server died.
         """
-        raise NotImplementedError
 
     def check(self) -> None:
         """What must hold in the end, while the server serves."""

@@ -138,7 +138,7 @@ async def test_a_workload_stages_into_a_job_directory_but_a_user_does_not(
     from gridlane.transfer.v1 import transfer_service_pb2
 
     source = house.file("local/in", CONTENT)
-    target = (house.jobs / "0192/1/work/in put.csv").as_uri()
+    target = (house.jobs / "0192/1/in put.csv").as_uri()
     request = transfer_service_pb2.SubmitTransferJobRequest(
         transfer_job=transfer_job_pb2.TransferJob(
             vo="local",
@@ -152,7 +152,7 @@ async def test_a_workload_stages_into_a_job_directory_but_a_user_does_not(
     again = await stub.SubmitTransferJob(request)
     assert again.name == job.name
     assert words.job(await sue.ended(job.name)) == "FINISHED"
-    assert (house.jobs / "0192/1/work/in put.csv").read_bytes() == CONTENT
+    assert (house.jobs / "0192/1/in put.csv").read_bytes() == CONTENT
 
 
 async def test_a_copy_is_a_span_linked_to_the_call_that_asked_for_it(house: Any, sue: Any) -> None:

@@ -35,7 +35,7 @@ def file_event(seconds: float, word: str, **more: object) -> TaskEvent:
     file = FileTransfer(
         name="transfers/1/files/1",
         source="LFN:/local/in/co2.csv",
-        target="file:///data/jobs/1/work/co2.csv",
+        target="file:///data/jobs/1/co2.csv",
         source_storage_element="storageElements/local",
         target_storage_element="storageElements/jobs",
         state=FileTransferState.Value(f"FILE_TRANSFER_STATE_{word}"),

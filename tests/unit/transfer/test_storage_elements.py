@@ -73,12 +73,12 @@ def test_what_is_not_served(name: str) -> None:
 
 
 def test_an_internal_element_is_for_services() -> None:
-    url = "file:///data/jobs/0192/1/work/a"
+    url = "file:///data/jobs/0192/1/a"
     assert ELEMENTS.locate(url) is None
     located = ELEMENTS.locate(url, internal=True)
     assert located is not None
     assert (located.internal, located.lfn, located.vo) == (True, "", "")
-    assert located.location.shown == "jobs/0192/1/work/a"
+    assert located.location.shown == "jobs/0192/1/a"
 
 
 def test_settings_refuse_what_cannot_be_served() -> None:
