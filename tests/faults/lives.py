@@ -100,7 +100,7 @@ class Life(ABC):
         """A client of the life's own; it never calls again by itself unless `retry` says so."""
         return client_of(self.server, self.retry)
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most lives leave it
         """What a server must have gone through before the life begins; most need nothing."""
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Life(ABC):
             gridlane.GridlaneError, grpc.RpcError: the server died.
         """
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - some lives leave it
         """What must hold in the end, while the server serves."""
 
     def end_well(self) -> None:
