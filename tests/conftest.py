@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from postgresql import PostgresqlServer
 from split import SplitServer
-from support import EmbeddedServer
+from support import EmbeddedServer, lent
 
 from gridlane_kit.sqlite import sqlite_url
 
@@ -35,11 +35,8 @@ def _shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedde
 @pytest.fixture
 def embedded_server(_shared_server: EmbeddedServer) -> Iterator[EmbeddedServer]:
     """The run's shared server; started by the first who needs it, and again should it have died."""
-    if not _shared_server.alive:
-        _shared_server.start()
-    written = len(_shared_server.output)
-    yield _shared_server
-    print(_shared_server.output[written:])
+    with lent(_shared_server):
+        yield _shared_server
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +54,8 @@ def _shared_split_server(
 @pytest.fixture
 def split_server(_shared_split_server: SplitServer) -> Iterator[SplitServer]:
     """The run's shared five processes, on PostgreSQL; what a test ended is started again."""
-    if not _shared_split_server.alive:
-        _shared_split_server.start()
-    written = len(_shared_split_server.output)
-    yield _shared_split_server
-    print(_shared_split_server.output[written:])
+    with lent(_shared_split_server):
+        yield _shared_split_server
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ class _RoutedChannel(grpc.Channel):
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         return self._to(method).stream_stream(method, *args, **kwargs)
 
-    def subscribe(self, callback: Any, try_to_connect: bool | None = None) -> None:
+    def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
         for channel in self._channels.values():
             channel.subscribe(callback, try_to_connect)
 

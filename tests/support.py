@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -163,6 +164,10 @@ class Deployment(ABC):
     data_dir: Path
     """Has `storage/` and `jobs/`."""
 
+    @abstractmethod
+    def start(self) -> Any:
+        """Starts what does not run, and waits until all of it serves."""
+
     @property
     @abstractmethod
     def alive(self) -> bool:
@@ -278,3 +283,13 @@ class EmbeddedServer(ServerProcess, Deployment):
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
     """The metadata of a call with a token."""
     return (("authorization", f"Bearer {token}"),)
+
+
+@contextmanager
+def lent(server: Deployment) -> Iterator[None]:
+    """Lends a shared server to a test: started when another one ended it; tells what it wrote."""
+    if not server.alive:
+        server.start()
+    written = len(server.output)
+    yield
+    print(server.output[written:])

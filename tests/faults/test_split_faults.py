@@ -15,7 +15,7 @@ from faults.crowd import OneOfMany, Plain, Producer, Waiter, crowd, end_well, li
 from faults.split_cycles import ENVIRONMENT
 from postgresql import PostgresqlServer
 from split import SERVICES, SplitServer
-from support import ServerProcess
+from support import ServerProcess, lent
 from tcp_proxy import TcpProxy, Trouble, half_close, reset
 
 import gridlane
@@ -55,11 +55,8 @@ def running(
 @pytest.fixture
 def server(running: SplitServer) -> Iterator[SplitServer]:
     """The five processes; what a test ended is started again for the next."""
-    if not running.alive:
-        running.start()
-    written = len(running.output)
-    yield running
-    print(running.output[written:])
+    with lent(running):
+        yield running
 
 
 @pytest.fixture
