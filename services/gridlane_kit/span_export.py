@@ -10,21 +10,18 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
 from grpc import aio
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from gridlane_kit.assertions import AssertionSigner
 from gridlane_kit.channels import ChannelClosedError, PeerChannel
 from gridlane_kit.identity import service_principal
+from gridlane_kit.otlp import EXPORT, otlp_request
 from gridlane_kit.peers import SPAN_KEEPER
-from gridlane_kit.telemetry import AttributeValue, FinishedSpan
+from gridlane_kit.telemetry import FinishedSpan
 
 QUEUE_SPANS: Final = 10_000
 BATCH_SPANS: Final = 512
@@ -36,7 +33,6 @@ DEADLINE_S: Final = 5.0
 LAST_DEADLINE_S: Final = 1.0
 """What a process that ends gives the spans that it still holds."""
 
-_EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 # Begins no trace of its own at the receiver: exports of exports would never end.
 _UNSAMPLED: Final = "00-00000000000000000000000000000001-0000000000000001-00"
 _log = logging.getLogger(__name__)
@@ -104,7 +100,7 @@ class SpanExport:
         batch = list(islice(self._queue, BATCH_SPANS))
         request = otlp_request(batch).SerializeToString()
         try:
-            export = self._channel.callable("unary_unary", _EXPORT)
+            export = self._channel.callable("unary_unary", EXPORT)
             header = self._signer.header(self._principal, SPAN_KEEPER)
             metadata = (("authorization", header), ("traceparent", _UNSAMPLED))
             await export(request, timeout=DEADLINE_S, metadata=metadata)
@@ -120,53 +116,3 @@ class SpanExport:
         sent = {id(span) for span in batch}
         while self._queue and id(self._queue[0]) in sent:
             self._queue.popleft()
-
-
-def otlp_request(spans: Sequence[FinishedSpan]) -> ExportTraceServiceRequest:
-    """Returns ended spans as OpenTelemetry writes them, by the service that made them."""
-    by_service: dict[str, list[Span]] = {}
-    for span in spans:
-        by_service.setdefault(span.service, []).append(_span(span))
-    scope = InstrumentationScope(name="gridlane")
-    return ExportTraceServiceRequest(
-        resource_spans=[
-            ResourceSpans(
-                resource=Resource(attributes=_pairs({"service.name": service})),
-                scope_spans=[ScopeSpans(scope=scope, spans=made)],
-            )
-            for service, made in by_service.items()
-        ]
-    )
-
-
-def _span(span: FinishedSpan) -> Span:
-    return Span(
-        trace_id=span.trace_id.to_bytes(16, "big"),
-        span_id=span.span_id.to_bytes(8, "big"),
-        parent_span_id=span.parent_id.to_bytes(8, "big") if span.parent_id else b"",
-        name=span.name,
-        kind=Span.SpanKind.ValueType(span.kind),
-        start_time_unix_nano=span.start_ns,
-        end_time_unix_nano=span.end_ns,
-        attributes=_pairs(span.attributes),
-        status=Status(code=Status.STATUS_CODE_ERROR, message=span.error) if span.error else None,
-        links=[
-            Span.Link(trace_id=trace_id.to_bytes(16, "big"), span_id=span_id.to_bytes(8, "big"))
-            for trace_id, span_id in span.links
-        ],
-    )
-
-
-def _pairs(attributes: Mapping[str, AttributeValue]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=_value(value)) for key, value in attributes.items()]
-
-
-def _value(value: AttributeValue) -> AnyValue:
-    # A bool is an int to Python, so it is asked first.
-    if isinstance(value, bool):
-        return AnyValue(bool_value=value)
-    if isinstance(value, int):
-        return AnyValue(int_value=value)
-    return (
-        AnyValue(double_value=value) if isinstance(value, float) else AnyValue(string_value=value)
-    )

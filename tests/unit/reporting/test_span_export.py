@@ -2,7 +2,7 @@
 
 from gridlane_kit.call import Call
 from gridlane_kit.identity import service_principal
-from gridlane_kit.span_export import otlp_request
+from gridlane_kit.otlp import otlp_request
 from gridlane_kit.telemetry import JOB_ID, FinishedSpan, TraceContext
 from gridlane_reporting.otlp import OtlpShell
 from gridlane_reporting.spans import SpanRing

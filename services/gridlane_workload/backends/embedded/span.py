@@ -10,13 +10,11 @@ from typing import Any, Final
 
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from gridlane.configuration import is_loopback, parse_addresses
+from gridlane_kit.otlp import EXPORT, otlp_request
+from gridlane_kit.telemetry import INTERNAL_KIND, JOB_ID, FinishedSpan
 
-_EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _DEADLINE_S: Final = 2.0
 
 
@@ -35,37 +33,30 @@ def send(job: dict[str, Any], token: str, error: str, started_us: int, ended_us:
     _, trace_id, span_id, flags = job["environment"]["TRACEPARENT"].split("-")
     if not int(flags, 16) & 1:
         return
-    span = Span(
-        trace_id=bytes.fromhex(trace_id),
-        span_id=bytes.fromhex(span_id),
-        parent_span_id=bytes.fromhex(job["parent_span_id"]),
-        name="payload",
-        kind=Span.SPAN_KIND_INTERNAL,
-        start_time_unix_nano=started_us * 1000,
-        end_time_unix_nano=ended_us * 1000,
-        attributes=[
-            KeyValue(key="gridlane.job.id", value=AnyValue(string_value=job["job"])),
-            KeyValue(key="gridlane.job.attempt", value=AnyValue(int_value=job["attempt"])),
-        ],
-        status=Status(code=Status.STATUS_CODE_ERROR, message=error) if error else None,
-    )
-    service = KeyValue(key="service.name", value=AnyValue(string_value="payload"))
-    request = ExportTraceServiceRequest(
-        resource_spans=[
-            ResourceSpans(
-                resource=Resource(attributes=[service]),
-                scope_spans=[ScopeSpans(scope=InstrumentationScope(name="gridlane"), spans=[span])],
-            )
-        ]
+    span = FinishedSpan(
+        int(trace_id, 16),
+        int(span_id, 16),
+        int(job["parent_span_id"], 16),
+        "payload",
+        INTERNAL_KIND,
+        started_us * 1000,
+        ended_us * 1000,
+        "payload",
+        {JOB_ID: job["job"], "gridlane.job.attempt": job["attempt"]},
+        error,
     )
     with _channel(job["environment"]) as channel:
         export: grpc.UnaryUnaryMultiCallable[ExportTraceServiceRequest, bytes] = (
             channel.unary_unary(
-                _EXPORT,
+                EXPORT,
                 request_serializer=ExportTraceServiceRequest.SerializeToString,
             )
         )
-        export(request, timeout=_DEADLINE_S, metadata=(("authorization", f"Bearer {token}"),))
+        export(
+            otlp_request([span]),
+            timeout=_DEADLINE_S,
+            metadata=(("authorization", f"Bearer {token}"),),
+        )
 
 
 def _channel(environment: Mapping[str, str]) -> grpc.Channel:
