@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -43,15 +44,20 @@ class Terminal:
 
     def __init__(self, arguments: Sequence[str], environment: dict[str, str], folder: Path) -> None:
         self._master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            ["/bin/sh", "-c", _ON_TERMINAL, os.ttyname(slave), COMMAND, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env={**environment, "TERM": "xterm-256color", "COLUMNS": "120"},
-            cwd=folder,
-            start_new_session=True,
-        )
+        # A test run in the background ignores Ctrl-C, and so would whatever it starts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.process = subprocess.Popen(
+                ["/bin/sh", "-c", _ON_TERMINAL, os.ttyname(slave), COMMAND, *arguments],
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                env={**environment, "TERM": "xterm-256color", "COLUMNS": "120"},
+                cwd=folder,
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
         os.close(slave)
         self.shown = ""
 
