@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from faults import checks
-from faults.lives import ACTIVE, PATIENCE_S, Life, adler32, until
+from faults.lives import ACTIVE, PATIENCE_S, Life, adler32, mover_processes, until
 from support import Deployment
 
 import gridlane
@@ -78,7 +78,7 @@ class RetriedTransfer(Life):
             client.transfers.wait(self.name, timeout=PATIENCE_S)
 
     def _lame(self, client: gridlane.Client) -> None:
-        (mover,) = self.mover_processes()
+        (mover,) = mover_processes(self.server)
         mover.suspend()
         self._lamed = True
         name = self._submit(client)

@@ -75,6 +75,15 @@ def client_of(
         yield client
 
 
+def mover_processes(server: Deployment) -> list[psutil.Process]:
+    """The worker processes of the server's file mover."""
+    try:
+        children = psutil.Process(server.part("transfer").pid).children()
+    except psutil.NoSuchProcess:
+        return []
+    return [c for c in children if any("embedded.worker" in a for a in checks.arguments(c))]
+
+
 class Life(ABC):
     """One life.
 
@@ -131,17 +140,9 @@ class Life(ABC):
         """The store has these files, whole, beside those that were there, each registered once."""
         checks.storage(self.server.data_dir, client, {**self._stored_before, **there})
 
-    def mover_processes(self) -> list[psutil.Process]:
-        """The worker processes of the server's file mover."""
-        try:
-            children = psutil.Process(self.server.part("transfer").pid).children()
-        except psutil.NoSuchProcess:
-            return []
-        return [c for c in children if any("embedded.worker" in a for a in checks.arguments(c))]
-
     def resume_movers(self) -> None:
         """Wakes movers that were suspended; the server's death has ended them."""
-        for mover in self.mover_processes():
+        for mover in mover_processes(self.server):
             with suppress(psutil.NoSuchProcess):
                 mover.resume()
 
@@ -345,7 +346,7 @@ class KilledInStaging(FailingTask):
 
     def submit(self, client: gridlane.Client) -> None:
         if not self._cancelled:
-            for mover in self.mover_processes():
+            for mover in mover_processes(self.server):
                 mover.suspend()
         super().submit(client)
 
@@ -383,7 +384,7 @@ class KilledInDelivery(KilledInStaging):
     def meddle(self, client: gridlane.Client) -> None:
         if not self._hanging:
             self.await_payload(client)
-            for mover in self.mover_processes():
+            for mover in mover_processes(self.server):
                 mover.suspend()
             self._hanging = True
             self.executions.with_suffix(".go").touch()

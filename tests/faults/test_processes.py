@@ -49,7 +49,7 @@ def test_a_copy_that_is_cut_off_is_made_again_and_leaves_nothing_half(
     with lives.client_of(server) as client:
         client.storage.put(content, source)
         name = client.transfers.submit(job, request_id=request_id).name
-        mover = lives.Life(server, server.root).mover_processes()[0]
+        mover = lives.mover_processes(server)[0]
         cut = lives.until(lambda: _half_there(server), "the half of a file")
         mover.suspend()
         assert cut.exists(), "the copy was made before it could be cut off"
@@ -76,7 +76,7 @@ def test_a_stop_that_reaches_the_movers_too_is_the_server_s_to_carry_out(
         job = gridlane.new_transfer({"LFN:/local/large": "LFN:/local/copy/large"})
         name = client.transfers.submit(job).name
         lives.until(lambda: _half_there(server), "the half of a file")
-        lives.Life(server, server.root).mover_processes()[0].terminate()
+        lives.mover_processes(server)[0].terminate()
     assert server.stop() == 0
     assert not checks.leftovers(server.data_dir)
     assert "ended" not in server.output
