@@ -31,6 +31,7 @@ from sqlalchemy import (
     Select,
     String,
     Table,
+    Uuid,
     bindparam,
     insert,
     make_url,
@@ -61,8 +62,11 @@ _NAMING = {
 
 
 def service_metadata() -> MetaData:
-    """The metadata in which a service declares its tables."""
-    return MetaData(naming_convention=_NAMING)
+    """The metadata in which a service declares its tables; `commit_mark`'s is in it already."""
+    metadata = MetaData(naming_convention=_NAMING)
+    mark = Column("id", Uuid(as_uuid=False), primary_key=True)
+    Table("commit_mark", metadata, mark, info=only_on("postgresql"))
+    return metadata
 
 
 def only_on(dialect: str) -> dict[str, Any]:

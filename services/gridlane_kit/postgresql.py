@@ -5,15 +5,15 @@ whose answer was lost. A write is SERIALIZABLE and is run again when it met anot
 manual, 13.5 "Serialization Failure Handling"): so the stores, written for SQLite's one writer, need
 no thought of races, and services may have replicas. A read is one snapshot.
 
-When the connection breaks at COMMIT, the database is asked for the outcome (`commit_outcome`): what
-was committed is answered, what was not is run again. Nothing is done twice.
+When the connection breaks at COMMIT, the database is asked for the transaction's mark
+(`commit_mark`): what was committed is answered, what was not is run again. Nothing is done twice.
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from gridlane_kit import errors
-from gridlane_kit.commit_outcome import WrittenTransaction
+from gridlane_kit.commit_mark import CommitMark, forget_old_marks
 from gridlane_kit.database import Database, DatabaseUnusableError, create_tables
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.migrations import check_schema
@@ -54,6 +54,7 @@ _TRY_FOR_S: Final = 3.0
 _FIRST_PAUSE_S: Final = 0.002
 _LONGEST_PAUSE_S: Final = 0.25
 _LISTEN_AGAIN_S: Final = 1.0
+_FORGET_MARKS_S: Final = 600.0
 # How long the outcome of a commit is asked for: a restart of the database fits in.
 _ASK_FOR_S: Final = 10.0
 # How many commits of a transaction may be cut off and found undone.
@@ -111,10 +112,10 @@ _UNSOUND: Final = frozenset({_Failure.LOST, _Failure.BROKEN})
 class _OutcomeUnknownError(Exception):
     """The connection broke at COMMIT."""
 
-    def __init__(self, result: Any, transaction: WrittenTransaction) -> None:
-        super().__init__(f"the connection was lost at the commit of {transaction}")
+    def __init__(self, result: Any, mark: CommitMark) -> None:
+        super().__init__(f"the connection was lost at the commit marked {mark.id}")
         self.result = result
-        self.transaction = transaction
+        self.mark = mark
 
 
 class PostgresqlDatabase(Database):
@@ -127,10 +128,11 @@ class PostgresqlDatabase(Database):
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         # Statements that stand alone: a connection that listens is in no transaction.
-        self._listener = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes: set[asyncio.Task[Any]] = set()
         # Whoever met another transaction is run again in turn, or many would meet over and over.
         self._turn = asyncio.Lock()
+        self._forgetting = asyncio.create_task(self._forget_marks(), name="postgresql-marks")
 
     @classmethod
     async def open_url(
@@ -186,7 +188,7 @@ class PostgresqlDatabase(Database):
     async def _listen(self, channel: str, heard: Callable[[], None]) -> None:
         """Listen until the connection is lost."""
         lost = asyncio.Event()
-        async with self._listener.connect() as conn:
+        async with self._single.connect() as conn:
             driver: Any = (await conn.get_raw_connection()).driver_connection
             driver.add_termination_listener(lambda *_: lost.set())
             await driver.add_listener(channel, lambda *_: heard())
@@ -195,6 +197,17 @@ class PostgresqlDatabase(Database):
                 await lost.wait()
             finally:
                 await conn.invalidate()
+
+    async def _forget_marks(self) -> None:
+        while True:
+            try:
+                async with self._single.connect() as conn:
+                    await forget_old_marks(conn)
+            except Exception as error:
+                if _failure(error) is None:
+                    raise
+                _log.warning("old marks of commits are kept for now: %s", error)
+            await asyncio.sleep(_FORGET_MARKS_S)
 
     async def _write_on(self, engine: AsyncEngine, fn: Callable[[Connection], T]) -> T:
         # In a task of its own: a caller that leaves does not cut the transaction off half way.
@@ -210,6 +223,9 @@ class PostgresqlDatabase(Database):
         return errors.store_full() if failure is _Failure.FULL else errors.store_unavailable()
 
     async def close(self) -> None:
+        self._forgetting.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._forgetting
         if self._writes:
             await asyncio.wait(self._writes)
         await self._engine.dispose()
@@ -232,14 +248,14 @@ class PostgresqlDatabase(Database):
             await conn.begin()
             result = await conn.run_sync(fn)
             driver: Any = (await conn.get_raw_connection()).driver_connection
-            transaction = await WrittenTransaction.current(driver)
+            mark = await CommitMark.leave(driver)
             _BEFORE_COMMIT()
             try:
                 await conn.commit()
             except Exception as error:
-                if transaction is None or _failure(error) is not _Failure.LOST:
+                if mark is None or _failure(error) is not _Failure.LOST:
                     raise
-                raise _OutcomeUnknownError(result, transaction) from error
+                raise _OutcomeUnknownError(result, mark) from error
             if driver.is_in_transaction():
                 raise ConnectionResetError("the transaction went on after its COMMIT")
             return result
@@ -251,16 +267,15 @@ class PostgresqlDatabase(Database):
             GridlaneError: STORE_UNAVAILABLE: it could not be found out.
         """
         async for pause in _pauses(_ASK_FOR_S):
-            status = None
             try:
                 async with self._engine.connect() as conn:
-                    status = await unknown.transaction.outcome(conn)
+                    committed = await unknown.mark.is_there(conn)
             except Exception as error:
                 if _failure(error) is None:
                     raise
-            if status is not None:
-                _log.warning("%s: it was %s", unknown, status)
-                return status == "committed"
+            else:
+                _log.warning("%s: it was %s", unknown, "committed" if committed else "aborted")
+                return committed
             await asyncio.sleep(pause)
         _log.error("%s, and its outcome could not be found out", unknown)
         raise errors.store_unavailable() from unknown

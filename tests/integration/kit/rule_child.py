@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from gridlane.ids import uuid7
 from gridlane_kit import postgresql
-from gridlane_kit.database import Database
+from gridlane_kit.database import Database, service_metadata
 
 ACCOUNT = Table(
     "account",
@@ -51,7 +51,7 @@ def take(conn: Connection) -> bool:
 
 async def main(url: str, isolation: str) -> None:
     postgresql._TRY_FOR_S = 30.0  # type: ignore[misc]  # 16 writers of one row are many
-    db = await Database.open(url, metadata=MetaData(), migrations=None, migrate=True)
+    db = await Database.open(url, metadata=service_metadata(), migrations=None, migrate=True)
     assert isinstance(db, postgresql.PostgresqlDatabase)
     db._writer = db._engine.execution_options(isolation_level=isolation)
 
