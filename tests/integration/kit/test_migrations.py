@@ -39,7 +39,7 @@ request_id_table(METADATA)
 
 
 # What only PostgreSQL has is added to a migration by hand.
-PENDING = """
+POSTGRESQL_ALONE = """
     if op.get_bind().dialect.name == "postgresql":
         op.create_table(
             "event_pending",
@@ -52,6 +52,11 @@ PENDING = """
             sa.Column("owner", sa.String(length=512), nullable=False),
             sa.Column("vo", sa.String(length=200), nullable=False),
             sa.PrimaryKeyConstraint("id", name=op.f("pk_event_pending")),
+        )
+        op.create_table(
+            "commit_mark",
+            sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+            sa.PrimaryKeyConstraint("id", name=op.f("pk_commit_mark")),
         )
 """
 
@@ -129,7 +134,7 @@ class Service:
 def service(tmp_path: Path, database_url: str) -> Service:
     sample = Service(tmp_path, database_url)
     with sample.write_revision("first tables").open("a") as written:
-        written.write(PENDING)
+        written.write(POSTGRESQL_ALONE)
     return sample
 
 
