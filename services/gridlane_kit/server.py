@@ -117,7 +117,7 @@ class Server:
         # The ready file last: whoever waits for it finds the other one there.
         places = (self._ready.server_file, settings.ready_file)
         self._ready_files = [file for file in places if file is not None]
-        self._health = health.HealthShell()
+        self._health = health.HealthShell(pipeline.policy)
         self._services: list[str] = []
         self._grpc: aio.Server | None = None
         self._peer_grpc: aio.Server | None = None
