@@ -13,13 +13,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from gridlane.authorization.v1 import permission_pb2 as gridlane_dot_authorization_dot_v1_dot_permission__pb2
 from gridlane.authorization.v1 import policy_pb2 as gridlane_dot_authorization_dot_v1_dot_policy__pb2
 from gridlane.type.v1 import options_pb2 as gridlane_dot_type_dot_v1_dot_options__pb2
 from gridlane.type.v1 import principal_pb2 as gridlane_dot_type_dot_v1_dot_principal__pb2
 from gridlane.type.v1 import status_pb2 as gridlane_dot_type_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5gridlane/authorization/v1/authorization_service.proto\x12\x19gridlane.authorization.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&gridlane/authorization/v1/policy.proto\x1a\x1egridlane/type/v1/options.proto\x1a gridlane/type/v1/principal.proto\x1a\x1dgridlane/type/v1/status.proto\"\x0f\n\rWhoAmIRequest\"\x87\x02\n\x0eWhoAmIResponse\x12\x39\n\tprincipal\x18\x01 \x01(\x0b\x32\x1b.gridlane.type.v1.PrincipalR\tprincipal\x12<\n\x05roles\x18\x02 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\x05roles\x12\x16\n\x06scopes\x18\x03 \x03(\tR\x06scopes\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\'\n\x0fpolicy_revision\x18\x05 \x01(\x03R\x0epolicyRevision\"\x12\n\x10GetPolicyRequest\"\x1f\n\x1dGetAuthorizationStatusRequest2\xa9\x03\n\x14\x41uthorizationService\x12|\n\x06WhoAmI\x12(.gridlane.authorization.v1.WhoAmIRequest\x1a).gridlane.authorization.v1.WhoAmIResponse\"\x1d\x8a\xb5\x18\x19\n\x17\x61uthorization.self.view\x12|\n\tGetPolicy\x12+.gridlane.authorization.v1.GetPolicyRequest\x1a!.gridlane.authorization.v1.Policy\"\x1f\x8a\xb5\x18\x1b\n\x19\x61uthorization.policy.view\x12\x94\x01\n\x16GetAuthorizationStatus\x12\x38.gridlane.authorization.v1.GetAuthorizationStatusRequest\x1a\x1f.gridlane.type.v1.ServiceStatus\"\x1f\x8a\xb5\x18\x1b\n\x19\x61uthorization.status.viewb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5gridlane/authorization/v1/authorization_service.proto\x12\x19gridlane.authorization.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a*gridlane/authorization/v1/permission.proto\x1a&gridlane/authorization/v1/policy.proto\x1a\x1egridlane/type/v1/options.proto\x1a gridlane/type/v1/principal.proto\x1a\x1dgridlane/type/v1/status.proto\"\x0f\n\rWhoAmIRequest\"\x87\x02\n\x0eWhoAmIResponse\x12\x39\n\tprincipal\x18\x01 \x01(\x0b\x32\x1b.gridlane.type.v1.PrincipalR\tprincipal\x12<\n\x05roles\x18\x02 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\x05roles\x12\x16\n\x06scopes\x18\x03 \x03(\tR\x06scopes\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\'\n\x0fpolicy_revision\x18\x05 \x01(\x03R\x0epolicyRevision\"\x12\n\x10GetPolicyRequest\"\x1f\n\x1dGetAuthorizationStatusRequest2\xb0\x06\n\x14\x41uthorizationService\x12|\n\x06WhoAmI\x12(.gridlane.authorization.v1.WhoAmIRequest\x1a).gridlane.authorization.v1.WhoAmIResponse\"\x1d\x8a\xb5\x18\x19\n\x17\x61uthorization.self.view\x12\xb2\x01\n\x0f\x43heckPermission\x12\x31.gridlane.authorization.v1.CheckPermissionRequest\x1a\x32.gridlane.authorization.v1.CheckPermissionResponse\"8\x8a\xb5\x18\x34\n\x1f\x61uthorization.permissions.check\x12\x11principal.subject\x12\xcf\x01\n\x15\x42\x61tchCheckPermissions\x12\x37.gridlane.authorization.v1.BatchCheckPermissionsRequest\x1a\x38.gridlane.authorization.v1.BatchCheckPermissionsResponse\"C\x8a\xb5\x18?\n\x1f\x61uthorization.permissions.check\x12\x1arequests.principal.subject\x18\x02\x12|\n\tGetPolicy\x12+.gridlane.authorization.v1.GetPolicyRequest\x1a!.gridlane.authorization.v1.Policy\"\x1f\x8a\xb5\x18\x1b\n\x19\x61uthorization.policy.view\x12\x94\x01\n\x16GetAuthorizationStatus\x12\x38.gridlane.authorization.v1.GetAuthorizationStatusRequest\x1a\x1f.gridlane.type.v1.ServiceStatus\"\x1f\x8a\xb5\x18\x1b\n\x19\x61uthorization.status.viewb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -28,18 +29,22 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['WhoAmI']._options = None
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['WhoAmI']._serialized_options = b'\212\265\030\031\n\027authorization.self.view'
+  _globals['_AUTHORIZATIONSERVICE'].methods_by_name['CheckPermission']._options = None
+  _globals['_AUTHORIZATIONSERVICE'].methods_by_name['CheckPermission']._serialized_options = b'\212\265\0304\n\037authorization.permissions.check\022\021principal.subject'
+  _globals['_AUTHORIZATIONSERVICE'].methods_by_name['BatchCheckPermissions']._options = None
+  _globals['_AUTHORIZATIONSERVICE'].methods_by_name['BatchCheckPermissions']._serialized_options = b'\212\265\030?\n\037authorization.permissions.check\022\032requests.principal.subject\030\002'
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['GetPolicy']._options = None
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['GetPolicy']._serialized_options = b'\212\265\030\033\n\031authorization.policy.view'
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['GetAuthorizationStatus']._options = None
   _globals['_AUTHORIZATIONSERVICE'].methods_by_name['GetAuthorizationStatus']._serialized_options = b'\212\265\030\033\n\031authorization.status.view'
-  _globals['_WHOAMIREQUEST']._serialized_start=254
-  _globals['_WHOAMIREQUEST']._serialized_end=269
-  _globals['_WHOAMIRESPONSE']._serialized_start=272
-  _globals['_WHOAMIRESPONSE']._serialized_end=535
-  _globals['_GETPOLICYREQUEST']._serialized_start=537
-  _globals['_GETPOLICYREQUEST']._serialized_end=555
-  _globals['_GETAUTHORIZATIONSTATUSREQUEST']._serialized_start=557
-  _globals['_GETAUTHORIZATIONSTATUSREQUEST']._serialized_end=588
-  _globals['_AUTHORIZATIONSERVICE']._serialized_start=591
-  _globals['_AUTHORIZATIONSERVICE']._serialized_end=1016
+  _globals['_WHOAMIREQUEST']._serialized_start=298
+  _globals['_WHOAMIREQUEST']._serialized_end=313
+  _globals['_WHOAMIRESPONSE']._serialized_start=316
+  _globals['_WHOAMIRESPONSE']._serialized_end=579
+  _globals['_GETPOLICYREQUEST']._serialized_start=581
+  _globals['_GETPOLICYREQUEST']._serialized_end=599
+  _globals['_GETAUTHORIZATIONSTATUSREQUEST']._serialized_start=601
+  _globals['_GETAUTHORIZATIONSTATUSREQUEST']._serialized_end=632
+  _globals['_AUTHORIZATIONSERVICE']._serialized_start=635
+  _globals['_AUTHORIZATIONSERVICE']._serialized_end=1451
 # @@protoc_insertion_point(module_scope)

@@ -3,12 +3,13 @@
 import grpc
 
 from gridlane.authorization.v1 import authorization_service_pb2 as gridlane_dot_authorization_dot_v1_dot_authorization__service__pb2
+from gridlane.authorization.v1 import permission_pb2 as gridlane_dot_authorization_dot_v1_dot_permission__pb2
 from gridlane.authorization.v1 import policy_pb2 as gridlane_dot_authorization_dot_v1_dot_policy__pb2
 from gridlane.type.v1 import status_pb2 as gridlane_dot_type_dot_v1_dot_status__pb2
 
 
 class AuthorizationServiceStub(object):
-    """Who the caller is and what the policy says. Young: methods are added with the next versions.
+    """Who the caller is, what it may do, and what the policy says.
     """
 
     def __init__(self, channel):
@@ -21,6 +22,16 @@ class AuthorizationServiceStub(object):
                 '/gridlane.authorization.v1.AuthorizationService/WhoAmI',
                 request_serializer=gridlane_dot_authorization_dot_v1_dot_authorization__service__pb2.WhoAmIRequest.SerializeToString,
                 response_deserializer=gridlane_dot_authorization_dot_v1_dot_authorization__service__pb2.WhoAmIResponse.FromString,
+                )
+        self.CheckPermission = channel.unary_unary(
+                '/gridlane.authorization.v1.AuthorizationService/CheckPermission',
+                request_serializer=gridlane_dot_authorization_dot_v1_dot_permission__pb2.CheckPermissionRequest.SerializeToString,
+                response_deserializer=gridlane_dot_authorization_dot_v1_dot_permission__pb2.CheckPermissionResponse.FromString,
+                )
+        self.BatchCheckPermissions = channel.unary_unary(
+                '/gridlane.authorization.v1.AuthorizationService/BatchCheckPermissions',
+                request_serializer=gridlane_dot_authorization_dot_v1_dot_permission__pb2.BatchCheckPermissionsRequest.SerializeToString,
+                response_deserializer=gridlane_dot_authorization_dot_v1_dot_permission__pb2.BatchCheckPermissionsResponse.FromString,
                 )
         self.GetPolicy = channel.unary_unary(
                 '/gridlane.authorization.v1.AuthorizationService/GetPolicy',
@@ -35,7 +46,7 @@ class AuthorizationServiceStub(object):
 
 
 class AuthorizationServiceServicer(object):
-    """Who the caller is and what the policy says. Young: methods are added with the next versions.
+    """Who the caller is, what it may do, and what the policy says.
     """
 
     def WhoAmI(self, request, context):
@@ -45,9 +56,29 @@ class AuthorizationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckPermission(self, request, context):
+        """Answers whether somebody may do something, why, and what is missing. A denial is an answer, not an error.
+        Idempotent. Everybody may ask for itself, a VO manager for whom holds a role in its VO, an administrator and a
+        service for everybody; who is not known to hold one and who may not be asked for answer alike: PERMISSION_DENIED.
+        UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in time; retry. INVALID_ARGUMENT,
+        INVALID_FIELDS: there is no such permission. Young: answers UNIMPLEMENTED until a version serves it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCheckPermissions(self, request, context):
+        """Answers many such questions, one answer for each in the order asked, all of them under one revision of the policy,
+        at least the greatest `minimum_revision` among them. Idempotent. UNAVAILABLE, REVISION_NOT_REACHED: as above, for
+        all of them. Young: answers UNIMPLEMENTED until a version serves it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPolicy(self, request, context):
-        """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those
-        that decide in process follow it instead (PolicyService).
+        """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those that
+        decide in process follow it instead (PolicyService). Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -68,6 +99,16 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     request_deserializer=gridlane_dot_authorization_dot_v1_dot_authorization__service__pb2.WhoAmIRequest.FromString,
                     response_serializer=gridlane_dot_authorization_dot_v1_dot_authorization__service__pb2.WhoAmIResponse.SerializeToString,
             ),
+            'CheckPermission': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckPermission,
+                    request_deserializer=gridlane_dot_authorization_dot_v1_dot_permission__pb2.CheckPermissionRequest.FromString,
+                    response_serializer=gridlane_dot_authorization_dot_v1_dot_permission__pb2.CheckPermissionResponse.SerializeToString,
+            ),
+            'BatchCheckPermissions': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCheckPermissions,
+                    request_deserializer=gridlane_dot_authorization_dot_v1_dot_permission__pb2.BatchCheckPermissionsRequest.FromString,
+                    response_serializer=gridlane_dot_authorization_dot_v1_dot_permission__pb2.BatchCheckPermissionsResponse.SerializeToString,
+            ),
             'GetPolicy': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPolicy,
                     request_deserializer=gridlane_dot_authorization_dot_v1_dot_authorization__service__pb2.GetPolicyRequest.FromString,
@@ -86,7 +127,7 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuthorizationService(object):
-    """Who the caller is and what the policy says. Young: methods are added with the next versions.
+    """Who the caller is, what it may do, and what the policy says.
     """
 
     @staticmethod
@@ -103,6 +144,40 @@ class AuthorizationService(object):
         return grpc.experimental.unary_unary(request, target, '/gridlane.authorization.v1.AuthorizationService/WhoAmI',
             gridlane_dot_authorization_dot_v1_dot_authorization__service__pb2.WhoAmIRequest.SerializeToString,
             gridlane_dot_authorization_dot_v1_dot_authorization__service__pb2.WhoAmIResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CheckPermission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.authorization.v1.AuthorizationService/CheckPermission',
+            gridlane_dot_authorization_dot_v1_dot_permission__pb2.CheckPermissionRequest.SerializeToString,
+            gridlane_dot_authorization_dot_v1_dot_permission__pb2.CheckPermissionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def BatchCheckPermissions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.authorization.v1.AuthorizationService/BatchCheckPermissions',
+            gridlane_dot_authorization_dot_v1_dot_permission__pb2.BatchCheckPermissionsRequest.SerializeToString,
+            gridlane_dot_authorization_dot_v1_dot_permission__pb2.BatchCheckPermissionsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from gridlane.authorization.v1 import authorization_service_pb2 as _authorization_service_pb2
+from gridlane.authorization.v1 import permission_pb2 as _permission_pb2
 from gridlane.authorization.v1 import policy_pb2 as _policy_pb2
 from gridlane.type.v1 import status_pb2 as _status_pb2
 from grpc import aio as _aio
@@ -29,7 +30,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuthorizationServiceStub:
-    """Who the caller is and what the policy says. Young: methods are added with the next versions."""
+    """Who the caller is, what it may do, and what the policy says."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,29 +38,53 @@ class AuthorizationServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuthorizationServiceAsyncStub: ...
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.WhoAmIRequest, _authorization_service_pb2.WhoAmIResponse]
     """Answers who the caller is to Gridlane and which roles it holds. Idempotent."""
+    CheckPermission: _grpc.UnaryUnaryMultiCallable[_permission_pb2.CheckPermissionRequest, _permission_pb2.CheckPermissionResponse]
+    """Answers whether somebody may do something, why, and what is missing. A denial is an answer, not an error.
+    Idempotent. Everybody may ask for itself, a VO manager for whom holds a role in its VO, an administrator and a
+    service for everybody; who is not known to hold one and who may not be asked for answer alike: PERMISSION_DENIED.
+    UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in time; retry. INVALID_ARGUMENT,
+    INVALID_FIELDS: there is no such permission. Young: answers UNIMPLEMENTED until a version serves it.
+    """
+    BatchCheckPermissions: _grpc.UnaryUnaryMultiCallable[_permission_pb2.BatchCheckPermissionsRequest, _permission_pb2.BatchCheckPermissionsResponse]
+    """Answers many such questions, one answer for each in the order asked, all of them under one revision of the policy,
+    at least the greatest `minimum_revision` among them. Idempotent. UNAVAILABLE, REVISION_NOT_REACHED: as above, for
+    all of them. Young: answers UNIMPLEMENTED until a version serves it.
+    """
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.GetPolicyRequest, _policy_pb2.Policy]
-    """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those
-    that decide in process follow it instead (PolicyService).
+    """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those that
+    decide in process follow it instead (PolicyService). Idempotent.
     """
     GetAuthorizationStatus: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.GetAuthorizationStatusRequest, _status_pb2.ServiceStatus]
     """Answers how the service and what stands behind it are. Idempotent."""
 
 @_typing.type_check_only
 class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
-    """Who the caller is and what the policy says. Young: methods are added with the next versions."""
+    """Who the caller is, what it may do, and what the policy says."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WhoAmI: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.WhoAmIRequest, _authorization_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Answers who the caller is to Gridlane and which roles it holds. Idempotent."""
+    CheckPermission: _aio.UnaryUnaryMultiCallable[_permission_pb2.CheckPermissionRequest, _permission_pb2.CheckPermissionResponse]  # type: ignore[assignment]
+    """Answers whether somebody may do something, why, and what is missing. A denial is an answer, not an error.
+    Idempotent. Everybody may ask for itself, a VO manager for whom holds a role in its VO, an administrator and a
+    service for everybody; who is not known to hold one and who may not be asked for answer alike: PERMISSION_DENIED.
+    UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in time; retry. INVALID_ARGUMENT,
+    INVALID_FIELDS: there is no such permission. Young: answers UNIMPLEMENTED until a version serves it.
+    """
+    BatchCheckPermissions: _aio.UnaryUnaryMultiCallable[_permission_pb2.BatchCheckPermissionsRequest, _permission_pb2.BatchCheckPermissionsResponse]  # type: ignore[assignment]
+    """Answers many such questions, one answer for each in the order asked, all of them under one revision of the policy,
+    at least the greatest `minimum_revision` among them. Idempotent. UNAVAILABLE, REVISION_NOT_REACHED: as above, for
+    all of them. Young: answers UNIMPLEMENTED until a version serves it.
+    """
     GetPolicy: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.GetPolicyRequest, _policy_pb2.Policy]  # type: ignore[assignment]
-    """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those
-    that decide in process follow it instead (PolicyService).
+    """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those that
+    decide in process follow it instead (PolicyService). Idempotent.
     """
     GetAuthorizationStatus: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.GetAuthorizationStatusRequest, _status_pb2.ServiceStatus]  # type: ignore[assignment]
     """Answers how the service and what stands behind it are. Idempotent."""
 
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who the caller is and what the policy says. Young: methods are added with the next versions."""
+    """Who the caller is, what it may do, and what the policy says."""
 
     @_abc_1.abstractmethod
     def WhoAmI(
@@ -70,13 +95,37 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers who the caller is to Gridlane and which roles it holds. Idempotent."""
 
     @_abc_1.abstractmethod
+    def CheckPermission(
+        self,
+        request: _permission_pb2.CheckPermissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_permission_pb2.CheckPermissionResponse, _abc.Awaitable[_permission_pb2.CheckPermissionResponse]]:
+        """Answers whether somebody may do something, why, and what is missing. A denial is an answer, not an error.
+        Idempotent. Everybody may ask for itself, a VO manager for whom holds a role in its VO, an administrator and a
+        service for everybody; who is not known to hold one and who may not be asked for answer alike: PERMISSION_DENIED.
+        UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in time; retry. INVALID_ARGUMENT,
+        INVALID_FIELDS: there is no such permission. Young: answers UNIMPLEMENTED until a version serves it.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchCheckPermissions(
+        self,
+        request: _permission_pb2.BatchCheckPermissionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_permission_pb2.BatchCheckPermissionsResponse, _abc.Awaitable[_permission_pb2.BatchCheckPermissionsResponse]]:
+        """Answers many such questions, one answer for each in the order asked, all of them under one revision of the policy,
+        at least the greatest `minimum_revision` among them. Idempotent. UNAVAILABLE, REVISION_NOT_REACHED: as above, for
+        all of them. Young: answers UNIMPLEMENTED until a version serves it.
+        """
+
+    @_abc_1.abstractmethod
     def GetPolicy(
         self,
         request: _authorization_service_pb2.GetPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_policy_pb2.Policy, _abc.Awaitable[_policy_pb2.Policy]]:
-        """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those
-        that decide in process follow it instead (PolicyService).
+        """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those that
+        decide in process follow it instead (PolicyService). Idempotent.
         """
 
     @_abc_1.abstractmethod

@@ -12,20 +12,52 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from gridlane.type.v1 import principal_pb2 as gridlane_dot_type_dot_v1_dot_principal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&gridlane/authorization/v1/policy.proto\x12\x19gridlane.authorization.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n\x0bRoleBinding\x12\x16\n\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x18\n\x07subject\x18\x02 \x01(\tR\x07subject\x12\x33\n\x04role\x18\x03 \x01(\x0e\x32\x1f.gridlane.authorization.v1.RoleR\x04role\x12\x0e\n\x02vo\x18\x04 \x01(\tR\x02vo\x12\x1f\n\x0b\x63hannel_uid\x18\x05 \x01(\tR\nchannelUid\x12;\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"z\n\x06Policy\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x42\n\x08\x62indings\x18\x02 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\x08\x62indings\x12\x10\n\x03vos\x18\x03 \x03(\tR\x03vos*\x9c\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x18\n\x14ROLE_CHANNEL_MANAGER\x10\x02\x12\x13\n\x0fROLE_VO_MANAGER\x10\x03\x12\x12\n\x0eROLE_SUBMITTER\x10\x04\x12\x15\n\x11ROLE_REGULAR_USER\x10\x05\x12\x14\n\x10ROLE_VETOED_USER\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&gridlane/authorization/v1/policy.proto\x12\x19gridlane.authorization.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a gridlane/type/v1/principal.proto\"\xa9\x06\n\x0bRoleBinding\x12%\n\x06issuer\x18\x01 \x01(\tB\r\xe2\x41\x02\x01\x05\xbaH\x05r\x03\x18\xff\x01R\x06issuer\x12\'\n\x07subject\x18\x02 \x01(\tB\r\xe2\x41\x02\x01\x05\xbaH\x05r\x03\x18\xff\x01R\x07subject\x12\x42\n\x04role\x18\x03 \x01(\x0e\x32\x1f.gridlane.authorization.v1.RoleB\r\xe2\x41\x02\x02\x05\xbaH\x05\x82\x01\x02\x10\x01R\x04role\x12\x1c\n\x02vo\x18\x04 \x01(\tB\x0c\xe2\x41\x02\x01\x05\xbaH\x04r\x02\x18@R\x02vo\x12-\n\x0b\x63hannel_uid\x18\x05 \x01(\tB\x0c\xe2\x41\x02\x01\x05\xbaH\x04r\x02\x18$R\nchannelUid\x12\x41\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01R\nexpireTime\x12>\n\x04name\x18\x07 \x01(\tB*\xe2\x41\x01\x08\xbaH#\xd8\x01\x01r\x1e\x32\x1c^roleBindings/[0-9a-f-]{36}$R\x04name\x12H\n\x05group\x18\x08 \x01(\tB2\xe2\x41\x02\x01\x05\xbaH*\xd8\x01\x01r%\x18\xff\x01\x32 ^(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)+$R\x05group\x12\x1c\n\x06reason\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x06reason\x12\x41\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12;\n\x07\x63reator\x18\x0b \x01(\x0b\x32\x1b.gridlane.type.v1.PrincipalB\x04\xe2\x41\x01\x03R\x07\x63reator\x12T\n\x0bqueued_work\x18\x0c \x01(\x0e\x32%.gridlane.authorization.v1.WorkActionB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\nqueuedWork\x12V\n\x0crunning_work\x18\r \x01(\x0e\x32%.gridlane.authorization.v1.WorkActionB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x0brunningWork\x12 \n\x08revision\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03R\x08revision\"z\n\x06Policy\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x42\n\x08\x62indings\x18\x02 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\x08\x62indings\x12\x10\n\x03vos\x18\x03 \x03(\tR\x03vos*\xd7\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_ADMIN\x10\x01\x12\x18\n\x14ROLE_CHANNEL_MANAGER\x10\x02\x12\x13\n\x0fROLE_VO_MANAGER\x10\x03\x12\x12\n\x0eROLE_SUBMITTER\x10\x04\x12\x15\n\x11ROLE_REGULAR_USER\x10\x05\x12\x14\n\x10ROLE_VETOED_USER\x10\x06\x12\x13\n\x0fROLE_JOB_SHARER\x10\x07\x12\x0e\n\nROLE_PILOT\x10\x08\x12\x14\n\x10ROLE_JOB_MONITOR\x10\t*m\n\nWorkAction\x12\x1b\n\x17WORK_ACTION_UNSPECIFIED\x10\x00\x12\x14\n\x10WORK_ACTION_KEEP\x10\x01\x12\x14\n\x10WORK_ACTION_HOLD\x10\x02\x12\x16\n\x12WORK_ACTION_CANCEL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlane.authorization.v1.policy_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_ROLE']._serialized_start=456
-  _globals['_ROLE']._serialized_end=612
-  _globals['_ROLEBINDING']._serialized_start=103
-  _globals['_ROLEBINDING']._serialized_end=329
-  _globals['_POLICY']._serialized_start=331
-  _globals['_POLICY']._serialized_end=453
+  _globals['_ROLEBINDING'].fields_by_name['issuer']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['issuer']._serialized_options = b'\342A\002\001\005\272H\005r\003\030\377\001'
+  _globals['_ROLEBINDING'].fields_by_name['subject']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['subject']._serialized_options = b'\342A\002\001\005\272H\005r\003\030\377\001'
+  _globals['_ROLEBINDING'].fields_by_name['role']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['role']._serialized_options = b'\342A\002\002\005\272H\005\202\001\002\020\001'
+  _globals['_ROLEBINDING'].fields_by_name['vo']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['vo']._serialized_options = b'\342A\002\001\005\272H\004r\002\030@'
+  _globals['_ROLEBINDING'].fields_by_name['channel_uid']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['channel_uid']._serialized_options = b'\342A\002\001\005\272H\004r\002\030$'
+  _globals['_ROLEBINDING'].fields_by_name['expire_time']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['expire_time']._serialized_options = b'\342A\001\001'
+  _globals['_ROLEBINDING'].fields_by_name['name']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['name']._serialized_options = b'\342A\001\010\272H#\330\001\001r\0362\034^roleBindings/[0-9a-f-]{36}$'
+  _globals['_ROLEBINDING'].fields_by_name['group']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['group']._serialized_options = b'\342A\002\001\005\272H*\330\001\001r%\030\377\0012 ^(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)+$'
+  _globals['_ROLEBINDING'].fields_by_name['reason']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['reason']._serialized_options = b'\342A\001\003'
+  _globals['_ROLEBINDING'].fields_by_name['create_time']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_ROLEBINDING'].fields_by_name['creator']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['creator']._serialized_options = b'\342A\001\003'
+  _globals['_ROLEBINDING'].fields_by_name['queued_work']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['queued_work']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_ROLEBINDING'].fields_by_name['running_work']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['running_work']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_ROLEBINDING'].fields_by_name['revision']._options = None
+  _globals['_ROLEBINDING'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
+  _globals['_ROLE']._serialized_start=1106
+  _globals['_ROLE']._serialized_end=1321
+  _globals['_WORKACTION']._serialized_start=1323
+  _globals['_WORKACTION']._serialized_end=1432
+  _globals['_ROLEBINDING']._serialized_start=170
+  _globals['_ROLEBINDING']._serialized_end=979
+  _globals['_POLICY']._serialized_start=981
+  _globals['_POLICY']._serialized_end=1103
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from gridlane.type.v1 import principal_pb2 as _principal_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,6 +28,7 @@ class _Role:
 class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """Not acceptable."""
     ROLE_ADMIN: _Role.ValueType  # 1
     """Everything, everywhere."""
     ROLE_CHANNEL_MANAGER: _Role.ValueType  # 2
@@ -36,16 +38,28 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_SUBMITTER: _Role.ValueType  # 4
     """Submits transfers and jobs (DIRAC: NormalUser)."""
     ROLE_REGULAR_USER: _Role.ValueType  # 5
-    """Sees and cancels own work."""
+    """Sees and cancels own work. Held without a binding, and never bound."""
     ROLE_VETOED_USER: _Role.ValueType  # 6
     """Denied everything; listings of requests are empty."""
+    ROLE_JOB_SHARER: _Role.ValueType  # 7
+    """Has the owner's rights on jobs and transfers whose owner submitted them under the same active group (DIRAC:
+    JobSharing).
+    """
+    ROLE_PILOT: _Role.ValueType  # 8
+    """Reports status and heartbeats of, and reschedules, any job of its virtual organisation; nothing else (DIRAC:
+    GenericPilot).
+    """
+    ROLE_JOB_MONITOR: _Role.ValueType  # 9
+    """Reads the jobs of its virtual organisation; nothing else (DIRAC: JobMonitor)."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """The roles of the gLite File Transfer Service. A user may hold several; VETOED_USER overrides all. Every
-    authenticated caller who is not vetoed is a REGULAR_USER without a binding.
+    """The roles of the gLite File Transfer Service, and those of DIRAC's properties that have no counterpart there. A user
+    may hold several; VETOED_USER overrides all. Every authenticated caller who is not vetoed is a REGULAR_USER without
+    a binding. Which role may do what is the page `docs/reference/permissions.md`.
     """
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""Not acceptable."""
 ROLE_ADMIN: Role.ValueType  # 1
 """Everything, everywhere."""
 ROLE_CHANNEL_MANAGER: Role.ValueType  # 2
@@ -55,14 +69,56 @@ ROLE_VO_MANAGER: Role.ValueType  # 3
 ROLE_SUBMITTER: Role.ValueType  # 4
 """Submits transfers and jobs (DIRAC: NormalUser)."""
 ROLE_REGULAR_USER: Role.ValueType  # 5
-"""Sees and cancels own work."""
+"""Sees and cancels own work. Held without a binding, and never bound."""
 ROLE_VETOED_USER: Role.ValueType  # 6
 """Denied everything; listings of requests are empty."""
+ROLE_JOB_SHARER: Role.ValueType  # 7
+"""Has the owner's rights on jobs and transfers whose owner submitted them under the same active group (DIRAC:
+JobSharing).
+"""
+ROLE_PILOT: Role.ValueType  # 8
+"""Reports status and heartbeats of, and reschedules, any job of its virtual organisation; nothing else (DIRAC:
+GenericPilot).
+"""
+ROLE_JOB_MONITOR: Role.ValueType  # 9
+"""Reads the jobs of its virtual organisation; nothing else (DIRAC: JobMonitor)."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
+
+class _WorkAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WorkActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORK_ACTION_UNSPECIFIED: _WorkAction.ValueType  # 0
+    """The default of the field."""
+    WORK_ACTION_KEEP: _WorkAction.ValueType  # 1
+    """It goes on as though there were no veto."""
+    WORK_ACTION_HOLD: _WorkAction.ValueType  # 2
+    """It is held until the veto ends, then goes on by itself. A payload or copy that is running is not interrupted, and
+    no further step is begun: its outputs wait.
+    """
+    WORK_ACTION_CANCEL: _WorkAction.ValueType  # 3
+    """It is cancelled, for good, with the failure class PERMISSION."""
+
+class WorkAction(_WorkAction, metaclass=_WorkActionEnumTypeWrapper):
+    """What a veto does to the work that those vetoed have already submitted. Of several vetoes the severest action holds."""
+
+WORK_ACTION_UNSPECIFIED: WorkAction.ValueType  # 0
+"""The default of the field."""
+WORK_ACTION_KEEP: WorkAction.ValueType  # 1
+"""It goes on as though there were no veto."""
+WORK_ACTION_HOLD: WorkAction.ValueType  # 2
+"""It is held until the veto ends, then goes on by itself. A payload or copy that is running is not interrupted, and
+no further step is begun: its outputs wait.
+"""
+WORK_ACTION_CANCEL: WorkAction.ValueType  # 3
+"""It is cancelled, for good, with the failure class PERMISSION."""
+Global___WorkAction: _TypeAlias = WorkAction  # noqa: Y015
 
 @_typing.final
 class RoleBinding(_message.Message):
-    """One role given to one identity."""
+    """One role given to one identity, or to a group: everybody whose token asserts it. A veto is a binding of VETOED_USER."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -72,21 +128,61 @@ class RoleBinding(_message.Message):
     VO_FIELD_NUMBER: _builtins.int
     CHANNEL_UID_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
+    QUEUED_WORK_FIELD_NUMBER: _builtins.int
+    RUNNING_WORK_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
-    """The identity's issuer, compared exactly."""
-    subject: _builtins.str
-    """The identity's subject at that issuer."""
-    role: Global___Role.ValueType
-    """The role given."""
-    vo: _builtins.str
-    """The virtual organisation for VO_MANAGER and SUBMITTER; empty for the other roles."""
-    channel_uid: _builtins.str
-    """The uid of the channel for CHANNEL_MANAGER; empty for the other roles. A binding hangs on the uid, so
-    a new channel of an old name inherits no managers.
+    """The identity's issuer, compared exactly; no issuer has a bar ("|") in its name. Required with `subject` unless
+    `group` is set. Cannot be changed.
     """
+    subject: _builtins.str
+    """The identity's subject at that issuer. Cannot be changed."""
+    role: Global___Role.ValueType
+    """The role given, any but REGULAR_USER. Cannot be changed."""
+    vo: _builtins.str
+    """The virtual organisation in which the role holds: required for VO_MANAGER; optional for SUBMITTER, JOB_SHARER,
+    PILOT and JOB_MONITOR, which count only where their holder belongs to the VO, and where empty means every such
+    one; empty for the others. With `group` it is required for every role, and says whose group that is. Cannot be
+    changed.
+    """
+    channel_uid: _builtins.str
+    """The uid of the channel (`Channel.uid`), required for CHANNEL_MANAGER; empty for the other roles. A binding hangs
+    on the uid, so a new channel of an old name inherits no managers. Cannot be changed.
+    """
+    name: _builtins.str
+    """"roleBindings/{uuid}"."""
+    group: _builtins.str
+    """The group to which the role is given, instead of `issuer` and `subject`, with its path ("/cms/production"). It
+    counts for a caller whose token asserts exactly this path, not one below it. Cannot be changed.
+    """
+    reason: _builtins.str
+    """Why it is in force: the `reason` of the call that made it or changed it last. Shown to those who may see the
+    binding.
+    """
+    queued_work: Global___WorkAction.ValueType
+    """For VETOED_USER only: what happens to work that has not begun. Default HOLD."""
+    running_work: Global___WorkAction.ValueType
+    """For VETOED_USER only: what happens to work that runs. Default KEEP."""
+    revision: _builtins.int
+    """The revision of the policy in which it was made or changed last."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the binding ends; unset means never."""
+        """When the binding ends: from that instant on it does not count. Unset: never. One that is past when it is given is
+        INVALID_ARGUMENT, INVALID_FIELDS.
+        """
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def creator(self) -> _principal_pb2.Principal:
+        """Who made it; unset for one that the server made at its first start."""
 
     def __init__(
         self,
@@ -97,10 +193,18 @@ class RoleBinding(_message.Message):
         vo: _builtins.str = ...,
         channel_uid: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        name: _builtins.str = ...,
+        group: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        creator: _principal_pb2.Principal | None = ...,
+        queued_work: Global___WorkAction.ValueType = ...,
+        running_work: Global___WorkAction.ValueType = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_uid", b"channel_uid", "expire_time", b"expire_time", "issuer", b"issuer", "role", b"role", "subject", b"subject", "vo", b"vo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_uid", b"channel_uid", "create_time", b"create_time", "creator", b"creator", "expire_time", b"expire_time", "group", b"group", "issuer", b"issuer", "name", b"name", "queued_work", b"queued_work", "reason", b"reason", "revision", b"revision", "role", b"role", "running_work", b"running_work", "subject", b"subject", "vo", b"vo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,12 +12,15 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from gridlane.authorization.v1 import issuer_pb2 as gridlane_dot_authorization_dot_v1_dot_issuer__pb2
 from gridlane.authorization.v1 import policy_pb2 as gridlane_dot_authorization_dot_v1_dot_policy__pb2
+from gridlane.authorization.v1 import quota_pb2 as gridlane_dot_authorization_dot_v1_dot_quota__pb2
 from gridlane.type.v1 import options_pb2 as gridlane_dot_type_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.gridlane/authorization/v1/policy_service.proto\x12\x19gridlane.authorization.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&gridlane/authorization/v1/policy.proto\x1a\x1egridlane/type/v1/options.proto\"Y\n\x13\x46ollowPolicyRequest\x12\x1d\n\x05\x65poch\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18$R\x05\x65poch\x12#\n\x08revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x08revision\"\xf6\x01\n\x14\x46ollowPolicyResponse\x12G\n\x08snapshot\x18\x01 \x01(\x0b\x32).gridlane.authorization.v1.PolicySnapshotH\x00R\x08snapshot\x12\x41\n\x06\x63hange\x18\x02 \x01(\x0b\x32\'.gridlane.authorization.v1.PolicyChangeH\x00R\x06\x63hange\x12J\n\theartbeat\x18\x03 \x01(\x0b\x32*.gridlane.authorization.v1.PolicyHeartbeatH\x00R\theartbeatB\x06\n\x04news\"\xf3\x01\n\x0ePolicySnapshot\x12\x14\n\x05\x65poch\x18\x01 \x01(\tR\x05\x65poch\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12\x42\n\x08\x62indings\x18\x03 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\x08\x62indings\x12\x10\n\x03vos\x18\x04 \x03(\tR\x03vos\x12\x45\n\x08settings\x18\x05 \x01(\x0b\x32).gridlane.authorization.v1.PolicySettingsR\x08settings\x12\x12\n\x04last\x18\x06 \x01(\x08R\x04last\"\xd1\x02\n\x0cPolicyChange\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12M\n\x0e\x61\x64\x64\x65\x64_bindings\x18\x02 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\raddedBindings\x12Q\n\x10removed_bindings\x18\x03 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\x0fremovedBindings\x12\x1b\n\tadded_vos\x18\x04 \x03(\tR\x08\x61\x64\x64\x65\x64Vos\x12\x1f\n\x0bremoved_vos\x18\x05 \x03(\tR\nremovedVos\x12\x45\n\x08settings\x18\x06 \x01(\x0b\x32).gridlane.authorization.v1.PolicySettingsR\x08settings\":\n\x0ePolicySettings\x12(\n\x10jobs_vo_readable\x18\x01 \x01(\x08R\x0ejobsVoReadable\"]\n\x0fPolicyHeartbeat\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time2\xa8\x01\n\rPolicyService\x12\x96\x01\n\x0c\x46ollowPolicy\x12..gridlane.authorization.v1.FollowPolicyRequest\x1a/.gridlane.authorization.v1.FollowPolicyResponse\"#\x8a\xb5\x18\x1f\n\x1b\x61uthorization.policy.follow\x18\x03\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.gridlane/authorization/v1/policy_service.proto\x12\x19gridlane.authorization.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&gridlane/authorization/v1/issuer.proto\x1a&gridlane/authorization/v1/policy.proto\x1a%gridlane/authorization/v1/quota.proto\x1a\x1egridlane/type/v1/options.proto\"a\n\x13\x46ollowPolicyRequest\x12!\n\x05\x65poch\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18$R\x05\x65poch\x12\'\n\x08revision\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x08revision\"\xf6\x01\n\x14\x46ollowPolicyResponse\x12G\n\x08snapshot\x18\x01 \x01(\x0b\x32).gridlane.authorization.v1.PolicySnapshotH\x00R\x08snapshot\x12\x41\n\x06\x63hange\x18\x02 \x01(\x0b\x32\'.gridlane.authorization.v1.PolicyChangeH\x00R\x06\x63hange\x12J\n\theartbeat\x18\x03 \x01(\x0b\x32*.gridlane.authorization.v1.PolicyHeartbeatH\x00R\theartbeatB\x06\n\x04news\"\xba\x03\n\x0ePolicySnapshot\x12\x14\n\x05\x65poch\x18\x01 \x01(\tR\x05\x65poch\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\x12\x42\n\x08\x62indings\x18\x03 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\x08\x62indings\x12\x10\n\x03vos\x18\x04 \x03(\tR\x03vos\x12\x45\n\x08settings\x18\x05 \x01(\x0b\x32).gridlane.authorization.v1.PolicySettingsR\x08settings\x12\x12\n\x04last\x18\x06 \x01(\x08R\x04last\x12;\n\x07issuers\x18\x07 \x03(\x0b\x32!.gridlane.authorization.v1.IssuerR\x07issuers\x12\x38\n\x06quotas\x18\x08 \x03(\x0b\x32 .gridlane.authorization.v1.QuotaR\x06quotas\x12N\n\x0erevoked_tokens\x18\t \x03(\x0b\x32\'.gridlane.authorization.v1.RevokedTokenR\rrevokedTokens\"\xf6\x04\n\x0cPolicyChange\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12M\n\x0e\x61\x64\x64\x65\x64_bindings\x18\x02 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\raddedBindings\x12Q\n\x10removed_bindings\x18\x03 \x03(\x0b\x32&.gridlane.authorization.v1.RoleBindingR\x0fremovedBindings\x12\x1b\n\tadded_vos\x18\x04 \x03(\tR\x08\x61\x64\x64\x65\x64Vos\x12\x1f\n\x0bremoved_vos\x18\x05 \x03(\tR\nremovedVos\x12\x45\n\x08settings\x18\x06 \x01(\x0b\x32).gridlane.authorization.v1.PolicySettingsR\x08settings\x12\x42\n\x0bset_issuers\x18\x07 \x03(\x0b\x32!.gridlane.authorization.v1.IssuerR\nsetIssuers\x12\'\n\x0fremoved_issuers\x18\x08 \x03(\tR\x0eremovedIssuers\x12?\n\nset_quotas\x18\t \x03(\x0b\x32 .gridlane.authorization.v1.QuotaR\tsetQuotas\x12%\n\x0eremoved_quotas\x18\n \x03(\tR\rremovedQuotas\x12N\n\x0erevoked_tokens\x18\x0b \x03(\x0b\x32\'.gridlane.authorization.v1.RevokedTokenR\rrevokedTokens\"]\n\x0cRevokedToken\x12\x10\n\x03jti\x18\x01 \x01(\tR\x03jti\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\":\n\x0ePolicySettings\x12(\n\x10jobs_vo_readable\x18\x01 \x01(\x08R\x0ejobsVoReadable\"]\n\x0fPolicyHeartbeat\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time2\xa8\x01\n\rPolicyService\x12\x96\x01\n\x0c\x46ollowPolicy\x12..gridlane.authorization.v1.FollowPolicyRequest\x1a/.gridlane.authorization.v1.FollowPolicyResponse\"#\x8a\xb5\x18\x1f\n\x1b\x61uthorization.policy.follow\x18\x03\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,23 +28,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlane.authorization.v1.p
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_FOLLOWPOLICYREQUEST'].fields_by_name['epoch']._options = None
-  _globals['_FOLLOWPOLICYREQUEST'].fields_by_name['epoch']._serialized_options = b'\272H\004r\002\030$'
+  _globals['_FOLLOWPOLICYREQUEST'].fields_by_name['epoch']._serialized_options = b'\342A\001\001\272H\004r\002\030$'
   _globals['_FOLLOWPOLICYREQUEST'].fields_by_name['revision']._options = None
-  _globals['_FOLLOWPOLICYREQUEST'].fields_by_name['revision']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_FOLLOWPOLICYREQUEST'].fields_by_name['revision']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
   _globals['_POLICYSERVICE'].methods_by_name['FollowPolicy']._options = None
   _globals['_POLICYSERVICE'].methods_by_name['FollowPolicy']._serialized_options = b'\212\265\030\037\n\033authorization.policy.follow\030\003'
-  _globals['_FOLLOWPOLICYREQUEST']._serialized_start=182
-  _globals['_FOLLOWPOLICYREQUEST']._serialized_end=271
-  _globals['_FOLLOWPOLICYRESPONSE']._serialized_start=274
-  _globals['_FOLLOWPOLICYRESPONSE']._serialized_end=520
-  _globals['_POLICYSNAPSHOT']._serialized_start=523
-  _globals['_POLICYSNAPSHOT']._serialized_end=766
-  _globals['_POLICYCHANGE']._serialized_start=769
-  _globals['_POLICYCHANGE']._serialized_end=1106
-  _globals['_POLICYSETTINGS']._serialized_start=1108
-  _globals['_POLICYSETTINGS']._serialized_end=1166
-  _globals['_POLICYHEARTBEAT']._serialized_start=1168
-  _globals['_POLICYHEARTBEAT']._serialized_end=1261
-  _globals['_POLICYSERVICE']._serialized_start=1264
-  _globals['_POLICYSERVICE']._serialized_end=1432
+  _globals['_FOLLOWPOLICYREQUEST']._serialized_start=294
+  _globals['_FOLLOWPOLICYREQUEST']._serialized_end=391
+  _globals['_FOLLOWPOLICYRESPONSE']._serialized_start=394
+  _globals['_FOLLOWPOLICYRESPONSE']._serialized_end=640
+  _globals['_POLICYSNAPSHOT']._serialized_start=643
+  _globals['_POLICYSNAPSHOT']._serialized_end=1085
+  _globals['_POLICYCHANGE']._serialized_start=1088
+  _globals['_POLICYCHANGE']._serialized_end=1718
+  _globals['_REVOKEDTOKEN']._serialized_start=1720
+  _globals['_REVOKEDTOKEN']._serialized_end=1813
+  _globals['_POLICYSETTINGS']._serialized_start=1815
+  _globals['_POLICYSETTINGS']._serialized_end=1873
+  _globals['_POLICYHEARTBEAT']._serialized_start=1875
+  _globals['_POLICYHEARTBEAT']._serialized_end=1968
+  _globals['_POLICYSERVICE']._serialized_start=1971
+  _globals['_POLICYSERVICE']._serialized_end=2139
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from gridlane.authorization.v1 import issuer_pb2 as _issuer_pb2
 from gridlane.authorization.v1 import policy_pb2 as _policy_pb2
+from gridlane.authorization.v1 import quota_pb2 as _quota_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,8 +33,8 @@ class FollowPolicyRequest(_message.Message):
     epoch: _builtins.str
     """The epoch of the policy that the follower has; empty when it has none."""
     revision: _builtins.int
-    """The revision of the policy that the follower has. The changes after it are sent where they are kept;
-    otherwise, and when the epoch is another, the whole policy.
+    """The revision of the policy that the follower has. The changes after it are sent where they are kept; otherwise,
+    and when the epoch is another, the whole policy.
     """
     def __init__(
         self,
@@ -88,8 +90,8 @@ Global___FollowPolicyResponse: _TypeAlias = FollowPolicyResponse  # noqa: Y015
 
 @_typing.final
 class PolicySnapshot(_message.Message):
-    """A part of the whole policy, well below the limit of a message. The parts come one after the other, and
-    hold together from the one that is marked last.
+    """A part of the whole policy, well below the limit of a message. The parts come one after the other, and hold together
+    from the one that is marked last.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -100,6 +102,9 @@ class PolicySnapshot(_message.Message):
     VOS_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    ISSUERS_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
+    REVOKED_TOKENS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """A UUID; a restored database begins another one, in which revisions mean something else."""
     revision: _builtins.int
@@ -118,6 +123,20 @@ class PolicySnapshot(_message.Message):
     def settings(self) -> Global___PolicySettings:
         """What holds for everybody, the same in all parts."""
 
+    @_builtins.property
+    def issuers(self) -> _containers.RepeatedCompositeFieldContainer[_issuer_pb2.Issuer]:
+        """Some of the issuers that are believed, without what is secret, those that are switched off not among them.
+        Gridlane's own is one of them.
+        """
+
+    @_builtins.property
+    def quotas(self) -> _containers.RepeatedCompositeFieldContainer[_quota_pb2.Quota]:
+        """Some of the quotas, without `used`: each service counts by itself what is its to count."""
+
+    @_builtins.property
+    def revoked_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevokedToken]:
+        """Some of the tokens that were revoked and have not ended."""
+
     def __init__(
         self,
         *,
@@ -127,10 +146,13 @@ class PolicySnapshot(_message.Message):
         vos: _abc.Iterable[_builtins.str] | None = ...,
         settings: Global___PolicySettings | None = ...,
         last: _builtins.bool = ...,
+        issuers: _abc.Iterable[_issuer_pb2.Issuer] | None = ...,
+        quotas: _abc.Iterable[_quota_pb2.Quota] | None = ...,
+        revoked_tokens: _abc.Iterable[Global___RevokedToken] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings", "epoch", b"epoch", "last", b"last", "revision", b"revision", "settings", b"settings", "vos", b"vos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings", "epoch", b"epoch", "issuers", b"issuers", "last", b"last", "quotas", b"quotas", "revision", b"revision", "revoked_tokens", b"revoked_tokens", "settings", b"settings", "vos", b"vos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -138,8 +160,8 @@ Global___PolicySnapshot: _TypeAlias = PolicySnapshot  # noqa: Y015
 
 @_typing.final
 class PolicyChange(_message.Message):
-    """What one commit changed. It is applied as a whole, to the revision just before: a follower that has
-    another one has missed something, and asks for the whole policy.
+    """What one commit changed. It is applied as a whole, to the revision just before: a follower that has another one has
+    missed something, and asks for the whole policy.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -150,6 +172,11 @@ class PolicyChange(_message.Message):
     ADDED_VOS_FIELD_NUMBER: _builtins.int
     REMOVED_VOS_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    SET_ISSUERS_FIELD_NUMBER: _builtins.int
+    REMOVED_ISSUERS_FIELD_NUMBER: _builtins.int
+    SET_QUOTAS_FIELD_NUMBER: _builtins.int
+    REMOVED_QUOTAS_FIELD_NUMBER: _builtins.int
+    REVOKED_TOKENS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision that it leads to."""
     @_builtins.property
@@ -172,6 +199,28 @@ class PolicyChange(_message.Message):
     def settings(self) -> Global___PolicySettings:
         """What holds for everybody from now on; unset when that did not change."""
 
+    @_builtins.property
+    def set_issuers(self) -> _containers.RepeatedCompositeFieldContainer[_issuer_pb2.Issuer]:
+        """Issuers that are believed from now on, and those that were changed: by name, each takes the place of the one
+        before.
+        """
+
+    @_builtins.property
+    def removed_issuers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of those that are not believed any more."""
+
+    @_builtins.property
+    def set_quotas(self) -> _containers.RepeatedCompositeFieldContainer[_quota_pb2.Quota]:
+        """Quotas that hold from now on, and those that were changed, likewise."""
+
+    @_builtins.property
+    def removed_quotas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of those that do not hold any more."""
+
+    @_builtins.property
+    def revoked_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevokedToken]:
+        """Tokens that are not accepted any more."""
+
     def __init__(
         self,
         *,
@@ -181,14 +230,47 @@ class PolicyChange(_message.Message):
         added_vos: _abc.Iterable[_builtins.str] | None = ...,
         removed_vos: _abc.Iterable[_builtins.str] | None = ...,
         settings: Global___PolicySettings | None = ...,
+        set_issuers: _abc.Iterable[_issuer_pb2.Issuer] | None = ...,
+        removed_issuers: _abc.Iterable[_builtins.str] | None = ...,
+        set_quotas: _abc.Iterable[_quota_pb2.Quota] | None = ...,
+        removed_quotas: _abc.Iterable[_builtins.str] | None = ...,
+        revoked_tokens: _abc.Iterable[Global___RevokedToken] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_bindings", b"added_bindings", "added_vos", b"added_vos", "removed_bindings", b"removed_bindings", "removed_vos", b"removed_vos", "revision", b"revision", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_bindings", b"added_bindings", "added_vos", b"added_vos", "removed_bindings", b"removed_bindings", "removed_issuers", b"removed_issuers", "removed_quotas", b"removed_quotas", "removed_vos", b"removed_vos", "revision", b"revision", "revoked_tokens", b"revoked_tokens", "set_issuers", b"set_issuers", "set_quotas", b"set_quotas", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PolicyChange: _TypeAlias = PolicyChange  # noqa: Y015
+
+@_typing.final
+class RevokedToken(_message.Message):
+    """A token of Gridlane's own that is not accepted any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JTI_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    jti: _builtins.str
+    """Its id, the claim `jti`."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends by itself; from then on nobody needs to know of it."""
+
+    def __init__(
+        self,
+        *,
+        jti: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "jti", b"jti"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokedToken: _TypeAlias = RevokedToken  # noqa: Y015
 
 @_typing.final
 class PolicySettings(_message.Message):

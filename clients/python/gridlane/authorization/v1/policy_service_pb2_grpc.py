@@ -27,9 +27,10 @@ class PolicyServiceServicer(object):
     """
 
     def FollowPolicy(self, request, context):
-        """Streams the policy: first what the follower lacks, then each change as it is committed, and a heartbeat
-        every 250 ms meanwhile. Only services may call it. It ends only with an error; the follower then comes
-        again with the place it has reached. Whoever hears nothing for 60 s must refuse every call.
+        """Streams the policy: first what the follower lacks, then each change as it is committed, and a heartbeat every 250
+        ms meanwhile. Only services may call it. It ends only with an error; the follower then comes again with the place
+        it has reached. Whoever hears nothing for 60 s must refuse every call. A follower skips fields that it does not
+        know, and stops at a role that it does not know: nothing can be decided then. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

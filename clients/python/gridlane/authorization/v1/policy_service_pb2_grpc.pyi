@@ -34,9 +34,10 @@ class PolicyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PolicyServiceAsyncStub: ...
     FollowPolicy: _grpc.UnaryStreamMultiCallable[_policy_service_pb2.FollowPolicyRequest, _policy_service_pb2.FollowPolicyResponse]
-    """Streams the policy: first what the follower lacks, then each change as it is committed, and a heartbeat
-    every 250 ms meanwhile. Only services may call it. It ends only with an error; the follower then comes
-    again with the place it has reached. Whoever hears nothing for 60 s must refuse every call.
+    """Streams the policy: first what the follower lacks, then each change as it is committed, and a heartbeat every 250
+    ms meanwhile. Only services may call it. It ends only with an error; the follower then comes again with the place
+    it has reached. Whoever hears nothing for 60 s must refuse every call. A follower skips fields that it does not
+    know, and stops at a role that it does not know: nothing can be decided then. Idempotent.
     """
 
 @_typing.type_check_only
@@ -45,9 +46,10 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     FollowPolicy: _aio.UnaryStreamMultiCallable[_policy_service_pb2.FollowPolicyRequest, _policy_service_pb2.FollowPolicyResponse]  # type: ignore[assignment]
-    """Streams the policy: first what the follower lacks, then each change as it is committed, and a heartbeat
-    every 250 ms meanwhile. Only services may call it. It ends only with an error; the follower then comes
-    again with the place it has reached. Whoever hears nothing for 60 s must refuse every call.
+    """Streams the policy: first what the follower lacks, then each change as it is committed, and a heartbeat every 250
+    ms meanwhile. Only services may call it. It ends only with an error; the follower then comes again with the place
+    it has reached. Whoever hears nothing for 60 s must refuse every call. A follower skips fields that it does not
+    know, and stops at a role that it does not know: nothing can be decided then. Idempotent.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,9 +61,10 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _policy_service_pb2.FollowPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_policy_service_pb2.FollowPolicyResponse], _abc.AsyncIterator[_policy_service_pb2.FollowPolicyResponse]]:
-        """Streams the policy: first what the follower lacks, then each change as it is committed, and a heartbeat
-        every 250 ms meanwhile. Only services may call it. It ends only with an error; the follower then comes
-        again with the place it has reached. Whoever hears nothing for 60 s must refuse every call.
+        """Streams the policy: first what the follower lacks, then each change as it is committed, and a heartbeat every 250
+        ms meanwhile. Only services may call it. It ends only with an error; the follower then comes again with the place
+        it has reached. Whoever hears nothing for 60 s must refuse every call. A follower skips fields that it does not
+        know, and stops at a role that it does not know: nothing can be decided then. Idempotent.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

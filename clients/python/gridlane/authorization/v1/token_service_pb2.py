@@ -15,10 +15,11 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from gridlane.authorization.v1 import token_pb2 as gridlane_dot_authorization_dot_v1_dot_token__pb2
 from gridlane.type.v1 import options_pb2 as gridlane_dot_type_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-gridlane/authorization/v1/token_service.proto\x12\x19gridlane.authorization.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egridlane/type/v1/options.proto\"\xbe\x01\n\x13MintJobTokenRequest\x12\x31\n\x03job\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x03job\x12%\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x02\xbaH\x04\x1a\x02(\x01R\x07\x61ttempt\x12M\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xe2\x41\x01\x02\xbaH\x0f\xc8\x01\x01\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01*\x00R\x08lifetime\"i\n\x14MintJobTokenResponse\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime2\xa6\x01\n\x0cTokenService\x12\x95\x01\n\x0cMintJobToken\x12..gridlane.authorization.v1.MintJobTokenRequest\x1a/.gridlane.authorization.v1.MintJobTokenResponse\"$\x8a\xb5\x18 \n\x19\x61uthorization.tokens.mint\x12\x03jobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-gridlane/authorization/v1/token_service.proto\x12\x19gridlane.authorization.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%gridlane/authorization/v1/token.proto\x1a\x1egridlane/type/v1/options.proto\"\xbe\x01\n\x13MintJobTokenRequest\x12\x31\n\x03job\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xbaH\x18r\x16\x32\x14^jobs/[0-9a-f-]{36}$R\x03job\x12%\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x02\xbaH\x04\x1a\x02(\x01R\x07\x61ttempt\x12M\n\x08lifetime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xe2\x41\x01\x02\xbaH\x0f\xc8\x01\x01\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01*\x00R\x08lifetime\"n\n\x14MintJobTokenResponse\x12\x19\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12;\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\xc9\x04\n\x12\x43reateTokenRequest\x12\x30\n\x07subject\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xbaH\x0fr\r\x18\xff\x01\x32\x08^[!-~]+$R\x07subject\x12/\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x0b\x64isplayName\x12(\n\x03vos\x18\x03 \x03(\tB\x16\xe2\x41\x01\x01\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\x10\x01\x18@R\x03vos\x12O\n\x06groups\x18\x04 \x03(\tB7\xe2\x41\x01\x01\xbaH0\x92\x01-\x10@\x18\x01\"\'r%\x18\xff\x01\x32 ^(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)+$R\x06groups\x12/\n\x0c\x61\x63tive_group\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x0b\x61\x63tiveGroup\x12;\n\x06scopes\x18\x06 \x03(\tB#\xe2\x41\x01\x01\xbaH\x1c\x92\x01\x19\x10@\"\x15r\x13\x18\x80\x08\x32\x0e^[!#-\\[\\]-~]+$R\x06scopes\x12J\n\x08lifetime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xe2\x41\x01\x01\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01*\x00R\x08lifetime\x12$\n\x06reason\x18\x08 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\x06reason:u\xbaHr\x1ap\n\x12token.active_group\x12\x1d\x61\x63tive_group is one of groups\x1a;this.active_group == \'\' || this.active_group in this.groups\"n\n\x13\x43reateTokenResponse\x12\x19\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12<\n\x08resource\x18\x02 \x01(\x0b\x32 .gridlane.authorization.v1.TokenR\x08resource\"\x90\x01\n\x11ListTokensRequest\x12(\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12+\n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12$\n\x06\x66ilter\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x04R\x06\x66ilter\"v\n\x12ListTokensResponse\x12\x38\n\x06tokens\x18\x01 \x03(\x0b\x32 .gridlane.authorization.v1.TokenR\x06tokens\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"s\n\x12RevokeTokenRequest\x12\x37\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xbaH\x1cr\x1a\x32\x18^tokens/[!-.0-~]{1,255}$R\x04name\x12$\n\x06reason\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\x06reason\"\xf4\x02\n\x14\x45xchangeTokenRequest\x12;\n\x06scopes\x18\x01 \x03(\tB#\xe2\x41\x01\x01\xbaH\x1c\x92\x01\x19\x10@\"\x15r\x13\x18\x80\x08\x32\x0e^[!#-\\[\\]-~]+$R\x06scopes\x12(\n\x03vos\x18\x02 \x03(\tB\x16\xe2\x41\x01\x01\xbaH\x0f\x92\x01\x0c\x10@\x18\x01\"\x06r\x04\x10\x01\x18@R\x03vos\x12O\n\x06groups\x18\x03 \x03(\tB7\xe2\x41\x01\x01\xbaH0\x92\x01-\x10@\x18\x01\"\'r%\x18\xff\x01\x32 ^(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)+$R\x06groups\x12/\n\x0c\x61\x63tive_group\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x0b\x61\x63tiveGroup\x12(\n\x08\x61udience\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x08\x61udience\x12I\n\x08lifetime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\xe0\xa8\x01*\x00R\x08lifetime\"p\n\x15\x45xchangeTokenResponse\x12\x19\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12<\n\x08resource\x18\x02 \x01(\x0b\x32 .gridlane.authorization.v1.TokenR\x08resource2\xf2\x05\n\x0cTokenService\x12\x95\x01\n\x0cMintJobToken\x12..gridlane.authorization.v1.MintJobTokenRequest\x1a/.gridlane.authorization.v1.MintJobTokenResponse\"$\x8a\xb5\x18 \n\x19\x61uthorization.tokens.mint\x12\x03job\x12\x98\x01\n\x0b\x43reateToken\x12-.gridlane.authorization.v1.CreateTokenRequest\x1a..gridlane.authorization.v1.CreateTokenResponse\"*\x8a\xb5\x18&\n\x1b\x61uthorization.tokens.create\x12\x07subject\x12\x8a\x01\n\nListTokens\x12,.gridlane.authorization.v1.ListTokensRequest\x1a-.gridlane.authorization.v1.ListTokensResponse\"\x1f\x8a\xb5\x18\x1b\n\x19\x61uthorization.tokens.view\x12\x87\x01\n\x0bRevokeToken\x12-.gridlane.authorization.v1.RevokeTokenRequest\x1a .gridlane.authorization.v1.Token\"\'\x8a\xb5\x18#\n\x1b\x61uthorization.tokens.revoke\x12\x04name\x12\x97\x01\n\rExchangeToken\x12/.gridlane.authorization.v1.ExchangeTokenRequest\x1a\x30.gridlane.authorization.v1.ExchangeTokenResponse\"#\x8a\xb5\x18\x1f\n\x1d\x61uthorization.tokens.exchangeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -31,12 +32,80 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_MINTJOBTOKENREQUEST'].fields_by_name['attempt']._serialized_options = b'\342A\001\002\272H\004\032\002(\001'
   _globals['_MINTJOBTOKENREQUEST'].fields_by_name['lifetime']._options = None
   _globals['_MINTJOBTOKENREQUEST'].fields_by_name['lifetime']._serialized_options = b'\342A\001\002\272H\017\310\001\001\252\001\t\"\005\010\200\232\236\001*\000'
+  _globals['_MINTJOBTOKENRESPONSE'].fields_by_name['token']._options = None
+  _globals['_MINTJOBTOKENRESPONSE'].fields_by_name['token']._serialized_options = b'\200\001\001'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['subject']._options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['subject']._serialized_options = b'\342A\001\002\272H\017r\r\030\377\0012\010^[!-~]+$'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['display_name']._options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['vos']._options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['vos']._serialized_options = b'\342A\001\001\272H\017\222\001\014\020@\030\001\"\006r\004\020\001\030@'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['groups']._options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['groups']._serialized_options = b'\342A\001\001\272H0\222\001-\020@\030\001\"\'r%\030\377\0012 ^(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)+$'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['active_group']._options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['active_group']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['scopes']._options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['scopes']._serialized_options = b'\342A\001\001\272H\034\222\001\031\020@\"\025r\023\030\200\0102\016^[!#-\\[\\]-~]+$'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['lifetime']._options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['lifetime']._serialized_options = b'\342A\001\001\272H\014\252\001\t\"\005\010\200\232\236\001*\000'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['reason']._options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
+  _globals['_CREATETOKENREQUEST']._options = None
+  _globals['_CREATETOKENREQUEST']._serialized_options = b'\272Hr\032p\n\022token.active_group\022\035active_group is one of groups\032;this.active_group == \'\' || this.active_group in this.groups'
+  _globals['_CREATETOKENRESPONSE'].fields_by_name['token']._options = None
+  _globals['_CREATETOKENRESPONSE'].fields_by_name['token']._serialized_options = b'\200\001\001'
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['page_size']._options = None
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['page_token']._options = None
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['filter']._options = None
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\004'
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['name']._options = None
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\034r\0322\030^tokens/[!-.0-~]{1,255}$'
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['reason']._options = None
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['scopes']._options = None
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['scopes']._serialized_options = b'\342A\001\001\272H\034\222\001\031\020@\"\025r\023\030\200\0102\016^[!#-\\[\\]-~]+$'
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['vos']._options = None
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['vos']._serialized_options = b'\342A\001\001\272H\017\222\001\014\020@\030\001\"\006r\004\020\001\030@'
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['groups']._options = None
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['groups']._serialized_options = b'\342A\001\001\272H0\222\001-\020@\030\001\"\'r%\030\377\0012 ^(/[a-zA-Z0-9][a-zA-Z0-9_.-]*)+$'
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['active_group']._options = None
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['active_group']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['audience']._options = None
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['audience']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['lifetime']._options = None
+  _globals['_EXCHANGETOKENREQUEST'].fields_by_name['lifetime']._serialized_options = b'\342A\001\001\272H\013\252\001\010\"\004\010\340\250\001*\000'
+  _globals['_EXCHANGETOKENRESPONSE'].fields_by_name['token']._options = None
+  _globals['_EXCHANGETOKENRESPONSE'].fields_by_name['token']._serialized_options = b'\200\001\001'
   _globals['_TOKENSERVICE'].methods_by_name['MintJobToken']._options = None
   _globals['_TOKENSERVICE'].methods_by_name['MintJobToken']._serialized_options = b'\212\265\030 \n\031authorization.tokens.mint\022\003job'
-  _globals['_MINTJOBTOKENREQUEST']._serialized_start=207
-  _globals['_MINTJOBTOKENREQUEST']._serialized_end=397
-  _globals['_MINTJOBTOKENRESPONSE']._serialized_start=399
-  _globals['_MINTJOBTOKENRESPONSE']._serialized_end=504
-  _globals['_TOKENSERVICE']._serialized_start=507
-  _globals['_TOKENSERVICE']._serialized_end=673
+  _globals['_TOKENSERVICE'].methods_by_name['CreateToken']._options = None
+  _globals['_TOKENSERVICE'].methods_by_name['CreateToken']._serialized_options = b'\212\265\030&\n\033authorization.tokens.create\022\007subject'
+  _globals['_TOKENSERVICE'].methods_by_name['ListTokens']._options = None
+  _globals['_TOKENSERVICE'].methods_by_name['ListTokens']._serialized_options = b'\212\265\030\033\n\031authorization.tokens.view'
+  _globals['_TOKENSERVICE'].methods_by_name['RevokeToken']._options = None
+  _globals['_TOKENSERVICE'].methods_by_name['RevokeToken']._serialized_options = b'\212\265\030#\n\033authorization.tokens.revoke\022\004name'
+  _globals['_TOKENSERVICE'].methods_by_name['ExchangeToken']._options = None
+  _globals['_TOKENSERVICE'].methods_by_name['ExchangeToken']._serialized_options = b'\212\265\030\037\n\035authorization.tokens.exchange'
+  _globals['_MINTJOBTOKENREQUEST']._serialized_start=246
+  _globals['_MINTJOBTOKENREQUEST']._serialized_end=436
+  _globals['_MINTJOBTOKENRESPONSE']._serialized_start=438
+  _globals['_MINTJOBTOKENRESPONSE']._serialized_end=548
+  _globals['_CREATETOKENREQUEST']._serialized_start=551
+  _globals['_CREATETOKENREQUEST']._serialized_end=1136
+  _globals['_CREATETOKENRESPONSE']._serialized_start=1138
+  _globals['_CREATETOKENRESPONSE']._serialized_end=1248
+  _globals['_LISTTOKENSREQUEST']._serialized_start=1251
+  _globals['_LISTTOKENSREQUEST']._serialized_end=1395
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=1397
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=1515
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1517
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1632
+  _globals['_EXCHANGETOKENREQUEST']._serialized_start=1635
+  _globals['_EXCHANGETOKENREQUEST']._serialized_end=2007
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=2009
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=2121
+  _globals['_TOKENSERVICE']._serialized_start=2124
+  _globals['_TOKENSERVICE']._serialized_end=2878
 # @@protoc_insertion_point(module_scope)

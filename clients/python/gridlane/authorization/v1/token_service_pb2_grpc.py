@@ -2,11 +2,13 @@
 """Client and server classes corresponding to protobuf-defined services."""
 import grpc
 
+from gridlane.authorization.v1 import token_pb2 as gridlane_dot_authorization_dot_v1_dot_token__pb2
 from gridlane.authorization.v1 import token_service_pb2 as gridlane_dot_authorization_dot_v1_dot_token__service__pb2
 
 
 class TokenServiceStub(object):
-    """Signs Gridlane's own tokens. Young: users' tokens are added with the next versions.
+    """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
+    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
     """
 
     def __init__(self, channel):
@@ -20,16 +22,76 @@ class TokenServiceStub(object):
                 request_serializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.MintJobTokenRequest.SerializeToString,
                 response_deserializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.MintJobTokenResponse.FromString,
                 )
+        self.CreateToken = channel.unary_unary(
+                '/gridlane.authorization.v1.TokenService/CreateToken',
+                request_serializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.CreateTokenResponse.FromString,
+                )
+        self.ListTokens = channel.unary_unary(
+                '/gridlane.authorization.v1.TokenService/ListTokens',
+                request_serializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ListTokensResponse.FromString,
+                )
+        self.RevokeToken = channel.unary_unary(
+                '/gridlane.authorization.v1.TokenService/RevokeToken',
+                request_serializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=gridlane_dot_authorization_dot_v1_dot_token__pb2.Token.FromString,
+                )
+        self.ExchangeToken = channel.unary_unary(
+                '/gridlane.authorization.v1.TokenService/ExchangeToken',
+                request_serializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ExchangeTokenRequest.SerializeToString,
+                response_deserializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ExchangeTokenResponse.FromString,
+                )
 
 
 class TokenServiceServicer(object):
-    """Signs Gridlane's own tokens. Young: users' tokens are added with the next versions.
+    """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
+    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
     """
 
     def MintJobToken(self, request, context):
         """Signs a token for one attempt of one job, good for that job's verbs alone. It proves the job, the attempt and the
-        owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
-        token of its own.
+        owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent,
+        but harmless to repeat: each answer is a token of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateToken(self, request, context):
+        """Signs a token for a user of Gridlane's own issuer. The token is in this answer and nowhere else. Not idempotent:
+        each call makes a token of its own; one whose answer was lost is found with ListTokens, and revoked.
+        Administrators alone may call it. FAILED_PRECONDITION, PRECONDITION: a group is not declared for one of the VOs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Lists the tokens that were signed for the caller, an administrator's are all, newest first; those that have ended
+        are listed for 30 days more. Idempotent. INVALID_ARGUMENT, FILTER_UNSUPPORTED: the filter is not one of those
+        listed at the field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Revokes a token, and those that were had from it by exchange. The answer means that it is durable; every process
+        refuses the token with TOKEN_INVALID within a second, and open streams that it proved end. Idempotent. NOT_FOUND:
+        there is none that the caller may revoke: its own; an administrator's are all. Tokens of outside issuers are
+        revoked there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExchangeToken(self, request, context):
+        """Answers a token that says less than the one with which the caller came (RFC 8693, the caller's token being the
+        subject token): for the same identity, with some of its scopes, VOs and groups, an active group, another audience.
+        Never more, and never good for longer. Not idempotent, but harmless to repeat: each answer is a token of its own.
+        PERMISSION_DENIED, SCOPE_TOO_NARROW: a scope is not covered by the caller's. PERMISSION_DENIED: a VO or group is
+        not the caller's. A job's token cannot be exchanged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -43,6 +105,26 @@ def add_TokenServiceServicer_to_server(servicer, server):
                     request_deserializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.MintJobTokenRequest.FromString,
                     response_serializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.MintJobTokenResponse.SerializeToString,
             ),
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.CreateTokenRequest.FromString,
+                    response_serializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ListTokensRequest.FromString,
+                    response_serializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=gridlane_dot_authorization_dot_v1_dot_token__pb2.Token.SerializeToString,
+            ),
+            'ExchangeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExchangeToken,
+                    request_deserializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ExchangeTokenRequest.FromString,
+                    response_serializer=gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ExchangeTokenResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'gridlane.authorization.v1.TokenService', rpc_method_handlers)
@@ -51,7 +133,8 @@ def add_TokenServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenService(object):
-    """Signs Gridlane's own tokens. Young: users' tokens are added with the next versions.
+    """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
+    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
     """
 
     @staticmethod
@@ -68,5 +151,73 @@ class TokenService(object):
         return grpc.experimental.unary_unary(request, target, '/gridlane.authorization.v1.TokenService/MintJobToken',
             gridlane_dot_authorization_dot_v1_dot_token__service__pb2.MintJobTokenRequest.SerializeToString,
             gridlane_dot_authorization_dot_v1_dot_token__service__pb2.MintJobTokenResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.authorization.v1.TokenService/CreateToken',
+            gridlane_dot_authorization_dot_v1_dot_token__service__pb2.CreateTokenRequest.SerializeToString,
+            gridlane_dot_authorization_dot_v1_dot_token__service__pb2.CreateTokenResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.authorization.v1.TokenService/ListTokens',
+            gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ListTokensRequest.SerializeToString,
+            gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ListTokensResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.authorization.v1.TokenService/RevokeToken',
+            gridlane_dot_authorization_dot_v1_dot_token__service__pb2.RevokeTokenRequest.SerializeToString,
+            gridlane_dot_authorization_dot_v1_dot_token__pb2.Token.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ExchangeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.authorization.v1.TokenService/ExchangeToken',
+            gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ExchangeTokenRequest.SerializeToString,
+            gridlane_dot_authorization_dot_v1_dot_token__service__pb2.ExchangeTokenResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

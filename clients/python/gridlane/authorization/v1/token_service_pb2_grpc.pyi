@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from gridlane.authorization.v1 import token_pb2 as _token_pb2
 from gridlane.authorization.v1 import token_service_pb2 as _token_service_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -27,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TokenServiceStub:
-    """Signs Gridlane's own tokens. Young: users' tokens are added with the next versions."""
+    """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
+    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,23 +38,73 @@ class TokenServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TokenServiceAsyncStub: ...
     MintJobToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.MintJobTokenRequest, _token_service_pb2.MintJobTokenResponse]
     """Signs a token for one attempt of one job, good for that job's verbs alone. It proves the job, the attempt and the
-    owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
-    token of its own.
+    owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent,
+    but harmless to repeat: each answer is a token of its own.
+    """
+    CreateToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.CreateTokenRequest, _token_service_pb2.CreateTokenResponse]
+    """Signs a token for a user of Gridlane's own issuer. The token is in this answer and nowhere else. Not idempotent:
+    each call makes a token of its own; one whose answer was lost is found with ListTokens, and revoked.
+    Administrators alone may call it. FAILED_PRECONDITION, PRECONDITION: a group is not declared for one of the VOs.
+    """
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ListTokensRequest, _token_service_pb2.ListTokensResponse]
+    """Lists the tokens that were signed for the caller, an administrator's are all, newest first; those that have ended
+    are listed for 30 days more. Idempotent. INVALID_ARGUMENT, FILTER_UNSUPPORTED: the filter is not one of those
+    listed at the field.
+    """
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.RevokeTokenRequest, _token_pb2.Token]
+    """Revokes a token, and those that were had from it by exchange. The answer means that it is durable; every process
+    refuses the token with TOKEN_INVALID within a second, and open streams that it proved end. Idempotent. NOT_FOUND:
+    there is none that the caller may revoke: its own; an administrator's are all. Tokens of outside issuers are
+    revoked there.
+    """
+    ExchangeToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ExchangeTokenRequest, _token_service_pb2.ExchangeTokenResponse]
+    """Answers a token that says less than the one with which the caller came (RFC 8693, the caller's token being the
+    subject token): for the same identity, with some of its scopes, VOs and groups, an active group, another audience.
+    Never more, and never good for longer. Not idempotent, but harmless to repeat: each answer is a token of its own.
+    PERMISSION_DENIED, SCOPE_TOO_NARROW: a scope is not covered by the caller's. PERMISSION_DENIED: a VO or group is
+    not the caller's. A job's token cannot be exchanged.
     """
 
 @_typing.type_check_only
 class TokenServiceAsyncStub(TokenServiceStub):
-    """Signs Gridlane's own tokens. Young: users' tokens are added with the next versions."""
+    """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
+    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     MintJobToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.MintJobTokenRequest, _token_service_pb2.MintJobTokenResponse]  # type: ignore[assignment]
     """Signs a token for one attempt of one job, good for that job's verbs alone. It proves the job, the attempt and the
-    owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
-    token of its own.
+    owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent,
+    but harmless to repeat: each answer is a token of its own.
+    """
+    CreateToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.CreateTokenRequest, _token_service_pb2.CreateTokenResponse]  # type: ignore[assignment]
+    """Signs a token for a user of Gridlane's own issuer. The token is in this answer and nowhere else. Not idempotent:
+    each call makes a token of its own; one whose answer was lost is found with ListTokens, and revoked.
+    Administrators alone may call it. FAILED_PRECONDITION, PRECONDITION: a group is not declared for one of the VOs.
+    """
+    ListTokens: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ListTokensRequest, _token_service_pb2.ListTokensResponse]  # type: ignore[assignment]
+    """Lists the tokens that were signed for the caller, an administrator's are all, newest first; those that have ended
+    are listed for 30 days more. Idempotent. INVALID_ARGUMENT, FILTER_UNSUPPORTED: the filter is not one of those
+    listed at the field.
+    """
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.RevokeTokenRequest, _token_pb2.Token]  # type: ignore[assignment]
+    """Revokes a token, and those that were had from it by exchange. The answer means that it is durable; every process
+    refuses the token with TOKEN_INVALID within a second, and open streams that it proved end. Idempotent. NOT_FOUND:
+    there is none that the caller may revoke: its own; an administrator's are all. Tokens of outside issuers are
+    revoked there.
+    """
+    ExchangeToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ExchangeTokenRequest, _token_service_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
+    """Answers a token that says less than the one with which the caller came (RFC 8693, the caller's token being the
+    subject token): for the same identity, with some of its scopes, VOs and groups, an active group, another audience.
+    Never more, and never good for longer. Not idempotent, but harmless to repeat: each answer is a token of its own.
+    PERMISSION_DENIED, SCOPE_TOO_NARROW: a scope is not covered by the caller's. PERMISSION_DENIED: a VO or group is
+    not the caller's. A job's token cannot be exchanged.
     """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Signs Gridlane's own tokens. Young: users' tokens are added with the next versions."""
+    """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
+    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
+    """
 
     @_abc_1.abstractmethod
     def MintJobToken(
@@ -60,8 +113,55 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_token_service_pb2.MintJobTokenResponse, _abc.Awaitable[_token_service_pb2.MintJobTokenResponse]]:
         """Signs a token for one attempt of one job, good for that job's verbs alone. It proves the job, the attempt and the
-        owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent, but harmless to repeat: each answer is a
-        token of its own.
+        owner by issuer and subject. Only the workload service may call it, on behalf of the job's owner. Not idempotent,
+        but harmless to repeat: each answer is a token of its own.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateToken(
+        self,
+        request: _token_service_pb2.CreateTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.CreateTokenResponse, _abc.Awaitable[_token_service_pb2.CreateTokenResponse]]:
+        """Signs a token for a user of Gridlane's own issuer. The token is in this answer and nowhere else. Not idempotent:
+        each call makes a token of its own; one whose answer was lost is found with ListTokens, and revoked.
+        Administrators alone may call it. FAILED_PRECONDITION, PRECONDITION: a group is not declared for one of the VOs.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _token_service_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.ListTokensResponse, _abc.Awaitable[_token_service_pb2.ListTokensResponse]]:
+        """Lists the tokens that were signed for the caller, an administrator's are all, newest first; those that have ended
+        are listed for 30 days more. Idempotent. INVALID_ARGUMENT, FILTER_UNSUPPORTED: the filter is not one of those
+        listed at the field.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _token_service_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_pb2.Token, _abc.Awaitable[_token_pb2.Token]]:
+        """Revokes a token, and those that were had from it by exchange. The answer means that it is durable; every process
+        refuses the token with TOKEN_INVALID within a second, and open streams that it proved end. Idempotent. NOT_FOUND:
+        there is none that the caller may revoke: its own; an administrator's are all. Tokens of outside issuers are
+        revoked there.
+        """
+
+    @_abc_1.abstractmethod
+    def ExchangeToken(
+        self,
+        request: _token_service_pb2.ExchangeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.ExchangeTokenResponse, _abc.Awaitable[_token_service_pb2.ExchangeTokenResponse]]:
+        """Answers a token that says less than the one with which the caller came (RFC 8693, the caller's token being the
+        subject token): for the same identity, with some of its scopes, VOs and groups, an active group, another audience.
+        Never more, and never good for longer. Not idempotent, but harmless to repeat: each answer is a token of its own.
+        PERMISSION_DENIED, SCOPE_TOO_NARROW: a scope is not covered by the caller's. PERMISSION_DENIED: a VO or group is
+        not the caller's. A job's token cannot be exchanged.
         """
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -50,40 +50,54 @@ class TaskServiceServicer(object):
     """
 
     def SubmitTask(self, request, context):
-        """Checks everything that a job needs (permission, inputs, storage, channel, backend), then submits it. A refused
-        task leaves nothing. Idempotent by `request_id`.
-        INVALID_ARGUMENT names each violation; an input that the catalogue does not know is one.
+        """Checks everything that a job needs (permission, inputs, storage, channel, backend), then submits it. The answer means
+        that the job is durable and visible to every call; it then goes on by itself. A refused task leaves nothing, and its
+        id unused. Idempotent by `request_id`.
+        INVALID_ARGUMENT, INVALID_FIELDS: `google.rpc.BadRequest` names each field that a check found wrong; an input that the
+        catalogue does not know is one.
+        UNAVAILABLE, PEER_UNAVAILABLE: a service that has to be asked does not answer; repeat with the same id.
+        All errors of JobService.SubmitJob. Who may submit jobs of the VO may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DescribeTask(self, request, context):
-        """Answers a job with its transfers, accounting records and events as one story. Idempotent. When a service does not
-        answer, its part is named in `missing`. NOT_FOUND: there is no such job that the caller may see.
+        """Answers a job with its transfers, accounting records and events as one story. When a service does not answer, its part
+        is named in `missing`; the job itself is always there. Accounting follows within a second or so. Idempotent.
+        NOT_FOUND: there is no such job that the caller may see.
+        UNAVAILABLE, PEER_UNAVAILABLE: Workload does not answer. Whoever may see the job may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTask(self, request, context):
-        """Streams the changes of a job and its transfers, and ends when the job has ended. UNAVAILABLE: resume with the
-        last token. Every change comes once; changes of one service come in order.
+        """Streams the changes of a job and its transfers, from `resume_token` or from the first event that is kept, and ends when
+        the job and its transfers have ended. Every change comes once; changes of one service come in order. Idempotent.
+        UNAVAILABLE: the server drains, a service behind it does not answer, or the reader is too slow; resume with the last
+        token.
+        NOT_FOUND: there is no such job that the caller may see.
+        OUT_OF_RANGE, POSITION_TRIMMED: the events since the token are no longer kept; describe the task, then watch anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTask(self, request, context):
-        """Kills the job and cancels the transfers that it still has. Idempotent.
+        """Kills the job and cancels the transfers that it still has; the answer means that both are asked for, and WatchTask tells
+        when they have ended. What has ended is answered as it is. When Transfer does not answer, `missing` says so, and
+        Workload cancels the transfers later. Idempotent.
+        NOT_FOUND: there is no such job that the caller may see.
+        PERMISSION_DENIED: the caller may see it and not kill it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Ping(self, request, context):
-        """Asks every service and every backend behind it how it is. Idempotent. A service that does not answer
-        within 2 s is reported as not reachable; the call itself succeeds.
+        """Asks every service and every backend behind it how it is. A service that does not answer within 2 s is reported as
+        not reachable; the call itself succeeds. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

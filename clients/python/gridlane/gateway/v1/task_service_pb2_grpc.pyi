@@ -37,23 +37,38 @@ class TaskServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TaskServiceAsyncStub: ...
     SubmitTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.SubmitTaskRequest, _task_pb2.Task]
-    """Checks everything that a job needs (permission, inputs, storage, channel, backend), then submits it. A refused
-    task leaves nothing. Idempotent by `request_id`.
-    INVALID_ARGUMENT names each violation; an input that the catalogue does not know is one.
+    """Checks everything that a job needs (permission, inputs, storage, channel, backend), then submits it. The answer means
+    that the job is durable and visible to every call; it then goes on by itself. A refused task leaves nothing, and its
+    id unused. Idempotent by `request_id`.
+    INVALID_ARGUMENT, INVALID_FIELDS: `google.rpc.BadRequest` names each field that a check found wrong; an input that the
+    catalogue does not know is one.
+    UNAVAILABLE, PEER_UNAVAILABLE: a service that has to be asked does not answer; repeat with the same id.
+    All errors of JobService.SubmitJob. Who may submit jobs of the VO may call it.
     """
     DescribeTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.DescribeTaskRequest, _task_pb2.Task]
-    """Answers a job with its transfers, accounting records and events as one story. Idempotent. When a service does not
-    answer, its part is named in `missing`. NOT_FOUND: there is no such job that the caller may see.
+    """Answers a job with its transfers, accounting records and events as one story. When a service does not answer, its part
+    is named in `missing`; the job itself is always there. Accounting follows within a second or so. Idempotent.
+    NOT_FOUND: there is no such job that the caller may see.
+    UNAVAILABLE, PEER_UNAVAILABLE: Workload does not answer. Whoever may see the job may call it.
     """
     WatchTask: _grpc.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _task_service_pb2.WatchTaskResponse]
-    """Streams the changes of a job and its transfers, and ends when the job has ended. UNAVAILABLE: resume with the
-    last token. Every change comes once; changes of one service come in order.
+    """Streams the changes of a job and its transfers, from `resume_token` or from the first event that is kept, and ends when
+    the job and its transfers have ended. Every change comes once; changes of one service come in order. Idempotent.
+    UNAVAILABLE: the server drains, a service behind it does not answer, or the reader is too slow; resume with the last
+    token.
+    NOT_FOUND: there is no such job that the caller may see.
+    OUT_OF_RANGE, POSITION_TRIMMED: the events since the token are no longer kept; describe the task, then watch anew.
     """
     CancelTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.Task]
-    """Kills the job and cancels the transfers that it still has. Idempotent."""
+    """Kills the job and cancels the transfers that it still has; the answer means that both are asked for, and WatchTask tells
+    when they have ended. What has ended is answered as it is. When Transfer does not answer, `missing` says so, and
+    Workload cancels the transfers later. Idempotent.
+    NOT_FOUND: there is no such job that the caller may see.
+    PERMISSION_DENIED: the caller may see it and not kill it.
+    """
     Ping: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.PingRequest, _task_service_pb2.PingResponse]
-    """Asks every service and every backend behind it how it is. Idempotent. A service that does not answer
-    within 2 s is reported as not reachable; the call itself succeeds.
+    """Asks every service and every backend behind it how it is. A service that does not answer within 2 s is reported as
+    not reachable; the call itself succeeds. Idempotent.
     """
 
 @_typing.type_check_only
@@ -64,23 +79,38 @@ class TaskServiceAsyncStub(TaskServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.SubmitTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
-    """Checks everything that a job needs (permission, inputs, storage, channel, backend), then submits it. A refused
-    task leaves nothing. Idempotent by `request_id`.
-    INVALID_ARGUMENT names each violation; an input that the catalogue does not know is one.
+    """Checks everything that a job needs (permission, inputs, storage, channel, backend), then submits it. The answer means
+    that the job is durable and visible to every call; it then goes on by itself. A refused task leaves nothing, and its
+    id unused. Idempotent by `request_id`.
+    INVALID_ARGUMENT, INVALID_FIELDS: `google.rpc.BadRequest` names each field that a check found wrong; an input that the
+    catalogue does not know is one.
+    UNAVAILABLE, PEER_UNAVAILABLE: a service that has to be asked does not answer; repeat with the same id.
+    All errors of JobService.SubmitJob. Who may submit jobs of the VO may call it.
     """
     DescribeTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.DescribeTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
-    """Answers a job with its transfers, accounting records and events as one story. Idempotent. When a service does not
-    answer, its part is named in `missing`. NOT_FOUND: there is no such job that the caller may see.
+    """Answers a job with its transfers, accounting records and events as one story. When a service does not answer, its part
+    is named in `missing`; the job itself is always there. Accounting follows within a second or so. Idempotent.
+    NOT_FOUND: there is no such job that the caller may see.
+    UNAVAILABLE, PEER_UNAVAILABLE: Workload does not answer. Whoever may see the job may call it.
     """
     WatchTask: _aio.UnaryStreamMultiCallable[_task_service_pb2.WatchTaskRequest, _task_service_pb2.WatchTaskResponse]  # type: ignore[assignment]
-    """Streams the changes of a job and its transfers, and ends when the job has ended. UNAVAILABLE: resume with the
-    last token. Every change comes once; changes of one service come in order.
+    """Streams the changes of a job and its transfers, from `resume_token` or from the first event that is kept, and ends when
+    the job and its transfers have ended. Every change comes once; changes of one service come in order. Idempotent.
+    UNAVAILABLE: the server drains, a service behind it does not answer, or the reader is too slow; resume with the last
+    token.
+    NOT_FOUND: there is no such job that the caller may see.
+    OUT_OF_RANGE, POSITION_TRIMMED: the events since the token are no longer kept; describe the task, then watch anew.
     """
     CancelTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
-    """Kills the job and cancels the transfers that it still has. Idempotent."""
+    """Kills the job and cancels the transfers that it still has; the answer means that both are asked for, and WatchTask tells
+    when they have ended. What has ended is answered as it is. When Transfer does not answer, `missing` says so, and
+    Workload cancels the transfers later. Idempotent.
+    NOT_FOUND: there is no such job that the caller may see.
+    PERMISSION_DENIED: the caller may see it and not kill it.
+    """
     Ping: _aio.UnaryUnaryMultiCallable[_task_service_pb2.PingRequest, _task_service_pb2.PingResponse]  # type: ignore[assignment]
-    """Asks every service and every backend behind it how it is. Idempotent. A service that does not answer
-    within 2 s is reported as not reachable; the call itself succeeds.
+    """Asks every service and every backend behind it how it is. A service that does not answer within 2 s is reported as
+    not reachable; the call itself succeeds. Idempotent.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -94,9 +124,13 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.SubmitTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
-        """Checks everything that a job needs (permission, inputs, storage, channel, backend), then submits it. A refused
-        task leaves nothing. Idempotent by `request_id`.
-        INVALID_ARGUMENT names each violation; an input that the catalogue does not know is one.
+        """Checks everything that a job needs (permission, inputs, storage, channel, backend), then submits it. The answer means
+        that the job is durable and visible to every call; it then goes on by itself. A refused task leaves nothing, and its
+        id unused. Idempotent by `request_id`.
+        INVALID_ARGUMENT, INVALID_FIELDS: `google.rpc.BadRequest` names each field that a check found wrong; an input that the
+        catalogue does not know is one.
+        UNAVAILABLE, PEER_UNAVAILABLE: a service that has to be asked does not answer; repeat with the same id.
+        All errors of JobService.SubmitJob. Who may submit jobs of the VO may call it.
         """
 
     @_abc_1.abstractmethod
@@ -105,8 +139,10 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.DescribeTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
-        """Answers a job with its transfers, accounting records and events as one story. Idempotent. When a service does not
-        answer, its part is named in `missing`. NOT_FOUND: there is no such job that the caller may see.
+        """Answers a job with its transfers, accounting records and events as one story. When a service does not answer, its part
+        is named in `missing`; the job itself is always there. Accounting follows within a second or so. Idempotent.
+        NOT_FOUND: there is no such job that the caller may see.
+        UNAVAILABLE, PEER_UNAVAILABLE: Workload does not answer. Whoever may see the job may call it.
         """
 
     @_abc_1.abstractmethod
@@ -115,8 +151,12 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.WatchTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_task_service_pb2.WatchTaskResponse], _abc.AsyncIterator[_task_service_pb2.WatchTaskResponse]]:
-        """Streams the changes of a job and its transfers, and ends when the job has ended. UNAVAILABLE: resume with the
-        last token. Every change comes once; changes of one service come in order.
+        """Streams the changes of a job and its transfers, from `resume_token` or from the first event that is kept, and ends when
+        the job and its transfers have ended. Every change comes once; changes of one service come in order. Idempotent.
+        UNAVAILABLE: the server drains, a service behind it does not answer, or the reader is too slow; resume with the last
+        token.
+        NOT_FOUND: there is no such job that the caller may see.
+        OUT_OF_RANGE, POSITION_TRIMMED: the events since the token are no longer kept; describe the task, then watch anew.
         """
 
     @_abc_1.abstractmethod
@@ -125,7 +165,12 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.CancelTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.Task, _abc.Awaitable[_task_pb2.Task]]:
-        """Kills the job and cancels the transfers that it still has. Idempotent."""
+        """Kills the job and cancels the transfers that it still has; the answer means that both are asked for, and WatchTask tells
+        when they have ended. What has ended is answered as it is. When Transfer does not answer, `missing` says so, and
+        Workload cancels the transfers later. Idempotent.
+        NOT_FOUND: there is no such job that the caller may see.
+        PERMISSION_DENIED: the caller may see it and not kill it.
+        """
 
     @_abc_1.abstractmethod
     def Ping(
@@ -133,8 +178,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.PingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.PingResponse, _abc.Awaitable[_task_service_pb2.PingResponse]]:
-        """Asks every service and every backend behind it how it is. Idempotent. A service that does not answer
-        within 2 s is reported as not reachable; the call itself succeeds.
+        """Asks every service and every backend behind it how it is. A service that does not answer within 2 s is reported as
+        not reachable; the call itself succeeds. Idempotent.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

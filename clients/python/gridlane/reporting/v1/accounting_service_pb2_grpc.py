@@ -35,14 +35,16 @@ class AccountingServiceServicer(object):
     """
 
     def ListAccountingRecords(self, request, context):
-        """Lists the records that the caller may see, newest end first. Idempotent.
+        """Lists the records that the caller may see (own, of the VO that it manages; an admin all), newest end first. To wait for
+        the record of a job that has ended, list with its `job` until it is there. Idempotent.
+        INVALID_ARGUMENT, FILTER_UNSUPPORTED: the filter is none of those listed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReportingStatus(self, request, context):
-        """Answers how the service is and how far behind the feeds it follows. Idempotent.
+        """Answers how the service is and, as a backend each, how far behind the feeds are that it follows. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,9 +37,12 @@ class AccountingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AccountingServiceAsyncStub: ...
     ListAccountingRecords: _grpc.UnaryUnaryMultiCallable[_accounting_service_pb2.ListAccountingRecordsRequest, _accounting_service_pb2.ListAccountingRecordsResponse]
-    """Lists the records that the caller may see, newest end first. Idempotent."""
+    """Lists the records that the caller may see (own, of the VO that it manages; an admin all), newest end first. To wait for
+    the record of a job that has ended, list with its `job` until it is there. Idempotent.
+    INVALID_ARGUMENT, FILTER_UNSUPPORTED: the filter is none of those listed.
+    """
     GetReportingStatus: _grpc.UnaryUnaryMultiCallable[_accounting_service_pb2.GetReportingStatusRequest, _status_pb2.ServiceStatus]
-    """Answers how the service is and how far behind the feeds it follows. Idempotent."""
+    """Answers how the service is and, as a backend each, how far behind the feeds are that it follows. Idempotent."""
 
 @_typing.type_check_only
 class AccountingServiceAsyncStub(AccountingServiceStub):
@@ -49,9 +52,12 @@ class AccountingServiceAsyncStub(AccountingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAccountingRecords: _aio.UnaryUnaryMultiCallable[_accounting_service_pb2.ListAccountingRecordsRequest, _accounting_service_pb2.ListAccountingRecordsResponse]  # type: ignore[assignment]
-    """Lists the records that the caller may see, newest end first. Idempotent."""
+    """Lists the records that the caller may see (own, of the VO that it manages; an admin all), newest end first. To wait for
+    the record of a job that has ended, list with its `job` until it is there. Idempotent.
+    INVALID_ARGUMENT, FILTER_UNSUPPORTED: the filter is none of those listed.
+    """
     GetReportingStatus: _aio.UnaryUnaryMultiCallable[_accounting_service_pb2.GetReportingStatusRequest, _status_pb2.ServiceStatus]  # type: ignore[assignment]
-    """Answers how the service is and how far behind the feeds it follows. Idempotent."""
+    """Answers how the service is and, as a backend each, how far behind the feeds are that it follows. Idempotent."""
 
 class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Accounting. Records follow the events of jobs and transfers: eventually, usually within a second. Young: buckets,
@@ -64,7 +70,10 @@ class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounting_service_pb2.ListAccountingRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounting_service_pb2.ListAccountingRecordsResponse, _abc.Awaitable[_accounting_service_pb2.ListAccountingRecordsResponse]]:
-        """Lists the records that the caller may see, newest end first. Idempotent."""
+        """Lists the records that the caller may see (own, of the VO that it manages; an admin all), newest end first. To wait for
+        the record of a job that has ended, list with its `job` until it is there. Idempotent.
+        INVALID_ARGUMENT, FILTER_UNSUPPORTED: the filter is none of those listed.
+        """
 
     @_abc_1.abstractmethod
     def GetReportingStatus(
@@ -72,6 +81,6 @@ class AccountingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounting_service_pb2.GetReportingStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_status_pb2.ServiceStatus, _abc.Awaitable[_status_pb2.ServiceStatus]]:
-        """Answers how the service is and how far behind the feeds it follows. Idempotent."""
+        """Answers how the service is and, as a backend each, how far behind the feeds are that it follows. Idempotent."""
 
 def add_AccountingServiceServicer_to_server(servicer: AccountingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

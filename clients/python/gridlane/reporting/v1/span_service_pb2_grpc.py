@@ -29,7 +29,8 @@ class SpanServiceServicer(object):
     """
 
     def ListJobSpans(self, request, context):
-        """Lists the spans of a job that are still kept, by start time. Idempotent.
+        """Lists the spans of a job that are still kept, all at once, by start time. Idempotent.
+        NOT_FOUND: there is no such job that the caller may see. Whoever may see the job may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

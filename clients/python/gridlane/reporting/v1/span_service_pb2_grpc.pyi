@@ -36,7 +36,9 @@ class SpanServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SpanServiceAsyncStub: ...
     ListJobSpans: _grpc.UnaryUnaryMultiCallable[_span_service_pb2.ListJobSpansRequest, _span_service_pb2.ListJobSpansResponse]
-    """Lists the spans of a job that are still kept, by start time. Idempotent."""
+    """Lists the spans of a job that are still kept, all at once, by start time. Idempotent.
+    NOT_FOUND: there is no such job that the caller may see. Whoever may see the job may call it.
+    """
 
 @_typing.type_check_only
 class SpanServiceAsyncStub(SpanServiceStub):
@@ -46,7 +48,9 @@ class SpanServiceAsyncStub(SpanServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListJobSpans: _aio.UnaryUnaryMultiCallable[_span_service_pb2.ListJobSpansRequest, _span_service_pb2.ListJobSpansResponse]  # type: ignore[assignment]
-    """Lists the spans of a job that are still kept, by start time. Idempotent."""
+    """Lists the spans of a job that are still kept, all at once, by start time. Idempotent.
+    NOT_FOUND: there is no such job that the caller may see. Whoever may see the job may call it.
+    """
 
 class SpanServiceServicer(metaclass=_abc_1.ABCMeta):
     """Recent spans, kept in a bounded ring by the embedded server. They decorate a job's story; its events alone are
@@ -59,6 +63,8 @@ class SpanServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _span_service_pb2.ListJobSpansRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_span_service_pb2.ListJobSpansResponse, _abc.Awaitable[_span_service_pb2.ListJobSpansResponse]]:
-        """Lists the spans of a job that are still kept, by start time. Idempotent."""
+        """Lists the spans of a job that are still kept, all at once, by start time. Idempotent.
+        NOT_FOUND: there is no such job that the caller may see. Whoever may see the job may call it.
+        """
 
 def add_SpanServiceServicer_to_server(servicer: SpanServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

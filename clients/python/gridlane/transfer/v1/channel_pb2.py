@@ -12,19 +12,86 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gridlane/transfer/v1/channel.proto\x12\x14gridlane.transfer.v1\"\x80\x02\n\x07\x43hannel\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03uid\x18\x02 \x01(\tR\x03uid\x12\x16\n\x06source\x18\x03 \x01(\tR\x06source\x12\x16\n\x06target\x18\x04 \x01(\tR\x06target\x12\x38\n\x05state\x18\x05 \x01(\x0e\x32\".gridlane.transfer.v1.ChannelStateR\x05state\x12\x1b\n\tmax_files\x18\x06 \x01(\x05R\x08maxFiles\x12H\n\x0con_exhausted\x18\x07 \x01(\x0e\x32%.gridlane.transfer.v1.ExhaustedActionR\x0bonExhausted*\x97\x01\n\x0c\x43hannelState\x12\x1d\n\x19\x43HANNEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANNEL_STATE_ACTIVE\x10\x01\x12\x17\n\x13\x43HANNEL_STATE_DRAIN\x10\x02\x12\x1a\n\x16\x43HANNEL_STATE_INACTIVE\x10\x03\x12\x19\n\x15\x43HANNEL_STATE_STOPPED\x10\x04*i\n\x0f\x45xhaustedAction\x12 \n\x1c\x45XHAUSTED_ACTION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XHAUSTED_ACTION_FAIL\x10\x01\x12\x19\n\x15\x45XHAUSTED_ACTION_HOLD\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gridlane/transfer/v1/channel.proto\x12\x14gridlane.transfer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x0b\n\x07\x43hannel\x12L\n\x04name\x18\x01 \x01(\tB8\xe2\x41\x01\x08\xbaH1\xd8\x01\x01r,2*^channels/[A-Za-z0-9][A-Za-z0-9._-]{0,62}$R\x04name\x12\x16\n\x03uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x03uid\x12\x42\n\x06source\x18\x03 \x01(\tB*\xe2\x41\x02\x02\x05\xbaH\"\xd8\x01\x01r\x1d\x32\x1b^(\\*|[a-z][a-z0-9-]{0,62})$R\x06source\x12\x42\n\x06target\x18\x04 \x01(\tB*\xe2\x41\x02\x02\x05\xbaH\"\xd8\x01\x01r\x1d\x32\x1b^(\\*|[a-z][a-z0-9-]{0,62})$R\x06target\x12\x46\n\x05state\x18\x05 \x01(\x0e\x32\".gridlane.transfer.v1.ChannelStateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12+\n\tmax_files\x18\x06 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x90N(\x00R\x08maxFiles\x12V\n\x0con_exhausted\x18\x07 \x01(\x0e\x32%.gridlane.transfer.v1.ExhaustedActionB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x0bonExhausted\x12h\n\tvo_shares\x18\x08 \x03(\x0b\x32+.gridlane.transfer.v1.Channel.VoSharesEntryB\x1e\xe2\x41\x01\x01\xbaH\x17\x9a\x01\x14\x10\xe8\x07\"\x06r\x04\x10\x01\x18@*\x07\x1a\x05\x18\x90N(\x00R\x08voShares\x12.\n\x0bmax_streams\x18\t \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18@(\x00R\nmaxStreams\x12O\n\x1emax_bandwidth_bytes_per_second\x18\n \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x1amaxBandwidthBytesPerSecond\x12Y\n#nominal_throughput_bytes_per_second\x18\x0b \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x1fnominalThroughputBytesPerSecond\x12&\n\x07\x63ontact\x18\x0c \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x07\x63ontact\x12.\n\x0b\x64\x65scription\x18\r \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\x0b\x64\x65scription\x12\x43\n\x13\x64\x65\x66\x61ult_max_retries\x18\x0e \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x80\x02(\x00H\x00R\x11\x64\x65\x66\x61ultMaxRetries\x88\x01\x01\x12]\n\x13\x64\x65\x66\x61ult_retry_delay\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00R\x11\x64\x65\x66\x61ultRetryDelay\x12J\n\toptimizer\x18\x10 \x01(\x0b\x32&.gridlane.transfer.v1.ChannelOptimizerB\x04\xe2\x41\x01\x01R\toptimizer\x12\x41\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12 \n\x08revision\x18\x13 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x08revision\x12>\n\x05usage\x18\x14 \x01(\x0b\x32\".gridlane.transfer.v1.ChannelUsageB\x04\xe2\x41\x01\x03R\x05usage\x12L\n\x19\x64\x65\x66\x61ult_buffer_size_bytes\x18\x15 \x01(\x03\x42\x11\xe2\x41\x01\x01\xbaH\n\"\x08\x18\x80\x80\x80\x80\x04(\x00R\x16\x64\x65\x66\x61ultBufferSizeBytes\x1a;\n\rVoSharesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01\x42\x16\n\x14_default_max_retries\"\xb5\x02\n\x10\x43hannelOptimizer\x12G\n\x04mode\x18\x01 \x01(\x0e\x32#.gridlane.transfer.v1.OptimizerModeB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04mode\x12+\n\tmin_files\x18\x02 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x90N(\x00R\x08minFiles\x12+\n\tmax_files\x18\x03 \x01(\x05\x42\x0e\xe2\x41\x01\x01\xbaH\x07\x1a\x05\x18\x90N(\x00R\x08maxFiles:~\xbaH{\x1ay\n\x18\x63hannel_optimizer.bounds\x12$max_files is not less than min_files\x1a\x37this.max_files == 0 || this.min_files <= this.max_files\"\xec\x02\n\x0c\x43hannelUsage\x12!\n\x0c\x61\x63tive_files\x18\x01 \x01(\x05R\x0b\x61\x63tiveFiles\x12!\n\x0cqueued_files\x18\x02 \x01(\x03R\x0bqueuedFiles\x12\x1d\n\nheld_files\x18\x03 \x01(\x03R\theldFiles\x12(\n\x10\x62ytes_per_second\x18\x04 \x01(\x03R\x0e\x62ytesPerSecond\x12\x64\n\x12\x61\x63tive_files_by_vo\x18\x05 \x03(\x0b\x32\x37.gridlane.transfer.v1.ChannelUsage.ActiveFilesByVoEntryR\x0f\x61\x63tiveFilesByVo\x12#\n\rallowed_files\x18\x06 \x01(\x05R\x0c\x61llowedFiles\x1a\x42\n\x14\x41\x63tiveFilesByVoEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x05R\x05value:\x02\x38\x01*\x97\x01\n\x0c\x43hannelState\x12\x1d\n\x19\x43HANNEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANNEL_STATE_ACTIVE\x10\x01\x12\x17\n\x13\x43HANNEL_STATE_DRAIN\x10\x02\x12\x1a\n\x16\x43HANNEL_STATE_INACTIVE\x10\x03\x12\x19\n\x15\x43HANNEL_STATE_STOPPED\x10\x04*i\n\x0f\x45xhaustedAction\x12 \n\x1c\x45XHAUSTED_ACTION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XHAUSTED_ACTION_FAIL\x10\x01\x12\x19\n\x15\x45XHAUSTED_ACTION_HOLD\x10\x02*\xa6\x01\n\rOptimizerMode\x12\x1e\n\x1aOPTIMIZER_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14OPTIMIZER_MODE_FIXED\x10\x01\x12\x1f\n\x1bOPTIMIZER_MODE_CONSERVATIVE\x10\x02\x12\x1b\n\x17OPTIMIZER_MODE_MODERATE\x10\x03\x12\x1d\n\x19OPTIMIZER_MODE_AGGRESSIVE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlane.transfer.v1.channel_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_CHANNELSTATE']._serialized_start=320
-  _globals['_CHANNELSTATE']._serialized_end=471
-  _globals['_EXHAUSTEDACTION']._serialized_start=473
-  _globals['_EXHAUSTEDACTION']._serialized_end=578
-  _globals['_CHANNEL']._serialized_start=61
-  _globals['_CHANNEL']._serialized_end=317
+  _globals['_CHANNEL_VOSHARESENTRY']._options = None
+  _globals['_CHANNEL_VOSHARESENTRY']._serialized_options = b'8\001'
+  _globals['_CHANNEL'].fields_by_name['name']._options = None
+  _globals['_CHANNEL'].fields_by_name['name']._serialized_options = b'\342A\001\010\272H1\330\001\001r,2*^channels/[A-Za-z0-9][A-Za-z0-9._-]{0,62}$'
+  _globals['_CHANNEL'].fields_by_name['uid']._options = None
+  _globals['_CHANNEL'].fields_by_name['uid']._serialized_options = b'\342A\001\003'
+  _globals['_CHANNEL'].fields_by_name['source']._options = None
+  _globals['_CHANNEL'].fields_by_name['source']._serialized_options = b'\342A\002\002\005\272H\"\330\001\001r\0352\033^(\\*|[a-z][a-z0-9-]{0,62})$'
+  _globals['_CHANNEL'].fields_by_name['target']._options = None
+  _globals['_CHANNEL'].fields_by_name['target']._serialized_options = b'\342A\002\002\005\272H\"\330\001\001r\0352\033^(\\*|[a-z][a-z0-9-]{0,62})$'
+  _globals['_CHANNEL'].fields_by_name['state']._options = None
+  _globals['_CHANNEL'].fields_by_name['state']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_CHANNEL'].fields_by_name['max_files']._options = None
+  _globals['_CHANNEL'].fields_by_name['max_files']._serialized_options = b'\342A\001\001\272H\007\032\005\030\220N(\000'
+  _globals['_CHANNEL'].fields_by_name['on_exhausted']._options = None
+  _globals['_CHANNEL'].fields_by_name['on_exhausted']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_CHANNEL'].fields_by_name['vo_shares']._options = None
+  _globals['_CHANNEL'].fields_by_name['vo_shares']._serialized_options = b'\342A\001\001\272H\027\232\001\024\020\350\007\"\006r\004\020\001\030@*\007\032\005\030\220N(\000'
+  _globals['_CHANNEL'].fields_by_name['max_streams']._options = None
+  _globals['_CHANNEL'].fields_by_name['max_streams']._serialized_options = b'\342A\001\001\272H\006\032\004\030@(\000'
+  _globals['_CHANNEL'].fields_by_name['max_bandwidth_bytes_per_second']._options = None
+  _globals['_CHANNEL'].fields_by_name['max_bandwidth_bytes_per_second']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
+  _globals['_CHANNEL'].fields_by_name['nominal_throughput_bytes_per_second']._options = None
+  _globals['_CHANNEL'].fields_by_name['nominal_throughput_bytes_per_second']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
+  _globals['_CHANNEL'].fields_by_name['contact']._options = None
+  _globals['_CHANNEL'].fields_by_name['contact']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_CHANNEL'].fields_by_name['description']._options = None
+  _globals['_CHANNEL'].fields_by_name['description']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
+  _globals['_CHANNEL'].fields_by_name['default_max_retries']._options = None
+  _globals['_CHANNEL'].fields_by_name['default_max_retries']._serialized_options = b'\342A\001\001\272H\007\032\005\030\200\002(\000'
+  _globals['_CHANNEL'].fields_by_name['default_retry_delay']._options = None
+  _globals['_CHANNEL'].fields_by_name['default_retry_delay']._serialized_options = b'\342A\001\001\272H\013\252\001\010\"\004\010\200\243\0052\000'
+  _globals['_CHANNEL'].fields_by_name['optimizer']._options = None
+  _globals['_CHANNEL'].fields_by_name['optimizer']._serialized_options = b'\342A\001\001'
+  _globals['_CHANNEL'].fields_by_name['create_time']._options = None
+  _globals['_CHANNEL'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_CHANNEL'].fields_by_name['update_time']._options = None
+  _globals['_CHANNEL'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_CHANNEL'].fields_by_name['revision']._options = None
+  _globals['_CHANNEL'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
+  _globals['_CHANNEL'].fields_by_name['usage']._options = None
+  _globals['_CHANNEL'].fields_by_name['usage']._serialized_options = b'\342A\001\003'
+  _globals['_CHANNEL'].fields_by_name['default_buffer_size_bytes']._options = None
+  _globals['_CHANNEL'].fields_by_name['default_buffer_size_bytes']._serialized_options = b'\342A\001\001\272H\n\"\010\030\200\200\200\200\004(\000'
+  _globals['_CHANNELOPTIMIZER'].fields_by_name['mode']._options = None
+  _globals['_CHANNELOPTIMIZER'].fields_by_name['mode']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_CHANNELOPTIMIZER'].fields_by_name['min_files']._options = None
+  _globals['_CHANNELOPTIMIZER'].fields_by_name['min_files']._serialized_options = b'\342A\001\001\272H\007\032\005\030\220N(\000'
+  _globals['_CHANNELOPTIMIZER'].fields_by_name['max_files']._options = None
+  _globals['_CHANNELOPTIMIZER'].fields_by_name['max_files']._serialized_options = b'\342A\001\001\272H\007\032\005\030\220N(\000'
+  _globals['_CHANNELOPTIMIZER']._options = None
+  _globals['_CHANNELOPTIMIZER']._serialized_options = b'\272H{\032y\n\030channel_optimizer.bounds\022$max_files is not less than min_files\0327this.max_files == 0 || this.min_files <= this.max_files'
+  _globals['_CHANNELUSAGE_ACTIVEFILESBYVOENTRY']._options = None
+  _globals['_CHANNELUSAGE_ACTIVEFILESBYVOENTRY']._serialized_options = b'8\001'
+  _globals['_CHANNELSTATE']._serialized_start=2342
+  _globals['_CHANNELSTATE']._serialized_end=2493
+  _globals['_EXHAUSTEDACTION']._serialized_start=2495
+  _globals['_EXHAUSTEDACTION']._serialized_end=2600
+  _globals['_OPTIMIZERMODE']._serialized_start=2603
+  _globals['_OPTIMIZERMODE']._serialized_end=2769
+  _globals['_CHANNEL']._serialized_start=159
+  _globals['_CHANNEL']._serialized_end=1660
+  _globals['_CHANNEL_VOSHARESENTRY']._serialized_start=1577
+  _globals['_CHANNEL_VOSHARESENTRY']._serialized_end=1636
+  _globals['_CHANNELOPTIMIZER']._serialized_start=1663
+  _globals['_CHANNELOPTIMIZER']._serialized_end=1972
+  _globals['_CHANNELUSAGE']._serialized_start=1975
+  _globals['_CHANNELUSAGE']._serialized_end=2339
+  _globals['_CHANNELUSAGE_ACTIVEFILESBYVOENTRY']._serialized_start=2273
+  _globals['_CHANNELUSAGE_ACTIVEFILESBYVOENTRY']._serialized_end=2339
 # @@protoc_insertion_point(module_scope)

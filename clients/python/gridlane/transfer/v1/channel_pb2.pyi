@@ -3,8 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -24,6 +28,7 @@ class _ChannelState:
 class _ChannelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChannelState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CHANNEL_STATE_UNSPECIFIED: _ChannelState.ValueType  # 0
+    """In requests: ACTIVE when it is made."""
     CHANNEL_STATE_ACTIVE: _ChannelState.ValueType  # 1
     """Files start."""
     CHANNEL_STATE_DRAIN: _ChannelState.ValueType  # 2
@@ -37,6 +42,7 @@ class ChannelState(_ChannelState, metaclass=_ChannelStateEnumTypeWrapper):
     """States of a channel (gLite)."""
 
 CHANNEL_STATE_UNSPECIFIED: ChannelState.ValueType  # 0
+"""In requests: ACTIVE when it is made."""
 CHANNEL_STATE_ACTIVE: ChannelState.ValueType  # 1
 """Files start."""
 CHANNEL_STATE_DRAIN: ChannelState.ValueType  # 2
@@ -71,13 +77,73 @@ EXHAUSTED_ACTION_HOLD: ExhaustedAction.ValueType  # 2
 """The file is held for a manager."""
 Global___ExhaustedAction: _TypeAlias = ExhaustedAction  # noqa: Y015
 
+class _OptimizerMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OptimizerModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OptimizerMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPTIMIZER_MODE_UNSPECIFIED: _OptimizerMode.ValueType  # 0
+    """Not acceptable: one of the others is named."""
+    OPTIMIZER_MODE_FIXED: _OptimizerMode.ValueType  # 1
+    """It stays at the channel's `max_files`."""
+    OPTIMIZER_MODE_CONSERVATIVE: _OptimizerMode.ValueType  # 2
+    """One more while all goes well, fewer at the first failures."""
+    OPTIMIZER_MODE_MODERATE: _OptimizerMode.ValueType  # 3
+    """As CONSERVATIVE, with larger steps."""
+    OPTIMIZER_MODE_AGGRESSIVE: _OptimizerMode.ValueType  # 4
+    """As MODERATE, and it gives way only when the throughput falls too."""
+
+class OptimizerMode(_OptimizerMode, metaclass=_OptimizerModeEnumTypeWrapper):
+    """How the number of files at once is found. The numbers 1 to 3 of FTS3's optimizer are CONSERVATIVE, MODERATE and
+    AGGRESSIVE.
+    """
+
+OPTIMIZER_MODE_UNSPECIFIED: OptimizerMode.ValueType  # 0
+"""Not acceptable: one of the others is named."""
+OPTIMIZER_MODE_FIXED: OptimizerMode.ValueType  # 1
+"""It stays at the channel's `max_files`."""
+OPTIMIZER_MODE_CONSERVATIVE: OptimizerMode.ValueType  # 2
+"""One more while all goes well, fewer at the first failures."""
+OPTIMIZER_MODE_MODERATE: OptimizerMode.ValueType  # 3
+"""As CONSERVATIVE, with larger steps."""
+OPTIMIZER_MODE_AGGRESSIVE: OptimizerMode.ValueType  # 4
+"""As MODERATE, and it gives way only when the throughput falls too."""
+Global___OptimizerMode: _TypeAlias = OptimizerMode  # noqa: Y015
+
 @_typing.final
 class Channel(_message.Message):
-    """A managed way from one storage end to another, with limits of its own (gLite FTS). A channel belongs to a
-    FILE: the files of one job may lie on several.
+    """A managed way from one storage end to another, with limits of its own (gLite FTS; FTS3: a link). A channel belongs to
+    a FILE: the files, hops and alternative sources of one job may lie on several. A file lies on the most particular
+    channel that leads from its source to its target: both ends named, then the source named, then the target named, then
+    "*" to "*". Where two differ in their names alone, the first name counts. What FTS3 sets for a link has its place
+    here, but for `no_delegation`: whether credentials are delegated is Authorization's.
+
+    A version that does not carry a field out leaves it unset in answers, which then means "not told", and refuses it in
+    requests: INVALID_ARGUMENT, CAPABILITY_MISSING.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VoSharesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
@@ -86,20 +152,90 @@ class Channel(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     MAX_FILES_FIELD_NUMBER: _builtins.int
     ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    VO_SHARES_FIELD_NUMBER: _builtins.int
+    MAX_STREAMS_FIELD_NUMBER: _builtins.int
+    MAX_BANDWIDTH_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    NOMINAL_THROUGHPUT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    CONTACT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DEFAULT_MAX_RETRIES_FIELD_NUMBER: _builtins.int
+    DEFAULT_RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    OPTIMIZER_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    DEFAULT_BUFFER_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"channels/{name}"."""
+    """"channels/{name}". Chosen when it is made (CreateChannelRequest.channel_id), never changed."""
     uid: _builtins.str
-    """Unchanging; role bindings hang on it."""
+    """A UUID that never changes and is never used again, so that a new channel of an old name inherits nothing. Its
+    managers are role bindings in Authorization that hang on it: RoleService.CreateRoleBinding with the role
+    CHANNEL_MANAGER and this `channel_uid` makes one, ListRoleBindings with it lists them, DeleteRoleBinding takes one
+    away.
+    """
     source: _builtins.str
-    """A storage element's name, or "*" for any."""
+    """The plain name of a storage element ("cern-disk"), or "*" for any. Required when it is made."""
     target: _builtins.str
-    """A storage element's name, or "*" for any."""
+    """The plain name of a storage element, or "*" for any. Required when it is made."""
     state: Global___ChannelState.ValueType
-    """Whether files start."""
+    """Whether files start. Default: ACTIVE. Changed by its manager alone, never by the work."""
     max_files: _builtins.int
-    """How many files move at once."""
+    """How many files move at once, 1 to 10 000. 0 when it is made: the server's setting `max_files`. With an optimizer it
+    is what the optimizer begins with.
+    """
     on_exhausted: Global___ExhaustedAction.ValueType
-    """What follows when a file's retries are spent."""
+    """What follows when a file's retries are spent. Default: FAIL."""
+    max_streams: _builtins.int
+    """Streams in parallel for one file, at most, 1 to 64. 0: the backend's choice."""
+    max_bandwidth_bytes_per_second: _builtins.int
+    """How many bytes move in a second, all files together, at most. 0: no limit."""
+    nominal_throughput_bytes_per_second: _builtins.int
+    """What the way is good for, as its manager says. For people and for estimates (Explanation.expected_time); limits
+    nothing. 0: not said.
+    """
+    contact: _builtins.str
+    """Whom to ask about it: an address for mail, or a URL."""
+    description: _builtins.str
+    """What it is for, for people."""
+    default_max_retries: _builtins.int
+    """How often a file is tried again whose job does not say it: 0 to 256. Unset: 3."""
+    revision: _builtins.int
+    """Grows with every change of its settings; UpdateChannel and DeleteChannel can name it."""
+    default_buffer_size_bytes: _builtins.int
+    """The TCP buffer of each stream in bytes, for jobs that do not say it, at most 1 GiB. 0: the operating system's
+    choice.
+    """
+    @_builtins.property
+    def vo_shares(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How the places on the channel are divided among the VOs whose files wait for it: relative weights by VO name, 0 to
+        10 000, at most 1000 of them; {"atlas": 70, "cms": 30}. "*" is the weight of each VO that is not named; without it
+        such a VO gets what the named ones leave idle. Weight 0: no file of that VO starts. What a VO does not use goes to
+        the others in proportion. Empty: each file in its turn, whosever it is.
+        """
+
+    @_builtins.property
+    def default_retry_delay(self) -> _duration_pb2.Duration:
+        """How long a file waits before it is tried again whose job does not say it, at most a day. Unset: 2 s, doubling with
+        each retry up to 10 min.
+        """
+
+    @_builtins.property
+    def optimizer(self) -> Global___ChannelOptimizer:
+        """Whether and how the number of files at once follows what the way bears. Unset: it does not, `max_files` holds."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When its settings last changed."""
+
+    @_builtins.property
+    def usage(self) -> Global___ChannelUsage:
+        """What is on it now; in answers of GetChannel alone."""
+
     def __init__(
         self,
         *,
@@ -110,11 +246,121 @@ class Channel(_message.Message):
         state: Global___ChannelState.ValueType = ...,
         max_files: _builtins.int = ...,
         on_exhausted: Global___ExhaustedAction.ValueType = ...,
+        vo_shares: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        max_streams: _builtins.int = ...,
+        max_bandwidth_bytes_per_second: _builtins.int = ...,
+        nominal_throughput_bytes_per_second: _builtins.int = ...,
+        contact: _builtins.str = ...,
+        description: _builtins.str = ...,
+        default_max_retries: _builtins.int | None = ...,
+        default_retry_delay: _duration_pb2.Duration | None = ...,
+        optimizer: Global___ChannelOptimizer | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        revision: _builtins.int = ...,
+        usage: Global___ChannelUsage | None = ...,
+        default_buffer_size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_max_retries", b"_default_max_retries", "create_time", b"create_time", "default_max_retries", b"default_max_retries", "default_retry_delay", b"default_retry_delay", "optimizer", b"optimizer", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_max_retries", b"_default_max_retries", "contact", b"contact", "create_time", b"create_time", "default_buffer_size_bytes", b"default_buffer_size_bytes", "default_max_retries", b"default_max_retries", "default_retry_delay", b"default_retry_delay", "description", b"description", "max_bandwidth_bytes_per_second", b"max_bandwidth_bytes_per_second", "max_files", b"max_files", "max_streams", b"max_streams", "name", b"name", "nominal_throughput_bytes_per_second", b"nominal_throughput_bytes_per_second", "on_exhausted", b"on_exhausted", "optimizer", b"optimizer", "revision", b"revision", "source", b"source", "state", b"state", "target", b"target", "uid", b"uid", "update_time", b"update_time", "usage", b"usage", "vo_shares", b"vo_shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_max_retries: _TypeAlias = _typing.Literal["default_max_retries"]  # noqa: Y015
+    _WhichOneofArgType__default_max_retries: _TypeAlias = _typing.Literal["_default_max_retries", b"_default_max_retries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_max_retries) -> _WhichOneofReturnType__default_max_retries | None: ...
+
+Global___Channel: _TypeAlias = Channel  # noqa: Y015
+
+@_typing.final
+class ChannelOptimizer(_message.Message):
+    """Lets the number of files at once follow throughput and success of the way, between two bounds (FTS3's optimizer)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    MIN_FILES_FIELD_NUMBER: _builtins.int
+    MAX_FILES_FIELD_NUMBER: _builtins.int
+    mode: Global___OptimizerMode.ValueType
+    """How boldly."""
+    min_files: _builtins.int
+    """Never fewer, 1 to 10 000. 0: 2."""
+    max_files: _builtins.int
+    """Never more, `min_files` to 10 000. 0: 100."""
+    def __init__(
+        self,
+        *,
+        mode: Global___OptimizerMode.ValueType = ...,
+        min_files: _builtins.int = ...,
+        max_files: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_files", b"max_files", "name", b"name", "on_exhausted", b"on_exhausted", "source", b"source", "state", b"state", "target", b"target", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_files", b"max_files", "min_files", b"min_files", "mode", b"mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Channel: _TypeAlias = Channel  # noqa: Y015
+Global___ChannelOptimizer: _TypeAlias = ChannelOptimizer  # noqa: Y015
+
+@_typing.final
+class ChannelUsage(_message.Message):
+    """What is on a channel at a moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ActiveFilesByVoEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ACTIVE_FILES_FIELD_NUMBER: _builtins.int
+    QUEUED_FILES_FIELD_NUMBER: _builtins.int
+    HELD_FILES_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ACTIVE_FILES_BY_VO_FIELD_NUMBER: _builtins.int
+    ALLOWED_FILES_FIELD_NUMBER: _builtins.int
+    active_files: _builtins.int
+    """Files that move."""
+    queued_files: _builtins.int
+    """Files that wait for their start, first or again."""
+    held_files: _builtins.int
+    """Files whose retries are spent and that wait for a manager (ListHeldFiles)."""
+    bytes_per_second: _builtins.int
+    """What moves in a second, the mean of the last minute."""
+    allowed_files: _builtins.int
+    """How many files may move now: `max_files`, or what the optimizer has come to."""
+    @_builtins.property
+    def active_files_by_vo(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Of the files that move: how many are each VO's."""
+
+    def __init__(
+        self,
+        *,
+        active_files: _builtins.int = ...,
+        queued_files: _builtins.int = ...,
+        held_files: _builtins.int = ...,
+        bytes_per_second: _builtins.int = ...,
+        active_files_by_vo: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        allowed_files: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_files", b"active_files", "active_files_by_vo", b"active_files_by_vo", "allowed_files", b"allowed_files", "bytes_per_second", b"bytes_per_second", "held_files", b"held_files", "queued_files", b"queued_files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelUsage: _TypeAlias = ChannelUsage  # noqa: Y015

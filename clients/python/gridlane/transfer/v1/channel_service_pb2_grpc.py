@@ -7,7 +7,7 @@ from gridlane.transfer.v1 import channel_service_pb2 as gridlane_dot_transfer_do
 
 
 class ChannelServiceStub(object):
-    """Channels. Young: administration is added with the next versions.
+    """Channels, as everybody may see them; ChannelAdminService changes them. Young.
     """
 
     def __init__(self, channel):
@@ -29,19 +29,20 @@ class ChannelServiceStub(object):
 
 
 class ChannelServiceServicer(object):
-    """Channels. Young: administration is added with the next versions.
+    """Channels, as everybody may see them; ChannelAdminService changes them. Young.
     """
 
     def GetChannel(self, request, context):
-        """Answers all of one channel. Idempotent. Admins, the channel's manager and VO managers may call it; others
-        get PERMISSION_DENIED for present and absent names alike.
+        """Answers all of one channel, with what is on it now. Idempotent. NOT_FOUND: there is none of that name.
+        Administrators, the channel's managers and VO managers may call it; others get PERMISSION_DENIED for present and
+        absent names alike.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListChannels(self, request, context):
-        """Lists channels by name, with name and state alone. Idempotent.
+        """Lists channels by name, with name and state alone. Idempotent. Every caller who is not vetoed may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -68,7 +69,7 @@ def add_ChannelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChannelService(object):
-    """Channels. Young: administration is added with the next versions.
+    """Channels, as everybody may see them; ChannelAdminService changes them. Young.
     """
 
     @staticmethod

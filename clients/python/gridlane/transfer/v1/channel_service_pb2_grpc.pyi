@@ -28,33 +28,35 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ChannelServiceStub:
-    """Channels. Young: administration is added with the next versions."""
+    """Channels, as everybody may see them; ChannelAdminService changes them. Young."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ChannelServiceAsyncStub: ...
     GetChannel: _grpc.UnaryUnaryMultiCallable[_channel_service_pb2.GetChannelRequest, _channel_pb2.Channel]
-    """Answers all of one channel. Idempotent. Admins, the channel's manager and VO managers may call it; others
-    get PERMISSION_DENIED for present and absent names alike.
+    """Answers all of one channel, with what is on it now. Idempotent. NOT_FOUND: there is none of that name.
+    Administrators, the channel's managers and VO managers may call it; others get PERMISSION_DENIED for present and
+    absent names alike.
     """
     ListChannels: _grpc.UnaryUnaryMultiCallable[_channel_service_pb2.ListChannelsRequest, _channel_service_pb2.ListChannelsResponse]
-    """Lists channels by name, with name and state alone. Idempotent."""
+    """Lists channels by name, with name and state alone. Idempotent. Every caller who is not vetoed may call it."""
 
 @_typing.type_check_only
 class ChannelServiceAsyncStub(ChannelServiceStub):
-    """Channels. Young: administration is added with the next versions."""
+    """Channels, as everybody may see them; ChannelAdminService changes them. Young."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetChannel: _aio.UnaryUnaryMultiCallable[_channel_service_pb2.GetChannelRequest, _channel_pb2.Channel]  # type: ignore[assignment]
-    """Answers all of one channel. Idempotent. Admins, the channel's manager and VO managers may call it; others
-    get PERMISSION_DENIED for present and absent names alike.
+    """Answers all of one channel, with what is on it now. Idempotent. NOT_FOUND: there is none of that name.
+    Administrators, the channel's managers and VO managers may call it; others get PERMISSION_DENIED for present and
+    absent names alike.
     """
     ListChannels: _aio.UnaryUnaryMultiCallable[_channel_service_pb2.ListChannelsRequest, _channel_service_pb2.ListChannelsResponse]  # type: ignore[assignment]
-    """Lists channels by name, with name and state alone. Idempotent."""
+    """Lists channels by name, with name and state alone. Idempotent. Every caller who is not vetoed may call it."""
 
 class ChannelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Channels. Young: administration is added with the next versions."""
+    """Channels, as everybody may see them; ChannelAdminService changes them. Young."""
 
     @_abc_1.abstractmethod
     def GetChannel(
@@ -62,8 +64,9 @@ class ChannelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _channel_service_pb2.GetChannelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_channel_pb2.Channel, _abc.Awaitable[_channel_pb2.Channel]]:
-        """Answers all of one channel. Idempotent. Admins, the channel's manager and VO managers may call it; others
-        get PERMISSION_DENIED for present and absent names alike.
+        """Answers all of one channel, with what is on it now. Idempotent. NOT_FOUND: there is none of that name.
+        Administrators, the channel's managers and VO managers may call it; others get PERMISSION_DENIED for present and
+        absent names alike.
         """
 
     @_abc_1.abstractmethod
@@ -72,6 +75,6 @@ class ChannelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _channel_service_pb2.ListChannelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_channel_service_pb2.ListChannelsResponse, _abc.Awaitable[_channel_service_pb2.ListChannelsResponse]]:
-        """Lists channels by name, with name and state alone. Idempotent."""
+        """Lists channels by name, with name and state alone. Idempotent. Every caller who is not vetoed may call it."""
 
 def add_ChannelServiceServicer_to_server(servicer: ChannelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -54,11 +54,11 @@ class FollowTransferEventsResponse(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.TransferEvent]:
-        """One or more events, or none in a heartbeat."""
+        """One or more events; or none, as a sign of life, which a server may send or not."""
 
     @_builtins.property
     def position(self) -> _feed_pb2.FeedPosition:
-        """The position of the last of them."""
+        """The position of the last of them; without events, the one reached."""
 
     def __init__(
         self,

@@ -32,9 +32,11 @@ class TransferEventServiceServicer(object):
     """
 
     def FollowTransferEvents(self, request, context):
-        """Streams every event after a position, in order, and stays open. OUT_OF_RANGE, POSITION_TRIMMED: the
-        position is no longer kept or of another epoch; the follower stops and alarms. A follower may see an
-        event again after a reconnect and keeps event ids unique.
+        """Streams every event after a position, in order, and stays open. Idempotent: it changes nothing. A follower may see
+        an event again after a reconnect and keeps event ids unique. Only services may call it.
+        OUT_OF_RANGE, POSITION_TRIMMED: the position is no longer kept or of another epoch; the follower stops and alarms.
+        UNAVAILABLE, DRAINING or WATCHER_TOO_SLOW: the server stops, or the follower was too slow; follow from the last
+        position taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -42,7 +44,7 @@ class TransferEventServiceServicer(object):
 
     def AckTransferEvents(self, request, context):
         """Says up to where a consumer has durably taken the events; older ones may then be deleted. Idempotent; an ack
-        never moves backwards.
+        never moves backwards. Only services may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,13 +34,15 @@ class TransferEventServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TransferEventServiceAsyncStub: ...
     FollowTransferEvents: _grpc.UnaryStreamMultiCallable[_event_service_pb2.FollowTransferEventsRequest, _event_service_pb2.FollowTransferEventsResponse]
-    """Streams every event after a position, in order, and stays open. OUT_OF_RANGE, POSITION_TRIMMED: the
-    position is no longer kept or of another epoch; the follower stops and alarms. A follower may see an
-    event again after a reconnect and keeps event ids unique.
+    """Streams every event after a position, in order, and stays open. Idempotent: it changes nothing. A follower may see
+    an event again after a reconnect and keeps event ids unique. Only services may call it.
+    OUT_OF_RANGE, POSITION_TRIMMED: the position is no longer kept or of another epoch; the follower stops and alarms.
+    UNAVAILABLE, DRAINING or WATCHER_TOO_SLOW: the server stops, or the follower was too slow; follow from the last
+    position taken.
     """
     AckTransferEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.AckTransferEventsRequest, _event_service_pb2.AckTransferEventsResponse]
     """Says up to where a consumer has durably taken the events; older ones may then be deleted. Idempotent; an ack
-    never moves backwards.
+    never moves backwards. Only services may call it.
     """
 
 @_typing.type_check_only
@@ -49,13 +51,15 @@ class TransferEventServiceAsyncStub(TransferEventServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     FollowTransferEvents: _aio.UnaryStreamMultiCallable[_event_service_pb2.FollowTransferEventsRequest, _event_service_pb2.FollowTransferEventsResponse]  # type: ignore[assignment]
-    """Streams every event after a position, in order, and stays open. OUT_OF_RANGE, POSITION_TRIMMED: the
-    position is no longer kept or of another epoch; the follower stops and alarms. A follower may see an
-    event again after a reconnect and keeps event ids unique.
+    """Streams every event after a position, in order, and stays open. Idempotent: it changes nothing. A follower may see
+    an event again after a reconnect and keeps event ids unique. Only services may call it.
+    OUT_OF_RANGE, POSITION_TRIMMED: the position is no longer kept or of another epoch; the follower stops and alarms.
+    UNAVAILABLE, DRAINING or WATCHER_TOO_SLOW: the server stops, or the follower was too slow; follow from the last
+    position taken.
     """
     AckTransferEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.AckTransferEventsRequest, _event_service_pb2.AckTransferEventsResponse]  # type: ignore[assignment]
     """Says up to where a consumer has durably taken the events; older ones may then be deleted. Idempotent; an ack
-    never moves backwards.
+    never moves backwards. Only services may call it.
     """
 
 class TransferEventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,9 +71,11 @@ class TransferEventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.FollowTransferEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.FollowTransferEventsResponse], _abc.AsyncIterator[_event_service_pb2.FollowTransferEventsResponse]]:
-        """Streams every event after a position, in order, and stays open. OUT_OF_RANGE, POSITION_TRIMMED: the
-        position is no longer kept or of another epoch; the follower stops and alarms. A follower may see an
-        event again after a reconnect and keeps event ids unique.
+        """Streams every event after a position, in order, and stays open. Idempotent: it changes nothing. A follower may see
+        an event again after a reconnect and keeps event ids unique. Only services may call it.
+        OUT_OF_RANGE, POSITION_TRIMMED: the position is no longer kept or of another epoch; the follower stops and alarms.
+        UNAVAILABLE, DRAINING or WATCHER_TOO_SLOW: the server stops, or the follower was too slow; follow from the last
+        position taken.
         """
 
     @_abc_1.abstractmethod
@@ -79,7 +85,7 @@ class TransferEventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.AckTransferEventsResponse, _abc.Awaitable[_event_service_pb2.AckTransferEventsResponse]]:
         """Says up to where a consumer has durably taken the events; older ones may then be deleted. Idempotent; an ack
-        never moves backwards.
+        never moves backwards. Only services may call it.
         """
 
 def add_TransferEventServiceServicer_to_server(servicer: TransferEventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -14,17 +14,18 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from gridlane.type.v1 import checksum_pb2 as gridlane_dot_type_dot_v1_dot_checksum__pb2
+from gridlane.type.v1 import principal_pb2 as gridlane_dot_type_dot_v1_dot_principal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gridlane/transfer/v1/replica.proto\x12\x14gridlane.transfer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fgridlane/type/v1/checksum.proto\"\xee\x01\n\x0bLogicalFile\x12\x10\n\x03lfn\x18\x01 \x01(\tR\x03lfn\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x36\n\x08\x63hecksum\x18\x03 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumR\x08\x63hecksum\x12\x39\n\x08replicas\x18\x04 \x03(\x0b\x32\x1d.gridlane.transfer.v1.ReplicaR\x08replicas\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\x81\x01\n\x07Replica\x12\'\n\x0fstorage_element\x18\x01 \x01(\tR\x0estorageElement\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"gridlane/transfer/v1/replica.proto\x12\x14gridlane.transfer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fgridlane/type/v1/checksum.proto\x1a gridlane/type/v1/principal.proto\"\xc5\x02\n\x0bLogicalFile\x12\x10\n\x03lfn\x18\x01 \x01(\tR\x03lfn\x12\x1d\n\nsize_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x36\n\x08\x63hecksum\x18\x03 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumR\x08\x63hecksum\x12\x39\n\x08replicas\x18\x04 \x03(\x0b\x32\x1d.gridlane.transfer.v1.ReplicaR\x08replicas\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x12\n\x04guid\x18\x06 \x01(\tR\x04guid\x12\x31\n\x05owner\x18\x07 \x01(\x0b\x32\x1b.gridlane.type.v1.PrincipalR\x05owner\x12\x0e\n\x02vo\x18\x08 \x01(\tR\x02vo\"\x81\x01\n\x07Replica\x12\'\n\x0fstorage_element\x18\x01 \x01(\tR\x0estorageElement\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12;\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTimeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlane.transfer.v1.replica_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_LOGICALFILE']._serialized_start=127
-  _globals['_LOGICALFILE']._serialized_end=365
-  _globals['_REPLICA']._serialized_start=368
-  _globals['_REPLICA']._serialized_end=497
+  _globals['_LOGICALFILE']._serialized_start=161
+  _globals['_LOGICALFILE']._serialized_end=486
+  _globals['_REPLICA']._serialized_start=489
+  _globals['_REPLICA']._serialized_end=618
 # @@protoc_insertion_point(module_scope)

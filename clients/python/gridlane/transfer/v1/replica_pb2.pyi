@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from gridlane.type.v1 import checksum_pb2 as _checksum_pb2
+from gridlane.type.v1 import principal_pb2 as _principal_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,10 +32,19 @@ class LogicalFile(_message.Message):
     CHECKSUM_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    GUID_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    VO_FIELD_NUMBER: _builtins.int
     lfn: _builtins.str
     """The logical file name, "LFN:/vo/path"."""
     size_bytes: _builtins.int
     """The size in bytes, the same for every copy."""
+    guid: _builtins.str
+    """Its GUID, a UUID; empty when it was registered without one, or when this version does not tell."""
+    vo: _builtins.str
+    """The virtual organisation that it belongs to; empty when this version does not tell: the first part of the name says
+    it.
+    """
     @_builtins.property
     def checksum(self) -> _checksum_pb2.Checksum:
         """The checksum, the same for every copy."""
@@ -47,6 +57,10 @@ class LogicalFile(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first registered."""
 
+    @_builtins.property
+    def owner(self) -> _principal_pb2.Principal:
+        """Who registered it first; unset when this version does not tell."""
+
     def __init__(
         self,
         *,
@@ -55,10 +69,13 @@ class LogicalFile(_message.Message):
         checksum: _checksum_pb2.Checksum | None = ...,
         replicas: _abc.Iterable[Global___Replica] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        guid: _builtins.str = ...,
+        owner: _principal_pb2.Principal | None = ...,
+        vo: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "create_time", b"create_time", "owner", b"owner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "create_time", b"create_time", "lfn", b"lfn", "replicas", b"replicas", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "create_time", b"create_time", "guid", b"guid", "lfn", b"lfn", "owner", b"owner", "replicas", b"replicas", "size_bytes", b"size_bytes", "vo", b"vo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

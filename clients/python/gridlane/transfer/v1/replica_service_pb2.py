@@ -17,9 +17,10 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from gridlane.transfer.v1 import replica_pb2 as gridlane_dot_transfer_dot_v1_dot_replica__pb2
 from gridlane.type.v1 import checksum_pb2 as gridlane_dot_type_dot_v1_dot_checksum__pb2
 from gridlane.type.v1 import options_pb2 as gridlane_dot_type_dot_v1_dot_options__pb2
+from gridlane.type.v1 import outcome_pb2 as gridlane_dot_type_dot_v1_dot_outcome__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*gridlane/transfer/v1/replica_service.proto\x12\x14gridlane.transfer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\x1a\"gridlane/transfer/v1/replica.proto\x1a\x1fgridlane/type/v1/checksum.proto\x1a\x1egridlane/type/v1/options.proto\"\xe0\x01\n\x16RegisterReplicaRequest\x12\x34\n\x03lfn\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x18\x80\x08\x32\x14^LFN:/[^\\x00-\\x1f]+$R\x03lfn\x12 \n\x03url\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x03url\x12*\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x00R\tsizeBytes\x12\x42\n\x08\x63hecksum\x18\x04 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08\x63hecksum\"Z\n\x16ResolveReplicasRequest\x12@\n\x04lfns\x18\x01 \x03(\tB,\xe2\x41\x01\x02\xbaH%\x92\x01\"\x08\x01\x10\xe8\x07\"\x1br\x19\x18\x80\x08\x32\x14^LFN:/[^\\x00-\\x1f]+$R\x04lfns\"W\n\x17ResolveReplicasResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32\".gridlane.transfer.v1.ResolvedFileR\x07results\"\x7f\n\x0cResolvedFile\x12\x37\n\x04\x66ile\x18\x01 \x01(\x0b\x32!.gridlane.transfer.v1.LogicalFileH\x00R\x04\x66ile\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x06statusB\x08\n\x06result\"\xa8\x01\n\x13ListReplicasRequest\x12:\n\x06prefix\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x18\x80\x08\x32\x14^LFN:/[^\\x00-\\x1f]*$R\x06prefix\x12(\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12+\n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"w\n\x14ListReplicasResponse\x12\x37\n\x05\x66iles\x18\x01 \x03(\x0b\x32!.gridlane.transfer.v1.LogicalFileR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xc1\x03\n\x0eReplicaService\x12\x89\x01\n\x0fRegisterReplica\x12,.gridlane.transfer.v1.RegisterReplicaRequest\x1a!.gridlane.transfer.v1.LogicalFile\"%\x8a\xb5\x18!\n\x1atransfer.replicas.register\x12\x03lfn\x12\x94\x01\n\x0fResolveReplicas\x12,.gridlane.transfer.v1.ResolveReplicasRequest\x1a-.gridlane.transfer.v1.ResolveReplicasResponse\"$\x8a\xb5\x18 \n\x16transfer.replicas.view\x12\x04lfns\x18\x02\x12\x8b\x01\n\x0cListReplicas\x12).gridlane.transfer.v1.ListReplicasRequest\x1a*.gridlane.transfer.v1.ListReplicasResponse\"$\x8a\xb5\x18 \n\x16transfer.replicas.view\x12\x06prefixb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*gridlane/transfer/v1/replica_service.proto\x12\x14gridlane.transfer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\x1a\"gridlane/transfer/v1/replica.proto\x1a\x1fgridlane/type/v1/checksum.proto\x1a\x1egridlane/type/v1/options.proto\x1a\x1egridlane/type/v1/outcome.proto\"\xb8\x02\n\x16RegisterReplicaRequest\x12\x34\n\x03lfn\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x18\x80\x08\x32\x14^LFN:/[^\\x00-\\x1f]+$R\x03lfn\x12 \n\x03url\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x03url\x12*\n\nsize_bytes\x18\x03 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x00R\tsizeBytes\x12\x42\n\x08\x63hecksum\x18\x04 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08\x63hecksum\x12V\n\x04guid\x18\x05 \x01(\tBB\xe2\x41\x01\x01\xbaH;\xd8\x01\x01r624^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$R\x04guid\"~\n\x1c\x42\x61tchRegisterReplicasRequest\x12^\n\x08requests\x18\x01 \x03(\x0b\x32,.gridlane.transfer.v1.RegisterReplicaRequestB\x14\xe2\x41\x01\x02\xbaH\r\x92\x01\n\x08\x01\x10\xe8\x07\"\x03\xd8\x01\x03R\x08requests\"]\n\x1d\x42\x61tchRegisterReplicasResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32\".gridlane.transfer.v1.ResolvedFileR\x07results\"z\n\x18UnregisterReplicaRequest\x12\x34\n\x03lfn\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x18\x80\x08\x32\x14^LFN:/[^\\x00-\\x1f]+$R\x03lfn\x12(\n\x07replica\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x07replica\"\x1b\n\x19UnregisterReplicaResponse\"\x82\x01\n\x1e\x42\x61tchUnregisterReplicasRequest\x12`\n\x08requests\x18\x01 \x03(\x0b\x32..gridlane.transfer.v1.UnregisterReplicaRequestB\x14\xe2\x41\x01\x02\xbaH\r\x92\x01\n\x08\x01\x10\xe8\x07\"\x03\xd8\x01\x03R\x08requests\"V\n\x1f\x42\x61tchUnregisterReplicasResponse\x12\x33\n\x07results\x18\x01 \x03(\x0b\x32\x19.gridlane.type.v1.OutcomeR\x07results\"Z\n\x16ResolveReplicasRequest\x12@\n\x04lfns\x18\x01 \x03(\tB,\xe2\x41\x01\x02\xbaH%\x92\x01\"\x08\x01\x10\xe8\x07\"\x1br\x19\x18\x80\x08\x32\x14^LFN:/[^\\x00-\\x1f]+$R\x04lfns\"W\n\x17ResolveReplicasResponse\x12<\n\x07results\x18\x01 \x03(\x0b\x32\".gridlane.transfer.v1.ResolvedFileR\x07results\"\x7f\n\x0cResolvedFile\x12\x37\n\x04\x66ile\x18\x01 \x01(\x0b\x32!.gridlane.transfer.v1.LogicalFileH\x00R\x04\x66ile\x12,\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00R\x06statusB\x08\n\x06result\"\xa8\x01\n\x13ListReplicasRequest\x12:\n\x06prefix\x18\x01 \x01(\tB\"\xe2\x41\x01\x02\xbaH\x1br\x19\x18\x80\x08\x32\x14^LFN:/[^\\x00-\\x1f]*$R\x06prefix\x12(\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12+\n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"w\n\x14ListReplicasResponse\x12\x37\n\x05\x66iles\x18\x01 \x03(\x0b\x32!.gridlane.transfer.v1.LogicalFileR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xd3\x07\n\x0eReplicaService\x12\x89\x01\n\x0fRegisterReplica\x12,.gridlane.transfer.v1.RegisterReplicaRequest\x1a!.gridlane.transfer.v1.LogicalFile\"%\x8a\xb5\x18!\n\x1atransfer.replicas.register\x12\x03lfn\x12\xb2\x01\n\x15\x42\x61tchRegisterReplicas\x12\x32.gridlane.transfer.v1.BatchRegisterReplicasRequest\x1a\x33.gridlane.transfer.v1.BatchRegisterReplicasResponse\"0\x8a\xb5\x18,\n\x1atransfer.replicas.register\x12\x0crequests.lfn\x18\x02\x12\x9d\x01\n\x11UnregisterReplica\x12..gridlane.transfer.v1.UnregisterReplicaRequest\x1a/.gridlane.transfer.v1.UnregisterReplicaResponse\"\'\x8a\xb5\x18#\n\x1ctransfer.replicas.unregister\x12\x03lfn\x12\xba\x01\n\x17\x42\x61tchUnregisterReplicas\x12\x34.gridlane.transfer.v1.BatchUnregisterReplicasRequest\x1a\x35.gridlane.transfer.v1.BatchUnregisterReplicasResponse\"2\x8a\xb5\x18.\n\x1ctransfer.replicas.unregister\x12\x0crequests.lfn\x18\x02\x12\x94\x01\n\x0fResolveReplicas\x12,.gridlane.transfer.v1.ResolveReplicasRequest\x1a-.gridlane.transfer.v1.ResolveReplicasResponse\"$\x8a\xb5\x18 \n\x16transfer.replicas.view\x12\x04lfns\x18\x02\x12\x8b\x01\n\x0cListReplicas\x12).gridlane.transfer.v1.ListReplicasRequest\x1a*.gridlane.transfer.v1.ListReplicasResponse\"$\x8a\xb5\x18 \n\x16transfer.replicas.view\x12\x06prefixb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +35,16 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_REGISTERREPLICAREQUEST'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\002\272H\004\"\002(\000'
   _globals['_REGISTERREPLICAREQUEST'].fields_by_name['checksum']._options = None
   _globals['_REGISTERREPLICAREQUEST'].fields_by_name['checksum']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_REGISTERREPLICAREQUEST'].fields_by_name['guid']._options = None
+  _globals['_REGISTERREPLICAREQUEST'].fields_by_name['guid']._serialized_options = b'\342A\001\001\272H;\330\001\001r624^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$'
+  _globals['_BATCHREGISTERREPLICASREQUEST'].fields_by_name['requests']._options = None
+  _globals['_BATCHREGISTERREPLICASREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002\272H\r\222\001\n\010\001\020\350\007\"\003\330\001\003'
+  _globals['_UNREGISTERREPLICAREQUEST'].fields_by_name['lfn']._options = None
+  _globals['_UNREGISTERREPLICAREQUEST'].fields_by_name['lfn']._serialized_options = b'\342A\001\002\272H\033r\031\030\200\0102\024^LFN:/[^\\x00-\\x1f]+$'
+  _globals['_UNREGISTERREPLICAREQUEST'].fields_by_name['replica']._options = None
+  _globals['_UNREGISTERREPLICAREQUEST'].fields_by_name['replica']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
+  _globals['_BATCHUNREGISTERREPLICASREQUEST'].fields_by_name['requests']._options = None
+  _globals['_BATCHUNREGISTERREPLICASREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002\272H\r\222\001\n\010\001\020\350\007\"\003\330\001\003'
   _globals['_RESOLVEREPLICASREQUEST'].fields_by_name['lfns']._options = None
   _globals['_RESOLVEREPLICASREQUEST'].fields_by_name['lfns']._serialized_options = b'\342A\001\002\272H%\222\001\"\010\001\020\350\007\"\033r\031\030\200\0102\024^LFN:/[^\\x00-\\x1f]+$'
   _globals['_LISTREPLICASREQUEST'].fields_by_name['prefix']._options = None
@@ -44,22 +55,40 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_LISTREPLICASREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
   _globals['_REPLICASERVICE'].methods_by_name['RegisterReplica']._options = None
   _globals['_REPLICASERVICE'].methods_by_name['RegisterReplica']._serialized_options = b'\212\265\030!\n\032transfer.replicas.register\022\003lfn'
+  _globals['_REPLICASERVICE'].methods_by_name['BatchRegisterReplicas']._options = None
+  _globals['_REPLICASERVICE'].methods_by_name['BatchRegisterReplicas']._serialized_options = b'\212\265\030,\n\032transfer.replicas.register\022\014requests.lfn\030\002'
+  _globals['_REPLICASERVICE'].methods_by_name['UnregisterReplica']._options = None
+  _globals['_REPLICASERVICE'].methods_by_name['UnregisterReplica']._serialized_options = b'\212\265\030#\n\034transfer.replicas.unregister\022\003lfn'
+  _globals['_REPLICASERVICE'].methods_by_name['BatchUnregisterReplicas']._options = None
+  _globals['_REPLICASERVICE'].methods_by_name['BatchUnregisterReplicas']._serialized_options = b'\212\265\030.\n\034transfer.replicas.unregister\022\014requests.lfn\030\002'
   _globals['_REPLICASERVICE'].methods_by_name['ResolveReplicas']._options = None
   _globals['_REPLICASERVICE'].methods_by_name['ResolveReplicas']._serialized_options = b'\212\265\030 \n\026transfer.replicas.view\022\004lfns\030\002'
   _globals['_REPLICASERVICE'].methods_by_name['ListReplicas']._options = None
   _globals['_REPLICASERVICE'].methods_by_name['ListReplicas']._serialized_options = b'\212\265\030 \n\026transfer.replicas.view\022\006prefix'
-  _globals['_REGISTERREPLICAREQUEST']._serialized_start=228
-  _globals['_REGISTERREPLICAREQUEST']._serialized_end=452
-  _globals['_RESOLVEREPLICASREQUEST']._serialized_start=454
-  _globals['_RESOLVEREPLICASREQUEST']._serialized_end=544
-  _globals['_RESOLVEREPLICASRESPONSE']._serialized_start=546
-  _globals['_RESOLVEREPLICASRESPONSE']._serialized_end=633
-  _globals['_RESOLVEDFILE']._serialized_start=635
-  _globals['_RESOLVEDFILE']._serialized_end=762
-  _globals['_LISTREPLICASREQUEST']._serialized_start=765
-  _globals['_LISTREPLICASREQUEST']._serialized_end=933
-  _globals['_LISTREPLICASRESPONSE']._serialized_start=935
-  _globals['_LISTREPLICASRESPONSE']._serialized_end=1054
-  _globals['_REPLICASERVICE']._serialized_start=1057
-  _globals['_REPLICASERVICE']._serialized_end=1506
+  _globals['_REGISTERREPLICAREQUEST']._serialized_start=260
+  _globals['_REGISTERREPLICAREQUEST']._serialized_end=572
+  _globals['_BATCHREGISTERREPLICASREQUEST']._serialized_start=574
+  _globals['_BATCHREGISTERREPLICASREQUEST']._serialized_end=700
+  _globals['_BATCHREGISTERREPLICASRESPONSE']._serialized_start=702
+  _globals['_BATCHREGISTERREPLICASRESPONSE']._serialized_end=795
+  _globals['_UNREGISTERREPLICAREQUEST']._serialized_start=797
+  _globals['_UNREGISTERREPLICAREQUEST']._serialized_end=919
+  _globals['_UNREGISTERREPLICARESPONSE']._serialized_start=921
+  _globals['_UNREGISTERREPLICARESPONSE']._serialized_end=948
+  _globals['_BATCHUNREGISTERREPLICASREQUEST']._serialized_start=951
+  _globals['_BATCHUNREGISTERREPLICASREQUEST']._serialized_end=1081
+  _globals['_BATCHUNREGISTERREPLICASRESPONSE']._serialized_start=1083
+  _globals['_BATCHUNREGISTERREPLICASRESPONSE']._serialized_end=1169
+  _globals['_RESOLVEREPLICASREQUEST']._serialized_start=1171
+  _globals['_RESOLVEREPLICASREQUEST']._serialized_end=1261
+  _globals['_RESOLVEREPLICASRESPONSE']._serialized_start=1263
+  _globals['_RESOLVEREPLICASRESPONSE']._serialized_end=1350
+  _globals['_RESOLVEDFILE']._serialized_start=1352
+  _globals['_RESOLVEDFILE']._serialized_end=1479
+  _globals['_LISTREPLICASREQUEST']._serialized_start=1482
+  _globals['_LISTREPLICASREQUEST']._serialized_end=1650
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=1652
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=1771
+  _globals['_REPLICASERVICE']._serialized_start=1774
+  _globals['_REPLICASERVICE']._serialized_end=2753
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from gridlane.transfer.v1 import replica_pb2 as _replica_pb2
 from gridlane.type.v1 import checksum_pb2 as _checksum_pb2
+from gridlane.type.v1 import outcome_pb2 as _outcome_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,12 +32,17 @@ class RegisterReplicaRequest(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
+    GUID_FIELD_NUMBER: _builtins.int
     lfn: _builtins.str
     """The logical file name."""
     url: _builtins.str
     """Where the copy lies: a URL below one of a storage element's endpoints."""
     size_bytes: _builtins.int
     """The size in bytes."""
+    guid: _builtins.str
+    """The GUID of a file that is new, a UUID in either case. Empty: none. A version that keeps none refuses it:
+    INVALID_ARGUMENT, CAPABILITY_MISSING (GUIDS).
+    """
     @_builtins.property
     def checksum(self) -> _checksum_pb2.Checksum:
         """The checksum."""
@@ -48,14 +54,158 @@ class RegisterReplicaRequest(_message.Message):
         url: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         checksum: _checksum_pb2.Checksum | None = ...,
+        guid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "lfn", b"lfn", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "guid", b"guid", "lfn", b"lfn", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterReplicaRequest: _TypeAlias = RegisterReplicaRequest  # noqa: Y015
+
+@_typing.final
+class BatchRegisterReplicasRequest(_message.Message):
+    """Copies to register."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisterReplicaRequest]:
+        """1 to 1000 copies. Each is checked by itself: one that breaks a rule has INVALID_ARGUMENT in its place, and the
+        others go through.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___RegisterReplicaRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchRegisterReplicasRequest: _TypeAlias = BatchRegisterReplicasRequest  # noqa: Y015
+
+@_typing.final
+class BatchRegisterReplicasResponse(_message.Message):
+    """What was registered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvedFile]:
+        """One for each, in the order given."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ResolvedFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchRegisterReplicasResponse: _TypeAlias = BatchRegisterReplicasResponse  # noqa: Y015
+
+@_typing.final
+class UnregisterReplicaRequest(_message.Message):
+    """A copy to take out of the catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LFN_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    lfn: _builtins.str
+    """The logical file name."""
+    replica: _builtins.str
+    """Which copy: its URL, or "storageElements/{name}" where it lies."""
+    def __init__(
+        self,
+        *,
+        lfn: _builtins.str = ...,
+        replica: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lfn", b"lfn", "replica", b"replica"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnregisterReplicaRequest: _TypeAlias = UnregisterReplicaRequest  # noqa: Y015
+
+@_typing.final
+class UnregisterReplicaResponse(_message.Message):
+    """It is out of the catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnregisterReplicaResponse: _TypeAlias = UnregisterReplicaResponse  # noqa: Y015
+
+@_typing.final
+class BatchUnregisterReplicasRequest(_message.Message):
+    """Copies to take out of the catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnregisterReplicaRequest]:
+        """1 to 1000 copies. Each is checked by itself: one that breaks a rule has INVALID_ARGUMENT in its place, and the
+        others go through.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___UnregisterReplicaRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUnregisterReplicasRequest: _TypeAlias = BatchUnregisterReplicasRequest  # noqa: Y015
+
+@_typing.final
+class BatchUnregisterReplicasResponse(_message.Message):
+    """What became of each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_outcome_pb2.Outcome]:
+        """One for each, in the order given."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[_outcome_pb2.Outcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUnregisterReplicasResponse: _TypeAlias = BatchUnregisterReplicasResponse  # noqa: Y015
 
 @_typing.final
 class ResolveReplicasRequest(_message.Message):

@@ -7,7 +7,8 @@ from gridlane.transfer.v1 import replica_service_pb2 as gridlane_dot_transfer_do
 
 
 class ReplicaServiceStub(object):
-    """The replica catalogue. Young: bulk registration and placement are added with the next versions.
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
+    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
     """
 
     def __init__(self, channel):
@@ -20,6 +21,21 @@ class ReplicaServiceStub(object):
                 '/gridlane.transfer.v1.ReplicaService/RegisterReplica',
                 request_serializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.RegisterReplicaRequest.SerializeToString,
                 response_deserializer=gridlane_dot_transfer_dot_v1_dot_replica__pb2.LogicalFile.FromString,
+                )
+        self.BatchRegisterReplicas = channel.unary_unary(
+                '/gridlane.transfer.v1.ReplicaService/BatchRegisterReplicas',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchRegisterReplicasRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchRegisterReplicasResponse.FromString,
+                )
+        self.UnregisterReplica = channel.unary_unary(
+                '/gridlane.transfer.v1.ReplicaService/UnregisterReplica',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.UnregisterReplicaRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.UnregisterReplicaResponse.FromString,
+                )
+        self.BatchUnregisterReplicas = channel.unary_unary(
+                '/gridlane.transfer.v1.ReplicaService/BatchUnregisterReplicas',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchUnregisterReplicasRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchUnregisterReplicasResponse.FromString,
                 )
         self.ResolveReplicas = channel.unary_unary(
                 '/gridlane.transfer.v1.ReplicaService/ResolveReplicas',
@@ -34,12 +50,40 @@ class ReplicaServiceStub(object):
 
 
 class ReplicaServiceServicer(object):
-    """The replica catalogue. Young: bulk registration and placement are added with the next versions.
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
+    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
     """
 
     def RegisterReplica(self, request, context):
-        """Registers a copy of a logical file, and the file when it is new. Idempotent: the same registration again
-        answers the same. ALREADY_EXISTS: the file is registered with another size or checksum.
+        """Registers a copy of a logical file, and the file when it is new. The answer means that it is durable. Whether the
+        bytes are there is not looked at. Idempotent: the same registration again answers the same.
+        ALREADY_EXISTS: the file is registered with another size, checksum or GUID. INVALID_ARGUMENT,
+        NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of the name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchRegisterReplicas(self, request, context):
+        """Registers copies of logical files, each as RegisterReplica does, one answer for each in the order given: those that
+        are good are durable even when others are refused. Several copies of one file may be among them. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnregisterReplica(self, request, context):
+        """Takes one copy of a logical file out of the catalogue, and the file with its last copy. The bytes stay:
+        DeleteContent removes both. Durable when answered. Idempotent: NOT_FOUND says that it is gone, or that the caller
+        may not see it. Owners, the VO's managers and administrators may call it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchUnregisterReplicas(self, request, context):
+        """Takes copies out of the catalogue, each as UnregisterReplica does, one answer for each in the order given: one that
+        fails does not hold up the others. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -68,6 +112,21 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     request_deserializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.RegisterReplicaRequest.FromString,
                     response_serializer=gridlane_dot_transfer_dot_v1_dot_replica__pb2.LogicalFile.SerializeToString,
             ),
+            'BatchRegisterReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchRegisterReplicas,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchRegisterReplicasRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchRegisterReplicasResponse.SerializeToString,
+            ),
+            'UnregisterReplica': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnregisterReplica,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.UnregisterReplicaRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.UnregisterReplicaResponse.SerializeToString,
+            ),
+            'BatchUnregisterReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchUnregisterReplicas,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchUnregisterReplicasRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchUnregisterReplicasResponse.SerializeToString,
+            ),
             'ResolveReplicas': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveReplicas,
                     request_deserializer=gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.ResolveReplicasRequest.FromString,
@@ -86,7 +145,8 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReplicaService(object):
-    """The replica catalogue. Young: bulk registration and placement are added with the next versions.
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
+    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
     """
 
     @staticmethod
@@ -103,6 +163,57 @@ class ReplicaService(object):
         return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.ReplicaService/RegisterReplica',
             gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.RegisterReplicaRequest.SerializeToString,
             gridlane_dot_transfer_dot_v1_dot_replica__pb2.LogicalFile.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def BatchRegisterReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.ReplicaService/BatchRegisterReplicas',
+            gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchRegisterReplicasRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchRegisterReplicasResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UnregisterReplica(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.ReplicaService/UnregisterReplica',
+            gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.UnregisterReplicaRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.UnregisterReplicaResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def BatchUnregisterReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.ReplicaService/BatchUnregisterReplicas',
+            gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchUnregisterReplicasRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_replica__service__pb2.BatchUnregisterReplicasResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -28,15 +28,32 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ReplicaServiceStub:
-    """The replica catalogue. Young: bulk registration and placement are added with the next versions."""
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
+    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ReplicaServiceAsyncStub: ...
     RegisterReplica: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.RegisterReplicaRequest, _replica_pb2.LogicalFile]
-    """Registers a copy of a logical file, and the file when it is new. Idempotent: the same registration again
-    answers the same. ALREADY_EXISTS: the file is registered with another size or checksum.
+    """Registers a copy of a logical file, and the file when it is new. The answer means that it is durable. Whether the
+    bytes are there is not looked at. Idempotent: the same registration again answers the same.
+    ALREADY_EXISTS: the file is registered with another size, checksum or GUID. INVALID_ARGUMENT,
+    NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of the name.
+    """
+    BatchRegisterReplicas: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.BatchRegisterReplicasRequest, _replica_service_pb2.BatchRegisterReplicasResponse]
+    """Registers copies of logical files, each as RegisterReplica does, one answer for each in the order given: those that
+    are good are durable even when others are refused. Several copies of one file may be among them. Idempotent.
+    """
+    UnregisterReplica: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.UnregisterReplicaRequest, _replica_service_pb2.UnregisterReplicaResponse]
+    """Takes one copy of a logical file out of the catalogue, and the file with its last copy. The bytes stay:
+    DeleteContent removes both. Durable when answered. Idempotent: NOT_FOUND says that it is gone, or that the caller
+    may not see it. Owners, the VO's managers and administrators may call it.
+    """
+    BatchUnregisterReplicas: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.BatchUnregisterReplicasRequest, _replica_service_pb2.BatchUnregisterReplicasResponse]
+    """Takes copies out of the catalogue, each as UnregisterReplica does, one answer for each in the order given: one that
+    fails does not hold up the others. Idempotent.
     """
     ResolveReplicas: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.ResolveReplicasRequest, _replica_service_pb2.ResolveReplicasResponse]
     """Resolves logical file names, one answer for each name in the order asked. Idempotent. A name that is
@@ -47,12 +64,29 @@ class ReplicaServiceStub:
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
-    """The replica catalogue. Young: bulk registration and placement are added with the next versions."""
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
+    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterReplica: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.RegisterReplicaRequest, _replica_pb2.LogicalFile]  # type: ignore[assignment]
-    """Registers a copy of a logical file, and the file when it is new. Idempotent: the same registration again
-    answers the same. ALREADY_EXISTS: the file is registered with another size or checksum.
+    """Registers a copy of a logical file, and the file when it is new. The answer means that it is durable. Whether the
+    bytes are there is not looked at. Idempotent: the same registration again answers the same.
+    ALREADY_EXISTS: the file is registered with another size, checksum or GUID. INVALID_ARGUMENT,
+    NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of the name.
+    """
+    BatchRegisterReplicas: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.BatchRegisterReplicasRequest, _replica_service_pb2.BatchRegisterReplicasResponse]  # type: ignore[assignment]
+    """Registers copies of logical files, each as RegisterReplica does, one answer for each in the order given: those that
+    are good are durable even when others are refused. Several copies of one file may be among them. Idempotent.
+    """
+    UnregisterReplica: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.UnregisterReplicaRequest, _replica_service_pb2.UnregisterReplicaResponse]  # type: ignore[assignment]
+    """Takes one copy of a logical file out of the catalogue, and the file with its last copy. The bytes stay:
+    DeleteContent removes both. Durable when answered. Idempotent: NOT_FOUND says that it is gone, or that the caller
+    may not see it. Owners, the VO's managers and administrators may call it.
+    """
+    BatchUnregisterReplicas: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.BatchUnregisterReplicasRequest, _replica_service_pb2.BatchUnregisterReplicasResponse]  # type: ignore[assignment]
+    """Takes copies out of the catalogue, each as UnregisterReplica does, one answer for each in the order given: one that
+    fails does not hold up the others. Idempotent.
     """
     ResolveReplicas: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.ResolveReplicasRequest, _replica_service_pb2.ResolveReplicasResponse]  # type: ignore[assignment]
     """Resolves logical file names, one answer for each name in the order asked. Idempotent. A name that is
@@ -62,7 +96,9 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     """Lists logical files below a path, by name. Idempotent."""
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The replica catalogue. Young: bulk registration and placement are added with the next versions."""
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
+    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """
 
     @_abc_1.abstractmethod
     def RegisterReplica(
@@ -70,8 +106,41 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _replica_service_pb2.RegisterReplicaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_replica_pb2.LogicalFile, _abc.Awaitable[_replica_pb2.LogicalFile]]:
-        """Registers a copy of a logical file, and the file when it is new. Idempotent: the same registration again
-        answers the same. ALREADY_EXISTS: the file is registered with another size or checksum.
+        """Registers a copy of a logical file, and the file when it is new. The answer means that it is durable. Whether the
+        bytes are there is not looked at. Idempotent: the same registration again answers the same.
+        ALREADY_EXISTS: the file is registered with another size, checksum or GUID. INVALID_ARGUMENT,
+        NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of the name.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchRegisterReplicas(
+        self,
+        request: _replica_service_pb2.BatchRegisterReplicasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_service_pb2.BatchRegisterReplicasResponse, _abc.Awaitable[_replica_service_pb2.BatchRegisterReplicasResponse]]:
+        """Registers copies of logical files, each as RegisterReplica does, one answer for each in the order given: those that
+        are good are durable even when others are refused. Several copies of one file may be among them. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def UnregisterReplica(
+        self,
+        request: _replica_service_pb2.UnregisterReplicaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_service_pb2.UnregisterReplicaResponse, _abc.Awaitable[_replica_service_pb2.UnregisterReplicaResponse]]:
+        """Takes one copy of a logical file out of the catalogue, and the file with its last copy. The bytes stay:
+        DeleteContent removes both. Durable when answered. Idempotent: NOT_FOUND says that it is gone, or that the caller
+        may not see it. Owners, the VO's managers and administrators may call it.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchUnregisterReplicas(
+        self,
+        request: _replica_service_pb2.BatchUnregisterReplicasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_service_pb2.BatchUnregisterReplicasResponse, _abc.Awaitable[_replica_service_pb2.BatchUnregisterReplicasResponse]]:
+        """Takes copies out of the catalogue, each as UnregisterReplica does, one answer for each in the order given: one that
+        fails does not hold up the others. Idempotent.
         """
 
     @_abc_1.abstractmethod

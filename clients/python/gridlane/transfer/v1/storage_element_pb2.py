@@ -12,9 +12,14 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from gridlane.transfer.v1 import transfer_job_pb2 as gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2
+from gridlane.type.v1 import checksum_pb2 as gridlane_dot_type_dot_v1_dot_checksum__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*gridlane/transfer/v1/storage_element.proto\x12\x14gridlane.transfer.v1\"\xa3\x03\n\x0eStorageElement\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x43\n\tendpoints\x18\x02 \x03(\x0b\x32%.gridlane.transfer.v1.StorageEndpointR\tendpoints\x12L\n\x08vo_paths\x18\x03 \x03(\x0b\x32\x31.gridlane.transfer.v1.StorageElement.VoPathsEntryR\x07voPaths\x12;\n\x06medium\x18\x04 \x01(\x0e\x32#.gridlane.transfer.v1.StorageMediumR\x06medium\x12\x1a\n\x08readable\x18\x05 \x01(\x08R\x08readable\x12\x1a\n\x08writable\x18\x06 \x01(\x08R\x08writable\x12\x1d\n\nfree_bytes\x18\x07 \x01(\x03R\tfreeBytes\x12\x1a\n\x08internal\x18\x08 \x01(\x08R\x08internal\x1a:\n\x0cVoPathsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"H\n\x0fStorageEndpoint\x12\x19\n\x08\x62\x61se_url\x18\x01 \x01(\tR\x07\x62\x61seUrl\x12\x1a\n\x08protocol\x18\x02 \x01(\tR\x08protocol*a\n\rStorageMedium\x12\x1e\n\x1aSTORAGE_MEDIUM_UNSPECIFIED\x10\x00\x12\x17\n\x13STORAGE_MEDIUM_DISK\x10\x01\x12\x17\n\x13STORAGE_MEDIUM_TAPE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*gridlane/transfer/v1/storage_element.proto\x12\x14gridlane.transfer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'gridlane/transfer/v1/transfer_job.proto\x1a\x1fgridlane/type/v1/checksum.proto\"\xea\n\n\x0eStorageElement\x12H\n\x04name\x18\x01 \x01(\tB4\xe2\x41\x01\x08\xbaH-\xd8\x01\x01r(2&^storageElements/[a-z][a-z0-9-]{0,62}$R\x04name\x12Q\n\tendpoints\x18\x02 \x03(\x0b\x32%.gridlane.transfer.v1.StorageEndpointB\x0c\xe2\x41\x01\x02\xbaH\x05\x92\x01\x02\x10 R\tendpoints\x12\x80\x01\n\x08vo_paths\x18\x03 \x03(\x0b\x32\x31.gridlane.transfer.v1.StorageElement.VoPathsEntryB2\xe2\x41\x01\x01\xbaH+\x9a\x01(\x10\xe8\x07\"\x06r\x04\x10\x01\x18@*\x1br\x19\x18\x80\x04\x32\x14^(/[^/\\x00-\\x1f]+)+$R\x07voPaths\x12I\n\x06medium\x18\x04 \x01(\x0e\x32#.gridlane.transfer.v1.StorageMediumB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x06medium\x12 \n\x08readable\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x08readable\x12 \n\x08writable\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x08writable\x12#\n\nfree_bytes\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03R\tfreeBytes\x12 \n\x08internal\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x08internal\x12=\n\nspacetoken\x18\t \x01(\tB\x1d\xe2\x41\x01\x01\xbaH\x16r\x14\x18\xff\x01\x32\x0f^[^\\x00-\\x1f]*$R\nspacetoken\x12]\n\x0c\x66\x61ilover_for\x18\n \x03(\tB:\xe2\x41\x01\x01\xbaH3\x92\x01\x30\x10 \x18\x01\"*r(2&^storageElements/[a-z][a-z0-9-]{0,62}$R\x0b\x66\x61iloverFor\x12\x41\n\x06\x61\x63\x63\x65ss\x18\x0b \x01(\x0b\x32#.gridlane.transfer.v1.StorageAccessB\x04\xe2\x41\x01\x01R\x06\x61\x63\x63\x65ss\x12\x41\n\x06limits\x18\x0c \x01(\x0b\x32#.gridlane.transfer.v1.StorageLimitsB\x04\xe2\x41\x01\x01R\x06limits\x12 \n\x08\x64raining\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x01R\x08\x64raining\x12 \n\x04site\x18\x0e \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x04site\x12.\n\x0b\x64\x65scription\x18\x0f \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\x0b\x64\x65scription\x12 \n\x08revision\x18\x10 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x08revision\x12\x41\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12^\n\x0e\x63hecksum_types\x18\x13 \x03(\x0e\x32\x1e.gridlane.type.v1.ChecksumTypeB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\rchecksumTypes\x12`\n\x11transfer_defaults\x18\x14 \x01(\x0b\x32-.gridlane.transfer.v1.StorageTransferDefaultsB\x04\xe2\x41\x01\x01R\x10transferDefaults\x12$\n\nconfigured\x18\x15 \x01(\x08\x42\x04\xe2\x41\x01\x03R\nconfigured\x1a:\n\x0cVoPathsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xf3\x01\n\x0fStorageEndpoint\x12]\n\x08\x62\x61se_url\x18\x01 \x01(\tBB\xe2\x41\x01\x02\xbaH;r9\x18\x80\x04\x32\x34^[a-z][a-z0-9+.-]*://[^\\x00-\\x20?#]*[^\\x00-\\x20?#/]$R\x07\x62\x61seUrl\x12 \n\x08protocol\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x08protocol\x12_\n\noperations\x18\x03 \x03(\x0e\x32&.gridlane.transfer.v1.StorageOperationB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\noperations\"\xab\x02\n\rStorageAccess\x12\x43\n\x04read\x18\x01 \x01(\x0e\x32!.gridlane.transfer.v1.AccessStateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04read\x12\x45\n\x05write\x18\x02 \x01(\x0e\x32!.gridlane.transfer.v1.AccessStateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05write\x12\x45\n\x05\x63heck\x18\x03 \x01(\x0e\x32!.gridlane.transfer.v1.AccessStateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05\x63heck\x12G\n\x06remove\x18\x04 \x01(\x0e\x32!.gridlane.transfer.v1.AccessStateB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x06remove\"\xdc\x02\n\rStorageLimits\x12/\n\rmax_active_in\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x0bmaxActiveIn\x12\x31\n\x0emax_active_out\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x0cmaxActiveOut\x12T\n!max_bandwidth_in_bytes_per_second\x18\x03 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x1cmaxBandwidthInBytesPerSecond\x12V\n\"max_bandwidth_out_bytes_per_second\x18\x04 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x1dmaxBandwidthOutBytesPerSecond\x12\x39\n\x12max_active_staging\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x10maxActiveStaging\"\x92\x02\n\x17StorageTransferDefaults\x12Y\n\x0f\x61rchive_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\xe2\x41\x01\x01\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x9a\x9e\x01\x32\x02\x08\x01R\x0e\x61rchiveTimeout\x12%\n\x0bstrict_copy\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01R\nstrictCopy\x12\'\n\x0cs3_alternate\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0bs3Alternate\x12L\n\nip_version\x18\x04 \x01(\x0e\x32\x1f.gridlane.transfer.v1.IpVersionB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\tipVersion*a\n\rStorageMedium\x12\x1e\n\x1aSTORAGE_MEDIUM_UNSPECIFIED\x10\x00\x12\x17\n\x13STORAGE_MEDIUM_DISK\x10\x01\x12\x17\n\x13STORAGE_MEDIUM_TAPE\x10\x02*\x97\x02\n\x10StorageOperation\x12!\n\x1dSTORAGE_OPERATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16STORAGE_OPERATION_READ\x10\x01\x12\x1b\n\x17STORAGE_OPERATION_WRITE\x10\x02\x12\x1b\n\x17STORAGE_OPERATION_CHECK\x10\x03\x12\x1c\n\x18STORAGE_OPERATION_REMOVE\x10\x04\x12&\n\"STORAGE_OPERATION_THIRD_PARTY_READ\x10\x05\x12\'\n#STORAGE_OPERATION_THIRD_PARTY_WRITE\x10\x06\x12\x1b\n\x17STORAGE_OPERATION_STAGE\x10\x07*\x92\x01\n\x0b\x41\x63\x63\x65ssState\x12\x1c\n\x18\x41\x43\x43\x45SS_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43\x43\x45SS_STATE_ACTIVE\x10\x01\x12\x19\n\x15\x41\x43\x43\x45SS_STATE_DEGRADED\x10\x02\x12\x18\n\x14\x41\x43\x43\x45SS_STATE_PROBING\x10\x03\x12\x17\n\x13\x41\x43\x43\x45SS_STATE_BANNED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,12 +28,96 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_STORAGEELEMENT_VOPATHSENTRY']._options = None
   _globals['_STORAGEELEMENT_VOPATHSENTRY']._serialized_options = b'8\001'
-  _globals['_STORAGEMEDIUM']._serialized_start=564
-  _globals['_STORAGEMEDIUM']._serialized_end=661
-  _globals['_STORAGEELEMENT']._serialized_start=69
-  _globals['_STORAGEELEMENT']._serialized_end=488
-  _globals['_STORAGEELEMENT_VOPATHSENTRY']._serialized_start=430
-  _globals['_STORAGEELEMENT_VOPATHSENTRY']._serialized_end=488
-  _globals['_STORAGEENDPOINT']._serialized_start=490
-  _globals['_STORAGEENDPOINT']._serialized_end=562
+  _globals['_STORAGEELEMENT'].fields_by_name['name']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['name']._serialized_options = b'\342A\001\010\272H-\330\001\001r(2&^storageElements/[a-z][a-z0-9-]{0,62}$'
+  _globals['_STORAGEELEMENT'].fields_by_name['endpoints']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['endpoints']._serialized_options = b'\342A\001\002\272H\005\222\001\002\020 '
+  _globals['_STORAGEELEMENT'].fields_by_name['vo_paths']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['vo_paths']._serialized_options = b'\342A\001\001\272H+\232\001(\020\350\007\"\006r\004\020\001\030@*\033r\031\030\200\0042\024^(/[^/\\x00-\\x1f]+)+$'
+  _globals['_STORAGEELEMENT'].fields_by_name['medium']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['medium']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_STORAGEELEMENT'].fields_by_name['readable']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['readable']._serialized_options = b'\342A\001\003'
+  _globals['_STORAGEELEMENT'].fields_by_name['writable']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['writable']._serialized_options = b'\342A\001\003'
+  _globals['_STORAGEELEMENT'].fields_by_name['free_bytes']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['free_bytes']._serialized_options = b'\342A\001\003'
+  _globals['_STORAGEELEMENT'].fields_by_name['internal']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['internal']._serialized_options = b'\342A\001\003'
+  _globals['_STORAGEELEMENT'].fields_by_name['spacetoken']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['spacetoken']._serialized_options = b'\342A\001\001\272H\026r\024\030\377\0012\017^[^\\x00-\\x1f]*$'
+  _globals['_STORAGEELEMENT'].fields_by_name['failover_for']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['failover_for']._serialized_options = b'\342A\001\001\272H3\222\0010\020 \030\001\"*r(2&^storageElements/[a-z][a-z0-9-]{0,62}$'
+  _globals['_STORAGEELEMENT'].fields_by_name['access']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['access']._serialized_options = b'\342A\001\001'
+  _globals['_STORAGEELEMENT'].fields_by_name['limits']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['limits']._serialized_options = b'\342A\001\001'
+  _globals['_STORAGEELEMENT'].fields_by_name['draining']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['draining']._serialized_options = b'\342A\001\001'
+  _globals['_STORAGEELEMENT'].fields_by_name['site']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['site']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_STORAGEELEMENT'].fields_by_name['description']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['description']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
+  _globals['_STORAGEELEMENT'].fields_by_name['revision']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['revision']._serialized_options = b'\342A\001\003'
+  _globals['_STORAGEELEMENT'].fields_by_name['create_time']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_STORAGEELEMENT'].fields_by_name['update_time']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_STORAGEELEMENT'].fields_by_name['checksum_types']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['checksum_types']._serialized_options = b'\342A\001\001\272H\020\222\001\r\020\020\030\001\"\007\202\001\004\020\001 \000'
+  _globals['_STORAGEELEMENT'].fields_by_name['transfer_defaults']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['transfer_defaults']._serialized_options = b'\342A\001\001'
+  _globals['_STORAGEELEMENT'].fields_by_name['configured']._options = None
+  _globals['_STORAGEELEMENT'].fields_by_name['configured']._serialized_options = b'\342A\001\003'
+  _globals['_STORAGEENDPOINT'].fields_by_name['base_url']._options = None
+  _globals['_STORAGEENDPOINT'].fields_by_name['base_url']._serialized_options = b'\342A\001\002\272H;r9\030\200\00424^[a-z][a-z0-9+.-]*://[^\\x00-\\x20?#]*[^\\x00-\\x20?#/]$'
+  _globals['_STORAGEENDPOINT'].fields_by_name['protocol']._options = None
+  _globals['_STORAGEENDPOINT'].fields_by_name['protocol']._serialized_options = b'\342A\001\003'
+  _globals['_STORAGEENDPOINT'].fields_by_name['operations']._options = None
+  _globals['_STORAGEENDPOINT'].fields_by_name['operations']._serialized_options = b'\342A\001\001\272H\020\222\001\r\020\020\030\001\"\007\202\001\004\020\001 \000'
+  _globals['_STORAGEACCESS'].fields_by_name['read']._options = None
+  _globals['_STORAGEACCESS'].fields_by_name['read']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_STORAGEACCESS'].fields_by_name['write']._options = None
+  _globals['_STORAGEACCESS'].fields_by_name['write']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_STORAGEACCESS'].fields_by_name['check']._options = None
+  _globals['_STORAGEACCESS'].fields_by_name['check']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_STORAGEACCESS'].fields_by_name['remove']._options = None
+  _globals['_STORAGEACCESS'].fields_by_name['remove']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_STORAGELIMITS'].fields_by_name['max_active_in']._options = None
+  _globals['_STORAGELIMITS'].fields_by_name['max_active_in']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_STORAGELIMITS'].fields_by_name['max_active_out']._options = None
+  _globals['_STORAGELIMITS'].fields_by_name['max_active_out']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_STORAGELIMITS'].fields_by_name['max_bandwidth_in_bytes_per_second']._options = None
+  _globals['_STORAGELIMITS'].fields_by_name['max_bandwidth_in_bytes_per_second']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
+  _globals['_STORAGELIMITS'].fields_by_name['max_bandwidth_out_bytes_per_second']._options = None
+  _globals['_STORAGELIMITS'].fields_by_name['max_bandwidth_out_bytes_per_second']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
+  _globals['_STORAGELIMITS'].fields_by_name['max_active_staging']._options = None
+  _globals['_STORAGELIMITS'].fields_by_name['max_active_staging']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_STORAGETRANSFERDEFAULTS'].fields_by_name['archive_timeout']._options = None
+  _globals['_STORAGETRANSFERDEFAULTS'].fields_by_name['archive_timeout']._serialized_options = b'\342A\001\001\272H\016\252\001\013\"\005\010\200\232\236\0012\002\010\001'
+  _globals['_STORAGETRANSFERDEFAULTS'].fields_by_name['strict_copy']._options = None
+  _globals['_STORAGETRANSFERDEFAULTS'].fields_by_name['strict_copy']._serialized_options = b'\342A\001\001'
+  _globals['_STORAGETRANSFERDEFAULTS'].fields_by_name['s3_alternate']._options = None
+  _globals['_STORAGETRANSFERDEFAULTS'].fields_by_name['s3_alternate']._serialized_options = b'\342A\001\001'
+  _globals['_STORAGETRANSFERDEFAULTS'].fields_by_name['ip_version']._options = None
+  _globals['_STORAGETRANSFERDEFAULTS'].fields_by_name['ip_version']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_STORAGEMEDIUM']._serialized_start=2805
+  _globals['_STORAGEMEDIUM']._serialized_end=2902
+  _globals['_STORAGEOPERATION']._serialized_start=2905
+  _globals['_STORAGEOPERATION']._serialized_end=3184
+  _globals['_ACCESSSTATE']._serialized_start=3187
+  _globals['_ACCESSSTATE']._serialized_end=3333
+  _globals['_STORAGEELEMENT']._serialized_start=241
+  _globals['_STORAGEELEMENT']._serialized_end=1627
+  _globals['_STORAGEELEMENT_VOPATHSENTRY']._serialized_start=1569
+  _globals['_STORAGEELEMENT_VOPATHSENTRY']._serialized_end=1627
+  _globals['_STORAGEENDPOINT']._serialized_start=1630
+  _globals['_STORAGEENDPOINT']._serialized_end=1873
+  _globals['_STORAGEACCESS']._serialized_start=1876
+  _globals['_STORAGEACCESS']._serialized_end=2175
+  _globals['_STORAGELIMITS']._serialized_start=2178
+  _globals['_STORAGELIMITS']._serialized_end=2526
+  _globals['_STORAGETRANSFERDEFAULTS']._serialized_start=2529
+  _globals['_STORAGETRANSFERDEFAULTS']._serialized_end=2803
 # @@protoc_insertion_point(module_scope)

@@ -5,9 +5,13 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from gridlane.transfer.v1 import transfer_job_pb2 as _transfer_job_pb2
+from gridlane.type.v1 import checksum_pb2 as _checksum_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -26,6 +30,7 @@ class _StorageMedium:
 class _StorageMediumEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StorageMedium.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STORAGE_MEDIUM_UNSPECIFIED: _StorageMedium.ValueType  # 0
+    """DISK."""
     STORAGE_MEDIUM_DISK: _StorageMedium.ValueType  # 1
     """On disk: at once."""
     STORAGE_MEDIUM_TAPE: _StorageMedium.ValueType  # 2
@@ -35,15 +40,97 @@ class StorageMedium(_StorageMedium, metaclass=_StorageMediumEnumTypeWrapper):
     """Where files lie."""
 
 STORAGE_MEDIUM_UNSPECIFIED: StorageMedium.ValueType  # 0
+"""DISK."""
 STORAGE_MEDIUM_DISK: StorageMedium.ValueType  # 1
 """On disk: at once."""
 STORAGE_MEDIUM_TAPE: StorageMedium.ValueType  # 2
 """On tape: after staging."""
 Global___StorageMedium: _TypeAlias = StorageMedium  # noqa: Y015
 
+class _StorageOperation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StorageOperationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StorageOperation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STORAGE_OPERATION_UNSPECIFIED: _StorageOperation.ValueType  # 0
+    """Not acceptable: one of the others is named."""
+    STORAGE_OPERATION_READ: _StorageOperation.ValueType  # 1
+    """Reading."""
+    STORAGE_OPERATION_WRITE: _StorageOperation.ValueType  # 2
+    """Writing."""
+    STORAGE_OPERATION_CHECK: _StorageOperation.ValueType  # 3
+    """Asking for sizes, checksums and what is there."""
+    STORAGE_OPERATION_REMOVE: _StorageOperation.ValueType  # 4
+    """Removing."""
+    STORAGE_OPERATION_THIRD_PARTY_READ: _StorageOperation.ValueType  # 5
+    """Being read by another storage, the bytes not passing the backend."""
+    STORAGE_OPERATION_THIRD_PARTY_WRITE: _StorageOperation.ValueType  # 6
+    """Being written by another storage, the bytes not passing the backend."""
+    STORAGE_OPERATION_STAGE: _StorageOperation.ValueType  # 7
+    """Bringing files from tape."""
+
+class StorageOperation(_StorageOperation, metaclass=_StorageOperationEnumTypeWrapper):
+    """What is done at a storage."""
+
+STORAGE_OPERATION_UNSPECIFIED: StorageOperation.ValueType  # 0
+"""Not acceptable: one of the others is named."""
+STORAGE_OPERATION_READ: StorageOperation.ValueType  # 1
+"""Reading."""
+STORAGE_OPERATION_WRITE: StorageOperation.ValueType  # 2
+"""Writing."""
+STORAGE_OPERATION_CHECK: StorageOperation.ValueType  # 3
+"""Asking for sizes, checksums and what is there."""
+STORAGE_OPERATION_REMOVE: StorageOperation.ValueType  # 4
+"""Removing."""
+STORAGE_OPERATION_THIRD_PARTY_READ: StorageOperation.ValueType  # 5
+"""Being read by another storage, the bytes not passing the backend."""
+STORAGE_OPERATION_THIRD_PARTY_WRITE: StorageOperation.ValueType  # 6
+"""Being written by another storage, the bytes not passing the backend."""
+STORAGE_OPERATION_STAGE: StorageOperation.ValueType  # 7
+"""Bringing files from tape."""
+Global___StorageOperation: _TypeAlias = StorageOperation  # noqa: Y015
+
+class _AccessState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccessStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCESS_STATE_UNSPECIFIED: _AccessState.ValueType  # 0
+    """ACTIVE."""
+    ACCESS_STATE_ACTIVE: _AccessState.ValueType  # 1
+    """It is used."""
+    ACCESS_STATE_DEGRADED: _AccessState.ValueType  # 2
+    """It is used, and people are told that it is not at its best."""
+    ACCESS_STATE_PROBING: _AccessState.ValueType  # 3
+    """It is used by those who name it and never chosen: a source among others comes last."""
+    ACCESS_STATE_BANNED: _AccessState.ValueType  # 4
+    """It is not used."""
+
+class AccessState(_AccessState, metaclass=_AccessStateEnumTypeWrapper):
+    """States of the access to a storage element (DIRAC's resource status: Active, Degraded, Probing, Banned)."""
+
+ACCESS_STATE_UNSPECIFIED: AccessState.ValueType  # 0
+"""ACTIVE."""
+ACCESS_STATE_ACTIVE: AccessState.ValueType  # 1
+"""It is used."""
+ACCESS_STATE_DEGRADED: AccessState.ValueType  # 2
+"""It is used, and people are told that it is not at its best."""
+ACCESS_STATE_PROBING: AccessState.ValueType  # 3
+"""It is used by those who name it and never chosen: a source among others comes last."""
+ACCESS_STATE_BANNED: AccessState.ValueType  # 4
+"""It is not used."""
+Global___AccessState: _TypeAlias = AccessState  # noqa: Y015
+
 @_typing.final
 class StorageElement(_message.Message):
-    """A place where files are kept, with the ways to reach it."""
+    """A place where files are kept, with the ways to reach it. A logical file name LFN:/vo/path lies at
+    <base URL>/vo/path of an element that has a path for the VO.
+
+    Storage elements come from the server's configuration or from StorageAdminService. A version that does not carry a
+    field out leaves it unset in answers, which then means "not told".
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -75,27 +162,88 @@ class StorageElement(_message.Message):
     WRITABLE_FIELD_NUMBER: _builtins.int
     FREE_BYTES_FIELD_NUMBER: _builtins.int
     INTERNAL_FIELD_NUMBER: _builtins.int
+    SPACETOKEN_FIELD_NUMBER: _builtins.int
+    FAILOVER_FOR_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    CHECKSUM_TYPES_FIELD_NUMBER: _builtins.int
+    TRANSFER_DEFAULTS_FIELD_NUMBER: _builtins.int
+    CONFIGURED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"storageElements/{name}"."""
+    """"storageElements/{name}". Chosen when it is made (CreateStorageElementRequest.storage_element_id), never changed."""
     medium: Global___StorageMedium.ValueType
-    """Whether files lie on disk or on tape."""
+    """Whether files lie on disk or on tape. Unspecified when it is made: DISK."""
     readable: _builtins.bool
-    """Whether it may be read now."""
+    """Whether it may be read now: it answers, and `access.read` is not BANNED."""
     writable: _builtins.bool
-    """Whether it may be written now."""
+    """Whether it may be written now: it answers, `access.write` is not BANNED, and it does not drain."""
     free_bytes: _builtins.int
     """Bytes free, as the backend says; -1 when it does not say."""
     internal: _builtins.bool
     """Whether only services may name it, as the place where jobs run."""
+    spacetoken: _builtins.str
+    """The space (SRM) that is read from and written to where a job does not name one. Empty: none."""
+    draining: _builtins.bool
+    """Whether it is being emptied: nothing new is accepted for it as a target, what is accepted still comes, and it is
+    read as before. Default: not.
+    """
+    site: _builtins.str
+    """The site it stands at, by its name in the field ("DESY-HH"). For people and for accounting."""
+    description: _builtins.str
+    """What it is for, for people."""
+    revision: _builtins.int
+    """Grows with every change of its settings; UpdateStorageElement and DeleteStorageElement can name it."""
+    configured: _builtins.bool
+    """Whether it is configured where the service runs; then no verb changes or removes it."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___StorageEndpoint]:
-        """How its bytes are reached, in the order of preference."""
+        """How its bytes are reached, in the order of preference, at most 32. At least one when it is made."""
 
     @_builtins.property
     def vo_paths(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Where each virtual organisation's files lie: the first part of a logical file name, for example
-        {"local": "/local"}.
+        {"local": "/local"}, at most 1000 of them. A VO without a path has no files here.
         """
+
+    @_builtins.property
+    def failover_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The storage elements that it stands in for, "storageElements/{name}", at most 32: when one of them refuses a job's
+        output, the output is put here, and moved there later.
+        """
+
+    @_builtins.property
+    def access(self) -> Global___StorageAccess:
+        """What it may be used for. Administrators set ACTIVE, DEGRADED and PROBING; BANNED is what the bans in force make of
+        it (BanStorage), and setting it is INVALID_ARGUMENT.
+        """
+
+    @_builtins.property
+    def limits(self) -> Global___StorageLimits:
+        """How much may go into and out of it, over all channels. Unset: no limits."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made; unset for one that is configured where the service runs."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When its settings last changed."""
+
+    @_builtins.property
+    def checksum_types(self) -> _containers.RepeatedScalarFieldContainer[_checksum_pb2.ChecksumType.ValueType]:
+        """The checksums that it computes, the preferred one first; empty: not known. A job whose `verify` asks an end for one
+        that it does not compute is refused.
+        """
+
+    @_builtins.property
+    def transfer_defaults(self) -> Global___StorageTransferDefaults:
+        """What holds for transfers to and from it whose jobs do not say it themselves."""
 
     def __init__(
         self,
@@ -108,10 +256,23 @@ class StorageElement(_message.Message):
         writable: _builtins.bool = ...,
         free_bytes: _builtins.int = ...,
         internal: _builtins.bool = ...,
+        spacetoken: _builtins.str = ...,
+        failover_for: _abc.Iterable[_builtins.str] | None = ...,
+        access: Global___StorageAccess | None = ...,
+        limits: Global___StorageLimits | None = ...,
+        draining: _builtins.bool = ...,
+        site: _builtins.str = ...,
+        description: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        checksum_types: _abc.Iterable[_checksum_pb2.ChecksumType.ValueType] | None = ...,
+        transfer_defaults: Global___StorageTransferDefaults | None = ...,
+        configured: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "create_time", b"create_time", "limits", b"limits", "transfer_defaults", b"transfer_defaults", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "free_bytes", b"free_bytes", "internal", b"internal", "medium", b"medium", "name", b"name", "readable", b"readable", "vo_paths", b"vo_paths", "writable", b"writable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "checksum_types", b"checksum_types", "configured", b"configured", "create_time", b"create_time", "description", b"description", "draining", b"draining", "endpoints", b"endpoints", "failover_for", b"failover_for", "free_bytes", b"free_bytes", "internal", b"internal", "limits", b"limits", "medium", b"medium", "name", b"name", "readable", b"readable", "revision", b"revision", "site", b"site", "spacetoken", b"spacetoken", "transfer_defaults", b"transfer_defaults", "update_time", b"update_time", "vo_paths", b"vo_paths", "writable", b"writable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,20 +286,138 @@ class StorageEndpoint(_message.Message):
 
     BASE_URL_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
     base_url: _builtins.str
-    """The URL that physical names begin with, for example "file:///srv/gridlane/storage"."""
+    """The URL that physical names begin with, for example "file:///srv/gridlane/storage" or
+    "https://se.example.org:2880/data". Without user, password, query, fragment and slash at the end.
+    """
     protocol: _builtins.str
-    """The protocol: "file" today."""
+    """The protocol, as the scheme of its URLs: "file", "https", "davs", "s3", "root", "srm"."""
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedScalarFieldContainer[Global___StorageOperation.ValueType]:
+        """What it is used for. Empty: everything that its protocol can do. Of several endpoints the first that serves the
+        operation is used.
+        """
+
     def __init__(
         self,
         *,
         base_url: _builtins.str = ...,
         protocol: _builtins.str = ...,
+        operations: _abc.Iterable[Global___StorageOperation.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "protocol", b"protocol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "operations", b"operations", "protocol", b"protocol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StorageEndpoint: _TypeAlias = StorageEndpoint  # noqa: Y015
+
+@_typing.final
+class StorageAccess(_message.Message):
+    """What a storage element may be used for, each by itself (DIRAC's resource status)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_FIELD_NUMBER: _builtins.int
+    WRITE_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    read: Global___AccessState.ValueType
+    """Reading files, as the source of a transfer or by GetContent. Unspecified: ACTIVE; so below."""
+    write: Global___AccessState.ValueType
+    """Writing files."""
+    check: Global___AccessState.ValueType
+    """Asking for sizes, checksums and what is there."""
+    remove: Global___AccessState.ValueType
+    """Removing files."""
+    def __init__(
+        self,
+        *,
+        read: Global___AccessState.ValueType = ...,
+        write: Global___AccessState.ValueType = ...,
+        check: Global___AccessState.ValueType = ...,
+        remove: Global___AccessState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "read", b"read", "remove", b"remove", "write", b"write"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StorageAccess: _TypeAlias = StorageAccess  # noqa: Y015
+
+@_typing.final
+class StorageLimits(_message.Message):
+    """How much may go into and out of a storage element, all channels together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ACTIVE_IN_FIELD_NUMBER: _builtins.int
+    MAX_ACTIVE_OUT_FIELD_NUMBER: _builtins.int
+    MAX_BANDWIDTH_IN_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_BANDWIDTH_OUT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_ACTIVE_STAGING_FIELD_NUMBER: _builtins.int
+    max_active_in: _builtins.int
+    """Files that are written to it at once. 0: no limit; so below."""
+    max_active_out: _builtins.int
+    """Files that are read from it at once."""
+    max_bandwidth_in_bytes_per_second: _builtins.int
+    """Bytes in a second that are written to it."""
+    max_bandwidth_out_bytes_per_second: _builtins.int
+    """Bytes in a second that are read from it."""
+    max_active_staging: _builtins.int
+    """Files that are being brought from its tapes at once."""
+    def __init__(
+        self,
+        *,
+        max_active_in: _builtins.int = ...,
+        max_active_out: _builtins.int = ...,
+        max_bandwidth_in_bytes_per_second: _builtins.int = ...,
+        max_bandwidth_out_bytes_per_second: _builtins.int = ...,
+        max_active_staging: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_active_in", b"max_active_in", "max_active_out", b"max_active_out", "max_active_staging", b"max_active_staging", "max_bandwidth_in_bytes_per_second", b"max_bandwidth_in_bytes_per_second", "max_bandwidth_out_bytes_per_second", b"max_bandwidth_out_bytes_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StorageLimits: _TypeAlias = StorageLimits  # noqa: Y015
+
+@_typing.final
+class StorageTransferDefaults(_message.Message):
+    """What belongs to a storage rather than to each job that names it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    STRICT_COPY_FIELD_NUMBER: _builtins.int
+    S3_ALTERNATE_FIELD_NUMBER: _builtins.int
+    IP_VERSION_FIELD_NUMBER: _builtins.int
+    strict_copy: _builtins.bool
+    """TransferJob.strict_copy of files that are written to it."""
+    s3_alternate: _builtins.bool
+    """TransferJob.s3_alternate for its URLs."""
+    ip_version: _transfer_job_pb2.IpVersion.ValueType
+    """TransferJob.ip_version of files that are read from it or written to it."""
+    @_builtins.property
+    def archive_timeout(self) -> _duration_pb2.Duration:
+        """TransferJob.archive_timeout of files that are written to it; for tape alone."""
+
+    def __init__(
+        self,
+        *,
+        archive_timeout: _duration_pb2.Duration | None = ...,
+        strict_copy: _builtins.bool = ...,
+        s3_alternate: _builtins.bool = ...,
+        ip_version: _transfer_job_pb2.IpVersion.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_timeout", b"archive_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_timeout", b"archive_timeout", "ip_version", b"ip_version", "s3_alternate", b"s3_alternate", "strict_copy", b"strict_copy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StorageTransferDefaults: _TypeAlias = StorageTransferDefaults  # noqa: Y015

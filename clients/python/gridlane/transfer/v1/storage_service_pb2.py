@@ -13,13 +13,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from gridlane.transfer.v1 import content_pb2 as gridlane_dot_transfer_dot_v1_dot_content__pb2
 from gridlane.transfer.v1 import storage_element_pb2 as gridlane_dot_transfer_dot_v1_dot_storage__element__pb2
 from gridlane.type.v1 import checksum_pb2 as gridlane_dot_type_dot_v1_dot_checksum__pb2
 from gridlane.type.v1 import options_pb2 as gridlane_dot_type_dot_v1_dot_options__pb2
 from gridlane.type.v1 import status_pb2 as gridlane_dot_type_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*gridlane/transfer/v1/storage_service.proto\x12\x14gridlane.transfer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a*gridlane/transfer/v1/storage_element.proto\x1a\x1fgridlane/type/v1/checksum.proto\x1a\x1egridlane/type/v1/options.proto\x1a\x1dgridlane/type/v1/status.proto\"a\n\x18GetStorageElementRequest\x12\x45\n\x04name\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^storageElements/[a-z][a-z0-9-]{0,62}$R\x04name\"s\n\x1aListStorageElementsRequest\x12(\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12+\n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"\x96\x01\n\x1bListStorageElementsResponse\x12O\n\x10storage_elements\x18\x01 \x03(\x0b\x32$.gridlane.transfer.v1.StorageElementR\x0fstorageElements\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x88\x01\n\x11PutContentRequest\x12@\n\x06header\x18\x01 \x01(\x0b\x32&.gridlane.transfer.v1.PutContentHeaderH\x00R\x06header\x12\"\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x01H\x00R\x05\x63hunkB\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xc4\x01\n\x10PutContentHeader\x12\"\n\x04\x66ile\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x04\x66ile\x12*\n\nsize_bytes\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x00R\tsizeBytes\x12<\n\x08\x63hecksum\x18\x03 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumB\x04\xe2\x41\x01\x01R\x08\x63hecksum\x12\"\n\toverwrite\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01R\toverwrite\"\x8f\x01\n\x12PutContentResponse\x12\x10\n\x03lfn\x18\x01 \x01(\tR\x03lfn\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x36\n\x08\x63hecksum\x18\x04 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumR\x08\x63hecksum\"g\n\x11GetContentRequest\x12\"\n\x04\x66ile\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x04\x66ile\x12.\n\x0coffset_bytes\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x0boffsetBytes\"v\n\x12GetContentResponse\x12@\n\x06header\x18\x01 \x01(\x0b\x32&.gridlane.transfer.v1.GetContentHeaderH\x00R\x06header\x12\x16\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00R\x05\x63hunkB\x06\n\x04part\"i\n\x10GetContentHeader\x12\x1d\n\nsize_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12\x36\n\x08\x63hecksum\x18\x02 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumR\x08\x63hecksum\":\n\x14\x44\x65leteContentRequest\x12\"\n\x04\x66ile\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x04\x66ile\"\x17\n\x15\x44\x65leteContentResponse\"\x1a\n\x18GetTransferStatusRequest2\xd4\x06\n\x0eStorageService\x12\x8c\x01\n\x11GetStorageElement\x12..gridlane.transfer.v1.GetStorageElementRequest\x1a$.gridlane.transfer.v1.StorageElement\"!\x8a\xb5\x18\x1d\n\x15transfer.storage.view\x12\x04name\x12\x97\x01\n\x13ListStorageElements\x12\x30.gridlane.transfer.v1.ListStorageElementsRequest\x1a\x31.gridlane.transfer.v1.ListStorageElementsResponse\"\x1b\x8a\xb5\x18\x17\n\x15transfer.storage.view\x12\x7f\n\nPutContent\x12\'.gridlane.transfer.v1.PutContentRequest\x1a(.gridlane.transfer.v1.PutContentResponse\"\x1c\x8a\xb5\x18\x18\n\x16transfer.content.write(\x01\x12\x84\x01\n\nGetContent\x12\'.gridlane.transfer.v1.GetContentRequest\x1a(.gridlane.transfer.v1.GetContentResponse\"!\x8a\xb5\x18\x1d\n\x15transfer.content.read\x12\x04\x66ile0\x01\x12\x8d\x01\n\rDeleteContent\x12*.gridlane.transfer.v1.DeleteContentRequest\x1a+.gridlane.transfer.v1.DeleteContentResponse\"#\x8a\xb5\x18\x1f\n\x17transfer.content.delete\x12\x04\x66ile\x12\x80\x01\n\x11GetTransferStatus\x12..gridlane.transfer.v1.GetTransferStatusRequest\x1a\x1f.gridlane.type.v1.ServiceStatus\"\x1a\x8a\xb5\x18\x16\n\x14transfer.status.viewb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*gridlane/transfer/v1/storage_service.proto\x12\x14gridlane.transfer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\"gridlane/transfer/v1/content.proto\x1a*gridlane/transfer/v1/storage_element.proto\x1a\x1fgridlane/type/v1/checksum.proto\x1a\x1egridlane/type/v1/options.proto\x1a\x1dgridlane/type/v1/status.proto\"a\n\x18GetStorageElementRequest\x12\x45\n\x04name\x18\x01 \x01(\tB1\xe2\x41\x01\x02\xbaH*r(2&^storageElements/[a-z][a-z0-9-]{0,62}$R\x04name\"s\n\x1aListStorageElementsRequest\x12(\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12+\n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\tpageToken\"\x96\x01\n\x1bListStorageElementsResponse\x12O\n\x10storage_elements\x18\x01 \x03(\x0b\x32$.gridlane.transfer.v1.StorageElementR\x0fstorageElements\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x88\x01\n\x11PutContentRequest\x12@\n\x06header\x18\x01 \x01(\x0b\x32&.gridlane.transfer.v1.PutContentHeaderH\x00R\x06header\x12\"\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x01H\x00R\x05\x63hunkB\r\n\x04part\x12\x05\xbaH\x02\x08\x01\"\xc4\x01\n\x10PutContentHeader\x12\"\n\x04\x66ile\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x04\x66ile\x12*\n\nsize_bytes\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x02\xbaH\x04\"\x02(\x00R\tsizeBytes\x12<\n\x08\x63hecksum\x18\x03 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumB\x04\xe2\x41\x01\x01R\x08\x63hecksum\x12\"\n\toverwrite\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01R\toverwrite\"\x8f\x01\n\x12PutContentResponse\x12\x10\n\x03lfn\x18\x01 \x01(\tR\x03lfn\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x36\n\x08\x63hecksum\x18\x04 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumR\x08\x63hecksum\"g\n\x11GetContentRequest\x12\"\n\x04\x66ile\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x04\x66ile\x12.\n\x0coffset_bytes\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x0boffsetBytes\"v\n\x12GetContentResponse\x12@\n\x06header\x18\x01 \x01(\x0b\x32&.gridlane.transfer.v1.GetContentHeaderH\x00R\x06header\x12\x16\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00R\x05\x63hunkB\x06\n\x04part\"i\n\x10GetContentHeader\x12\x1d\n\nsize_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12\x36\n\x08\x63hecksum\x18\x02 \x01(\x0b\x32\x1a.gridlane.type.v1.ChecksumR\x08\x63hecksum\"8\n\x12StatContentRequest\x12\"\n\x04\x66ile\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x04\x66ile\":\n\x14\x44\x65leteContentRequest\x12\"\n\x04\x66ile\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x08R\x04\x66ile\"\x17\n\x15\x44\x65leteContentResponse\"\x1a\n\x18GetTransferStatusRequest2\xd3\x07\n\x0eStorageService\x12\x8c\x01\n\x11GetStorageElement\x12..gridlane.transfer.v1.GetStorageElementRequest\x1a$.gridlane.transfer.v1.StorageElement\"!\x8a\xb5\x18\x1d\n\x15transfer.storage.view\x12\x04name\x12\x97\x01\n\x13ListStorageElements\x12\x30.gridlane.transfer.v1.ListStorageElementsRequest\x1a\x31.gridlane.transfer.v1.ListStorageElementsResponse\"\x1b\x8a\xb5\x18\x17\n\x15transfer.storage.view\x12\x7f\n\nPutContent\x12\'.gridlane.transfer.v1.PutContentRequest\x1a(.gridlane.transfer.v1.PutContentResponse\"\x1c\x8a\xb5\x18\x18\n\x16transfer.content.write(\x01\x12\x84\x01\n\nGetContent\x12\'.gridlane.transfer.v1.GetContentRequest\x1a(.gridlane.transfer.v1.GetContentResponse\"!\x8a\xb5\x18\x1d\n\x15transfer.content.read\x12\x04\x66ile0\x01\x12}\n\x0bStatContent\x12(.gridlane.transfer.v1.StatContentRequest\x1a!.gridlane.transfer.v1.ContentInfo\"!\x8a\xb5\x18\x1d\n\x15transfer.content.read\x12\x04\x66ile\x12\x8d\x01\n\rDeleteContent\x12*.gridlane.transfer.v1.DeleteContentRequest\x1a+.gridlane.transfer.v1.DeleteContentResponse\"#\x8a\xb5\x18\x1f\n\x17transfer.content.delete\x12\x04\x66ile\x12\x80\x01\n\x11GetTransferStatus\x12..gridlane.transfer.v1.GetTransferStatusRequest\x1a\x1f.gridlane.type.v1.ServiceStatus\"\x1a\x8a\xb5\x18\x16\n\x14transfer.status.viewb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +49,8 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_GETCONTENTREQUEST'].fields_by_name['file']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
   _globals['_GETCONTENTREQUEST'].fields_by_name['offset_bytes']._options = None
   _globals['_GETCONTENTREQUEST'].fields_by_name['offset_bytes']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
+  _globals['_STATCONTENTREQUEST'].fields_by_name['file']._options = None
+  _globals['_STATCONTENTREQUEST'].fields_by_name['file']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
   _globals['_DELETECONTENTREQUEST'].fields_by_name['file']._options = None
   _globals['_DELETECONTENTREQUEST'].fields_by_name['file']._serialized_options = b'\342A\001\002\272H\007r\005\020\001\030\200\010'
   _globals['_STORAGESERVICE'].methods_by_name['GetStorageElement']._options = None
@@ -58,34 +61,38 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_STORAGESERVICE'].methods_by_name['PutContent']._serialized_options = b'\212\265\030\030\n\026transfer.content.write'
   _globals['_STORAGESERVICE'].methods_by_name['GetContent']._options = None
   _globals['_STORAGESERVICE'].methods_by_name['GetContent']._serialized_options = b'\212\265\030\035\n\025transfer.content.read\022\004file'
+  _globals['_STORAGESERVICE'].methods_by_name['StatContent']._options = None
+  _globals['_STORAGESERVICE'].methods_by_name['StatContent']._serialized_options = b'\212\265\030\035\n\025transfer.content.read\022\004file'
   _globals['_STORAGESERVICE'].methods_by_name['DeleteContent']._options = None
   _globals['_STORAGESERVICE'].methods_by_name['DeleteContent']._serialized_options = b'\212\265\030\037\n\027transfer.content.delete\022\004file'
   _globals['_STORAGESERVICE'].methods_by_name['GetTransferStatus']._options = None
   _globals['_STORAGESERVICE'].methods_by_name['GetTransferStatus']._serialized_options = b'\212\265\030\026\n\024transfer.status.view'
-  _globals['_GETSTORAGEELEMENTREQUEST']._serialized_start=241
-  _globals['_GETSTORAGEELEMENTREQUEST']._serialized_end=338
-  _globals['_LISTSTORAGEELEMENTSREQUEST']._serialized_start=340
-  _globals['_LISTSTORAGEELEMENTSREQUEST']._serialized_end=455
-  _globals['_LISTSTORAGEELEMENTSRESPONSE']._serialized_start=458
-  _globals['_LISTSTORAGEELEMENTSRESPONSE']._serialized_end=608
-  _globals['_PUTCONTENTREQUEST']._serialized_start=611
-  _globals['_PUTCONTENTREQUEST']._serialized_end=747
-  _globals['_PUTCONTENTHEADER']._serialized_start=750
-  _globals['_PUTCONTENTHEADER']._serialized_end=946
-  _globals['_PUTCONTENTRESPONSE']._serialized_start=949
-  _globals['_PUTCONTENTRESPONSE']._serialized_end=1092
-  _globals['_GETCONTENTREQUEST']._serialized_start=1094
-  _globals['_GETCONTENTREQUEST']._serialized_end=1197
-  _globals['_GETCONTENTRESPONSE']._serialized_start=1199
-  _globals['_GETCONTENTRESPONSE']._serialized_end=1317
-  _globals['_GETCONTENTHEADER']._serialized_start=1319
-  _globals['_GETCONTENTHEADER']._serialized_end=1424
-  _globals['_DELETECONTENTREQUEST']._serialized_start=1426
-  _globals['_DELETECONTENTREQUEST']._serialized_end=1484
-  _globals['_DELETECONTENTRESPONSE']._serialized_start=1486
-  _globals['_DELETECONTENTRESPONSE']._serialized_end=1509
-  _globals['_GETTRANSFERSTATUSREQUEST']._serialized_start=1511
-  _globals['_GETTRANSFERSTATUSREQUEST']._serialized_end=1537
-  _globals['_STORAGESERVICE']._serialized_start=1540
-  _globals['_STORAGESERVICE']._serialized_end=2392
+  _globals['_GETSTORAGEELEMENTREQUEST']._serialized_start=277
+  _globals['_GETSTORAGEELEMENTREQUEST']._serialized_end=374
+  _globals['_LISTSTORAGEELEMENTSREQUEST']._serialized_start=376
+  _globals['_LISTSTORAGEELEMENTSREQUEST']._serialized_end=491
+  _globals['_LISTSTORAGEELEMENTSRESPONSE']._serialized_start=494
+  _globals['_LISTSTORAGEELEMENTSRESPONSE']._serialized_end=644
+  _globals['_PUTCONTENTREQUEST']._serialized_start=647
+  _globals['_PUTCONTENTREQUEST']._serialized_end=783
+  _globals['_PUTCONTENTHEADER']._serialized_start=786
+  _globals['_PUTCONTENTHEADER']._serialized_end=982
+  _globals['_PUTCONTENTRESPONSE']._serialized_start=985
+  _globals['_PUTCONTENTRESPONSE']._serialized_end=1128
+  _globals['_GETCONTENTREQUEST']._serialized_start=1130
+  _globals['_GETCONTENTREQUEST']._serialized_end=1233
+  _globals['_GETCONTENTRESPONSE']._serialized_start=1235
+  _globals['_GETCONTENTRESPONSE']._serialized_end=1353
+  _globals['_GETCONTENTHEADER']._serialized_start=1355
+  _globals['_GETCONTENTHEADER']._serialized_end=1460
+  _globals['_STATCONTENTREQUEST']._serialized_start=1462
+  _globals['_STATCONTENTREQUEST']._serialized_end=1518
+  _globals['_DELETECONTENTREQUEST']._serialized_start=1520
+  _globals['_DELETECONTENTREQUEST']._serialized_end=1578
+  _globals['_DELETECONTENTRESPONSE']._serialized_start=1580
+  _globals['_DELETECONTENTRESPONSE']._serialized_end=1603
+  _globals['_GETTRANSFERSTATUSREQUEST']._serialized_start=1605
+  _globals['_GETTRANSFERSTATUSREQUEST']._serialized_end=1631
+  _globals['_STORAGESERVICE']._serialized_start=1634
+  _globals['_STORAGESERVICE']._serialized_end=2613
 # @@protoc_insertion_point(module_scope)

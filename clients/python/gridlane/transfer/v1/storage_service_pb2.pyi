@@ -283,6 +283,28 @@ class GetContentHeader(_message.Message):
 Global___GetContentHeader: _TypeAlias = GetContentHeader  # noqa: Y015
 
 @_typing.final
+class StatContentRequest(_message.Message):
+    """Names a file to ask about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """The logical file name or URL."""
+    def __init__(
+        self,
+        *,
+        file: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatContentRequest: _TypeAlias = StatContentRequest  # noqa: Y015
+
+@_typing.final
 class DeleteContentRequest(_message.Message):
     """Names a file to remove."""
 

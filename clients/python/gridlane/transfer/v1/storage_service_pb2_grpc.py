@@ -2,13 +2,15 @@
 """Client and server classes corresponding to protobuf-defined services."""
 import grpc
 
+from gridlane.transfer.v1 import content_pb2 as gridlane_dot_transfer_dot_v1_dot_content__pb2
 from gridlane.transfer.v1 import storage_element_pb2 as gridlane_dot_transfer_dot_v1_dot_storage__element__pb2
 from gridlane.transfer.v1 import storage_service_pb2 as gridlane_dot_transfer_dot_v1_dot_storage__service__pb2
 from gridlane.type.v1 import status_pb2 as gridlane_dot_type_dot_v1_dot_status__pb2
 
 
 class StorageServiceStub(object):
-    """Storage elements and the bytes in them. Young: administration is added with the next versions.
+    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
+    NOT_IMPLEMENTED until a version serves it.
     """
 
     def __init__(self, channel):
@@ -37,6 +39,11 @@ class StorageServiceStub(object):
                 request_serializer=gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.GetContentRequest.SerializeToString,
                 response_deserializer=gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.GetContentResponse.FromString,
                 )
+        self.StatContent = channel.unary_unary(
+                '/gridlane.transfer.v1.StorageService/StatContent',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.StatContentRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_content__pb2.ContentInfo.FromString,
+                )
         self.DeleteContent = channel.unary_unary(
                 '/gridlane.transfer.v1.StorageService/DeleteContent',
                 request_serializer=gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.DeleteContentRequest.SerializeToString,
@@ -50,28 +57,30 @@ class StorageServiceStub(object):
 
 
 class StorageServiceServicer(object):
-    """Storage elements and the bytes in them. Young: administration is added with the next versions.
+    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
+    NOT_IMPLEMENTED until a version serves it.
     """
 
     def GetStorageElement(self, request, context):
-        """Answers one storage element. Idempotent. NOT_FOUND: there is none of that name.
+        """Answers one storage element, as it is now. Idempotent. NOT_FOUND: there is none of that name. Every caller who
+        is not vetoed may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListStorageElements(self, request, context):
-        """Lists storage elements by name. Idempotent.
+        """Lists storage elements by name, each as it is now. Idempotent. Every caller who is not vetoed may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutContent(self, request_iterator, context):
-        """Writes one file, streamed: first a message with `header`, then messages with `chunk`. The bytes go to a
-        temporary name and get their own name when size and checksum are right, so that a reader never sees half
-        a file; the replica is registered in the same step. Safe to repeat when `overwrite` is set, or
-        when the same bytes are there already. NOT answered before the bytes are durable.
+        """Writes one file, streamed: first a message with `header`, then messages with `chunk`. The bytes go to a temporary
+        name and get their own name when size and checksum are right, so that a reader never sees half a file; the replica
+        is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
+        the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
         ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
         have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room.
         """
@@ -81,15 +90,27 @@ class StorageServiceServicer(object):
 
     def GetContent(self, request, context):
         """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
-        broken stream is resumed with `offset_bytes`.
+        broken stream is resumed with `offset_bytes`. Members of the file's VO may call it.
+        NOT_FOUND: there is no such file, or the caller may not see it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StatContent(self, request, context):
+        """Answers size, checksum and times of one file without reading it. Idempotent. Members of the file's VO may call it.
+        NOT_FOUND: there is no such file, or the caller may not see it; a logical name that is registered and has no
+        copy that answers is FAILED_PRECONDITION, PRECONDITION. INVALID_ARGUMENT, NO_STORAGE_ELEMENT: no storage element
+        serves the URL. UNAVAILABLE, PEER_UNAVAILABLE: the storage does not answer; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteContent(self, request, context):
-        """Removes one file and its registration: of a logical file name all copies, of a URL that one. Idempotent: NOT_FOUND
-        says that it is gone.
+        """Removes one file and its registration: of a logical file name all copies, of a URL that one. Durable when answered.
+        Idempotent: NOT_FOUND says that it is gone, or that the caller may not see it. Its owner, managers of its VO and
+        administrators may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +146,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.GetContentRequest.FromString,
                     response_serializer=gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.GetContentResponse.SerializeToString,
             ),
+            'StatContent': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatContent,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.StatContentRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_content__pb2.ContentInfo.SerializeToString,
+            ),
             'DeleteContent': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteContent,
                     request_deserializer=gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.DeleteContentRequest.FromString,
@@ -143,7 +169,8 @@ def add_StorageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StorageService(object):
-    """Storage elements and the bytes in them. Young: administration is added with the next versions.
+    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
+    NOT_IMPLEMENTED until a version serves it.
     """
 
     @staticmethod
@@ -211,6 +238,23 @@ class StorageService(object):
         return grpc.experimental.unary_stream(request, target, '/gridlane.transfer.v1.StorageService/GetContent',
             gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.GetContentRequest.SerializeToString,
             gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.GetContentResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def StatContent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.StorageService/StatContent',
+            gridlane_dot_transfer_dot_v1_dot_storage__service__pb2.StatContentRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_content__pb2.ContentInfo.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from gridlane.transfer.v1 import content_pb2 as _content_pb2
 from gridlane.transfer.v1 import storage_element_pb2 as _storage_element_pb2
 from gridlane.transfer.v1 import storage_service_pb2 as _storage_service_pb2
 from gridlane.type.v1 import status_pb2 as _status_pb2
@@ -29,65 +30,91 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StorageServiceStub:
-    """Storage elements and the bytes in them. Young: administration is added with the next versions."""
+    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
+    NOT_IMPLEMENTED until a version serves it.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> StorageServiceAsyncStub: ...
     GetStorageElement: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetStorageElementRequest, _storage_element_pb2.StorageElement]
-    """Answers one storage element. Idempotent. NOT_FOUND: there is none of that name."""
+    """Answers one storage element, as it is now. Idempotent. NOT_FOUND: there is none of that name. Every caller who
+    is not vetoed may call it.
+    """
     ListStorageElements: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListStorageElementsRequest, _storage_service_pb2.ListStorageElementsResponse]
-    """Lists storage elements by name. Idempotent."""
+    """Lists storage elements by name, each as it is now. Idempotent. Every caller who is not vetoed may call it."""
     PutContent: _grpc.StreamUnaryMultiCallable[_storage_service_pb2.PutContentRequest, _storage_service_pb2.PutContentResponse]
-    """Writes one file, streamed: first a message with `header`, then messages with `chunk`. The bytes go to a
-    temporary name and get their own name when size and checksum are right, so that a reader never sees half
-    a file; the replica is registered in the same step. Safe to repeat when `overwrite` is set, or
-    when the same bytes are there already. NOT answered before the bytes are durable.
+    """Writes one file, streamed: first a message with `header`, then messages with `chunk`. The bytes go to a temporary
+    name and get their own name when size and checksum are right, so that a reader never sees half a file; the replica
+    is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
+    the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
     ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
     have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room.
     """
     GetContent: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.GetContentRequest, _storage_service_pb2.GetContentResponse]
     """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
-    broken stream is resumed with `offset_bytes`.
+    broken stream is resumed with `offset_bytes`. Members of the file's VO may call it.
+    NOT_FOUND: there is no such file, or the caller may not see it.
+    """
+    StatContent: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.StatContentRequest, _content_pb2.ContentInfo]
+    """Answers size, checksum and times of one file without reading it. Idempotent. Members of the file's VO may call it.
+    NOT_FOUND: there is no such file, or the caller may not see it; a logical name that is registered and has no
+    copy that answers is FAILED_PRECONDITION, PRECONDITION. INVALID_ARGUMENT, NO_STORAGE_ELEMENT: no storage element
+    serves the URL. UNAVAILABLE, PEER_UNAVAILABLE: the storage does not answer; retry.
     """
     DeleteContent: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteContentRequest, _storage_service_pb2.DeleteContentResponse]
-    """Removes one file and its registration: of a logical file name all copies, of a URL that one. Idempotent: NOT_FOUND
-    says that it is gone.
+    """Removes one file and its registration: of a logical file name all copies, of a URL that one. Durable when answered.
+    Idempotent: NOT_FOUND says that it is gone, or that the caller may not see it. Its owner, managers of its VO and
+    administrators may call it.
     """
     GetTransferStatus: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetTransferStatusRequest, _status_pb2.ServiceStatus]
     """Answers how the service, its stores and its mover are. Idempotent."""
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
-    """Storage elements and the bytes in them. Young: administration is added with the next versions."""
+    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
+    NOT_IMPLEMENTED until a version serves it.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStorageElement: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetStorageElementRequest, _storage_element_pb2.StorageElement]  # type: ignore[assignment]
-    """Answers one storage element. Idempotent. NOT_FOUND: there is none of that name."""
+    """Answers one storage element, as it is now. Idempotent. NOT_FOUND: there is none of that name. Every caller who
+    is not vetoed may call it.
+    """
     ListStorageElements: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListStorageElementsRequest, _storage_service_pb2.ListStorageElementsResponse]  # type: ignore[assignment]
-    """Lists storage elements by name. Idempotent."""
+    """Lists storage elements by name, each as it is now. Idempotent. Every caller who is not vetoed may call it."""
     PutContent: _aio.StreamUnaryMultiCallable[_storage_service_pb2.PutContentRequest, _storage_service_pb2.PutContentResponse]  # type: ignore[assignment]
-    """Writes one file, streamed: first a message with `header`, then messages with `chunk`. The bytes go to a
-    temporary name and get their own name when size and checksum are right, so that a reader never sees half
-    a file; the replica is registered in the same step. Safe to repeat when `overwrite` is set, or
-    when the same bytes are there already. NOT answered before the bytes are durable.
+    """Writes one file, streamed: first a message with `header`, then messages with `chunk`. The bytes go to a temporary
+    name and get their own name when size and checksum are right, so that a reader never sees half a file; the replica
+    is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
+    the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
     ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
     have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room.
     """
     GetContent: _aio.UnaryStreamMultiCallable[_storage_service_pb2.GetContentRequest, _storage_service_pb2.GetContentResponse]  # type: ignore[assignment]
     """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
-    broken stream is resumed with `offset_bytes`.
+    broken stream is resumed with `offset_bytes`. Members of the file's VO may call it.
+    NOT_FOUND: there is no such file, or the caller may not see it.
+    """
+    StatContent: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.StatContentRequest, _content_pb2.ContentInfo]  # type: ignore[assignment]
+    """Answers size, checksum and times of one file without reading it. Idempotent. Members of the file's VO may call it.
+    NOT_FOUND: there is no such file, or the caller may not see it; a logical name that is registered and has no
+    copy that answers is FAILED_PRECONDITION, PRECONDITION. INVALID_ARGUMENT, NO_STORAGE_ELEMENT: no storage element
+    serves the URL. UNAVAILABLE, PEER_UNAVAILABLE: the storage does not answer; retry.
     """
     DeleteContent: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.DeleteContentRequest, _storage_service_pb2.DeleteContentResponse]  # type: ignore[assignment]
-    """Removes one file and its registration: of a logical file name all copies, of a URL that one. Idempotent: NOT_FOUND
-    says that it is gone.
+    """Removes one file and its registration: of a logical file name all copies, of a URL that one. Durable when answered.
+    Idempotent: NOT_FOUND says that it is gone, or that the caller may not see it. Its owner, managers of its VO and
+    administrators may call it.
     """
     GetTransferStatus: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetTransferStatusRequest, _status_pb2.ServiceStatus]  # type: ignore[assignment]
     """Answers how the service, its stores and its mover are. Idempotent."""
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Storage elements and the bytes in them. Young: administration is added with the next versions."""
+    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
+    NOT_IMPLEMENTED until a version serves it.
+    """
 
     @_abc_1.abstractmethod
     def GetStorageElement(
@@ -95,7 +122,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.GetStorageElementRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_element_pb2.StorageElement, _abc.Awaitable[_storage_element_pb2.StorageElement]]:
-        """Answers one storage element. Idempotent. NOT_FOUND: there is none of that name."""
+        """Answers one storage element, as it is now. Idempotent. NOT_FOUND: there is none of that name. Every caller who
+        is not vetoed may call it.
+        """
 
     @_abc_1.abstractmethod
     def ListStorageElements(
@@ -103,7 +132,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.ListStorageElementsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.ListStorageElementsResponse, _abc.Awaitable[_storage_service_pb2.ListStorageElementsResponse]]:
-        """Lists storage elements by name. Idempotent."""
+        """Lists storage elements by name, each as it is now. Idempotent. Every caller who is not vetoed may call it."""
 
     @_abc_1.abstractmethod
     def PutContent(
@@ -111,10 +140,10 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_storage_service_pb2.PutContentRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.PutContentResponse, _abc.Awaitable[_storage_service_pb2.PutContentResponse]]:
-        """Writes one file, streamed: first a message with `header`, then messages with `chunk`. The bytes go to a
-        temporary name and get their own name when size and checksum are right, so that a reader never sees half
-        a file; the replica is registered in the same step. Safe to repeat when `overwrite` is set, or
-        when the same bytes are there already. NOT answered before the bytes are durable.
+        """Writes one file, streamed: first a message with `header`, then messages with `chunk`. The bytes go to a temporary
+        name and get their own name when size and checksum are right, so that a reader never sees half a file; the replica
+        is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
+        the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
         ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
         have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room.
         """
@@ -126,7 +155,20 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_storage_service_pb2.GetContentResponse], _abc.AsyncIterator[_storage_service_pb2.GetContentResponse]]:
         """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
-        broken stream is resumed with `offset_bytes`.
+        broken stream is resumed with `offset_bytes`. Members of the file's VO may call it.
+        NOT_FOUND: there is no such file, or the caller may not see it.
+        """
+
+    @_abc_1.abstractmethod
+    def StatContent(
+        self,
+        request: _storage_service_pb2.StatContentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_content_pb2.ContentInfo, _abc.Awaitable[_content_pb2.ContentInfo]]:
+        """Answers size, checksum and times of one file without reading it. Idempotent. Members of the file's VO may call it.
+        NOT_FOUND: there is no such file, or the caller may not see it; a logical name that is registered and has no
+        copy that answers is FAILED_PRECONDITION, PRECONDITION. INVALID_ARGUMENT, NO_STORAGE_ELEMENT: no storage element
+        serves the URL. UNAVAILABLE, PEER_UNAVAILABLE: the storage does not answer; retry.
         """
 
     @_abc_1.abstractmethod
@@ -135,8 +177,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_service_pb2.DeleteContentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.DeleteContentResponse, _abc.Awaitable[_storage_service_pb2.DeleteContentResponse]]:
-        """Removes one file and its registration: of a logical file name all copies, of a URL that one. Idempotent: NOT_FOUND
-        says that it is gone.
+        """Removes one file and its registration: of a logical file name all copies, of a URL that one. Durable when answered.
+        Idempotent: NOT_FOUND says that it is gone, or that the caller may not see it. Its owner, managers of its VO and
+        administrators may call it.
         """
 
     @_abc_1.abstractmethod

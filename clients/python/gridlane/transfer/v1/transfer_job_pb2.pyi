@@ -10,6 +10,9 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from gridlane.transfer.v1 import backend_pb2 as _backend_pb2
+from gridlane.transfer.v1 import selection_strategy_pb2 as _selection_strategy_pb2
+from gridlane.transfer.v1 import target_report_pb2 as _target_report_pb2
 from gridlane.type.v1 import checksum_pb2 as _checksum_pb2
 from gridlane.type.v1 import failure_pb2 as _failure_pb2
 from gridlane.type.v1 import principal_pb2 as _principal_pb2
@@ -24,6 +27,58 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TransferJobKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TransferJobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TransferJobKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRANSFER_JOB_KIND_UNSPECIFIED: _TransferJobKind.ValueType  # 0
+    """Never answered."""
+    TRANSFER_JOB_KIND_TRANSFER: _TransferJobKind.ValueType  # 1
+    """They are moved (SubmitTransferJob, BatchSubmitTransferJobs, SubmitTransferJobStream)."""
+    TRANSFER_JOB_KIND_STAGING: _TransferJobKind.ValueType  # 2
+    """They are brought from tape to disk where they are (SubmitStagingJob)."""
+    TRANSFER_JOB_KIND_DELETION: _TransferJobKind.ValueType  # 3
+    """They are removed (SubmitDeletionJob)."""
+
+class TransferJobKind(_TransferJobKind, metaclass=_TransferJobKindEnumTypeWrapper):
+    """What is done with the files of a job."""
+
+TRANSFER_JOB_KIND_UNSPECIFIED: TransferJobKind.ValueType  # 0
+"""Never answered."""
+TRANSFER_JOB_KIND_TRANSFER: TransferJobKind.ValueType  # 1
+"""They are moved (SubmitTransferJob, BatchSubmitTransferJobs, SubmitTransferJobStream)."""
+TRANSFER_JOB_KIND_STAGING: TransferJobKind.ValueType  # 2
+"""They are brought from tape to disk where they are (SubmitStagingJob)."""
+TRANSFER_JOB_KIND_DELETION: TransferJobKind.ValueType  # 3
+"""They are removed (SubmitDeletionJob)."""
+Global___TransferJobKind: _TypeAlias = TransferJobKind  # noqa: Y015
+
+class _IpVersion:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IpVersionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IpVersion.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IP_VERSION_UNSPECIFIED: _IpVersion.ValueType  # 0
+    """What the storage elements say, else whichever answers."""
+    IP_VERSION_4: _IpVersion.ValueType  # 1
+    """Version 4 alone."""
+    IP_VERSION_6: _IpVersion.ValueType  # 2
+    """Version 6 alone."""
+
+class IpVersion(_IpVersion, metaclass=_IpVersionEnumTypeWrapper):
+    """Versions of the Internet Protocol."""
+
+IP_VERSION_UNSPECIFIED: IpVersion.ValueType  # 0
+"""What the storage elements say, else whichever answers."""
+IP_VERSION_4: IpVersion.ValueType  # 1
+"""Version 4 alone."""
+IP_VERSION_6: IpVersion.ValueType  # 2
+"""Version 6 alone."""
+Global___IpVersion: _TypeAlias = IpVersion  # noqa: Y015
+
 class _TransferJobState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -31,6 +86,7 @@ class _TransferJobState:
 class _TransferJobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TransferJobState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TRANSFER_JOB_STATE_UNSPECIFIED: _TransferJobState.ValueType  # 0
+    """Never answered."""
     TRANSFER_JOB_STATE_SUBMITTED: _TransferJobState.ValueType  # 1
     """Accepted, waits for a channel."""
     TRANSFER_JOB_STATE_READY: _TransferJobState.ValueType  # 2
@@ -57,11 +113,14 @@ class _TransferJobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tran
     """Final: failed."""
     TRANSFER_JOB_STATE_CANCELED: _TransferJobState.ValueType  # 13
     """Final: the end of a cancel."""
+    TRANSFER_JOB_STATE_UNKNOWN: _TransferJobState.ValueType  # 14
+    """The backend says a word that nobody maps. Never final."""
 
 class TransferJobState(_TransferJobState, metaclass=_TransferJobStateEnumTypeWrapper):
     """States of a transfer job. The mapping to gLite's and FTS3's words is in the reference."""
 
 TRANSFER_JOB_STATE_UNSPECIFIED: TransferJobState.ValueType  # 0
+"""Never answered."""
 TRANSFER_JOB_STATE_SUBMITTED: TransferJobState.ValueType  # 1
 """Accepted, waits for a channel."""
 TRANSFER_JOB_STATE_READY: TransferJobState.ValueType  # 2
@@ -88,6 +147,8 @@ TRANSFER_JOB_STATE_FAILED: TransferJobState.ValueType  # 12
 """Final: failed."""
 TRANSFER_JOB_STATE_CANCELED: TransferJobState.ValueType  # 13
 """Final: the end of a cancel."""
+TRANSFER_JOB_STATE_UNKNOWN: TransferJobState.ValueType  # 14
+"""The backend says a word that nobody maps. Never final."""
 Global___TransferJobState: _TypeAlias = TransferJobState  # noqa: Y015
 
 class _FileTransferState:
@@ -97,6 +158,7 @@ class _FileTransferState:
 class _FileTransferStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileTransferState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_TRANSFER_STATE_UNSPECIFIED: _FileTransferState.ValueType  # 0
+    """Never answered."""
     FILE_TRANSFER_STATE_SUBMITTED: _FileTransferState.ValueType  # 1
     """Accepted."""
     FILE_TRANSFER_STATE_READY: _FileTransferState.ValueType  # 2
@@ -138,6 +200,7 @@ class FileTransferState(_FileTransferState, metaclass=_FileTransferStateEnumType
     """States of a file transfer. The mapping to gLite's and FTS3's words is in the reference."""
 
 FILE_TRANSFER_STATE_UNSPECIFIED: FileTransferState.ValueType  # 0
+"""Never answered."""
 FILE_TRANSFER_STATE_SUBMITTED: FileTransferState.ValueType  # 1
 """Accepted."""
 FILE_TRANSFER_STATE_READY: FileTransferState.ValueType  # 2
@@ -188,6 +251,18 @@ class _OverwriteModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overwri
     """The file fails, class TARGET_EXISTS."""
     OVERWRITE_MODE_ALWAYS: _OverwriteMode.ValueType  # 2
     """It is replaced, atomically."""
+    OVERWRITE_MODE_ON_RETRY: _OverwriteMode.ValueType  # 3
+    """The first attempt fails as with NEVER; a retry replaces what an earlier attempt may have left. Needs the capability
+    OVERWRITE_ON_RETRY.
+    """
+    OVERWRITE_MODE_WHEN_ONLY_ON_DISK: _OverwriteMode.ValueType  # 4
+    """It is replaced while it lies on the disk before the tape alone, and never once it is on tape; needs an
+    `archive_timeout`. Needs the capability OVERWRITE_WHEN_ONLY_ON_DISK.
+    """
+    OVERWRITE_MODE_WHEN_DIFFERENT: _OverwriteMode.ValueType  # 5
+    """A target that has the expected checksum and size already ends the file well without moving a byte; any other one
+    is replaced. Makes a submission safe to repeat. Needs the capability OVERWRITE_WHEN_DIFFERENT.
+    """
 
 class OverwriteMode(_OverwriteMode, metaclass=_OverwriteModeEnumTypeWrapper):
     """What is done when a target exists."""
@@ -198,6 +273,18 @@ OVERWRITE_MODE_NEVER: OverwriteMode.ValueType  # 1
 """The file fails, class TARGET_EXISTS."""
 OVERWRITE_MODE_ALWAYS: OverwriteMode.ValueType  # 2
 """It is replaced, atomically."""
+OVERWRITE_MODE_ON_RETRY: OverwriteMode.ValueType  # 3
+"""The first attempt fails as with NEVER; a retry replaces what an earlier attempt may have left. Needs the capability
+OVERWRITE_ON_RETRY.
+"""
+OVERWRITE_MODE_WHEN_ONLY_ON_DISK: OverwriteMode.ValueType  # 4
+"""It is replaced while it lies on the disk before the tape alone, and never once it is on tape; needs an
+`archive_timeout`. Needs the capability OVERWRITE_WHEN_ONLY_ON_DISK.
+"""
+OVERWRITE_MODE_WHEN_DIFFERENT: OverwriteMode.ValueType  # 5
+"""A target that has the expected checksum and size already ends the file well without moving a byte; any other one
+is replaced. Makes a submission safe to repeat. Needs the capability OVERWRITE_WHEN_DIFFERENT.
+"""
 Global___OverwriteMode: _TypeAlias = OverwriteMode  # noqa: Y015
 
 class _VerifyMode:
@@ -234,7 +321,18 @@ Global___VerifyMode: _TypeAlias = VerifyMode  # noqa: Y015
 
 @_typing.final
 class TransferJob(_message.Message):
-    """Files that are moved together. The states of its files are the truth; its own state follows from them."""
+    """Files that are moved together. The states of its files are the truth; its own state follows from them.
+
+    Where a field says "needs the capability X", a backend that declares X (TransferBackend.capabilities) carries it out.
+    When none that could move the files does, the submission is refused: INVALID_ARGUMENT, CAPABILITY_MISSING, with a
+    violation for each such field; nothing is ignored in silence. FTS3's parameters all have a place here, but for these,
+    which a submission to Gridlane has no use for: `sid` and `id_generator` (`request_id` does it), `unmanaged_tokens`
+    and the tokens of single files (Authorization keeps and refreshes credentials: `credential`), `gridftp` (reserved by
+    FTS3, without a meaning), `multihop` (the files' `via` says it), `reuse = false` (it is the default).
+
+    What is output only is not looked at in a request (AIP-203), so that an answer can be edited and submitted again; the
+    validator is told so, which spares half of its time on a thousand files.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -276,31 +374,166 @@ class TransferJob(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    MAX_TIME_IN_QUEUE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    SESSION_REUSE_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    BUFFER_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    BRING_ONLINE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    COPY_PIN_LIFETIME_FIELD_NUMBER: _builtins.int
+    ARCHIVE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    REPORT_TARGET_FILE_FIELD_NUMBER: _builtins.int
+    STRICT_COPY_FIELD_NUMBER: _builtins.int
+    DISABLE_CLEANUP_FIELD_NUMBER: _builtins.int
+    S3_ALTERNATE_FIELD_NUMBER: _builtins.int
+    IP_VERSION_FIELD_NUMBER: _builtins.int
+    TARGET_QOS_FIELD_NUMBER: _builtins.int
+    SOURCE_SPACETOKEN_FIELD_NUMBER: _builtins.int
+    TARGET_SPACETOKEN_FIELD_NUMBER: _builtins.int
+    OVERWRITE_INTERMEDIATE_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    SELECTION_STRATEGY_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETENESS_PERCENT_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    TRANSFERRED_BYTES_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BACKEND_JOBS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
+    PROTOCOLS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"transfers/{uuid}"."""
+    """"transfers/{uuid}". Given by the service; in UpdateTransferJob it says which job is meant."""
     number: _builtins.int
     """A number of its own, for systems that speak integers."""
     vo: _builtins.str
-    """The virtual organisation it belongs to. With one VO of the caller it may be empty."""
+    """The virtual organisation it belongs to. With one VO of the caller it may be empty; with several an empty one is
+    INVALID_ARGUMENT, VO_AMBIGUOUS, which lists them.
+    """
     placement: _builtins.bool
     """Whether each target that is a logical file name is registered in the catalogue once its bytes are there
-    (gLite: placement).
+    (gLite: placement). Default: not.
     """
     overwrite: Global___OverwriteMode.ValueType
-    """What is done when a target exists, for the files that do not say it themselves."""
+    """What is done when a target exists, for the files that do not say it themselves. Unspecified: NEVER."""
     verify: Global___VerifyMode.ValueType
-    """Which ends' checksums are verified."""
+    """Which ends' checksums are verified. Unspecified: BOTH."""
     max_retries: _builtins.int
-    """How often a file that failed in a recoverable way is tried again: 0 to 256. Unset means 3."""
+    """How often a file that failed in a recoverable way is tried again: 0 to 256. Unset: the channel's
+    `default_max_retries`, which is 3 where nobody set it. The one retry budget of a file: no backend adds to it.
+    """
     priority: _builtins.int
-    """From 1 (last) to 5 (first), as in FTS3. 0 means 3."""
+    """From 1 (last) to 5 (first), as in FTS3. 0 means 3. It orders the files of one activity of one VO; shares come
+    first.
+    """
     state: Global___TransferJobState.ValueType
-    """The state that follows from the files' states."""
+    """The state that follows from the files' states. Only verbs and the work itself change it."""
     trace_id: _builtins.str
     """The trace of the call that submitted it, 32 hexadecimal digits; empty when it was not traced."""
+    kind: Global___TransferJobKind.ValueType
+    """What is done with its files; which verb submitted it decides."""
+    activity: _builtins.str
+    """The activity that its files count for, within the VO's shares (ActivityService), for the files that do not say it
+    themselves: "Data Challenge". Empty: "default". Needs the capability ACTIVITIES.
+    """
+    metadata: _builtins.str
+    """The caller's own data about the job: a JSON text, at most 16 KiB, kept and answered as it came. Empty: none.
+    INVALID_ARGUMENT when it is not JSON. Needs the capability METADATA.
+    """
+    session_reuse: _builtins.bool
+    """Whether all files go through one session with the storage, one after the other (FTS3: reuse), which pays for many
+    small files. All files then have the same two storage elements and one source each. Needs the capability
+    SESSION_REUSE.
+    """
+    streams: _builtins.int
+    """Streams in parallel for each file, 1 to 64, at most what the channel allows. 0: the backend's choice. Needs the
+    capability STREAMS.
+    """
+    buffer_size_bytes: _builtins.int
+    """The TCP buffer of each stream in bytes, at most 1 GiB. 0: the operating system's choice. Needs the capability
+    BUFFER_SIZE.
+    """
+    report_target_file: _builtins.bool
+    """Whether a file that fails since its target exists says in `target_report` what lies there: size, checksum, disk or
+    tape (FTS3: dst_file_report). Needs the capability TARGET_REPORT.
+    """
+    strict_copy: _builtins.bool
+    """Whether the bytes are copied and nothing else is done: no check before, none after, no directory made. Unset: what
+    the target's storage element says, else not. An unspecified `verify` then means NONE, any other contradicts it.
+    Needs the capability STRICT_COPY.
+    """
+    disable_cleanup: _builtins.bool
+    """Whether what a failed attempt left at the target stays there. Default: it is removed. Needs the capability
+    KEEP_FAILED_TARGET.
+    """
+    s3_alternate: _builtins.bool
+    """Whether the bucket stands in the path of S3 URLs (https://host/bucket/key) instead of in the host name. Unset: what
+    the storage element says, else not. Needs the capability S3_ALTERNATE.
+    """
+    ip_version: Global___IpVersion.ValueType
+    """The version of IP to use. Unspecified: what the storage elements say, else whichever answers. Needs the capability
+    IP_VERSION.
+    """
+    target_qos: _builtins.str
+    """The quality of service that the target's storage is to give the file, in the storage's own words (CDMI), for
+    example "disk+tape". Empty: none is asked for. Needs the capability TARGET_QOS.
+    """
+    source_spacetoken: _builtins.str
+    """The space (SRM) that the sources are read from. Empty: the storage element's `spacetoken`. Needs the capability
+    SPACE_TOKENS.
+    """
+    target_spacetoken: _builtins.str
+    """The space (SRM) that the targets are written to. Empty: the storage element's `spacetoken`. Needs the capability
+    SPACE_TOKENS.
+    """
+    overwrite_intermediate: _builtins.bool
+    """Whether existing files are replaced at the storage elements on the way (`via` of the files), whatever `overwrite`
+    says of the targets (FTS3: overwrite_hop). Needs the capability MULTIHOP.
+    """
+    credential: _builtins.str
+    """The delegated credential that the storages are shown, "credentials/{uuid}", one of the owner's. Empty: the owner's
+    newest for the VO, where a storage asks for one. FAILED_PRECONDITION, CREDENTIAL_MISSING or CREDENTIAL_EXPIRED:
+    there is none, or it will not outlive the work; delegate one. Needs the capability CREDENTIALS.
+    """
+    selection_strategy: _selection_strategy_pb2.SelectionStrategy.ValueType
+    """In which order sources are tried, for the files that do not say it themselves. Unspecified: ORDERLY. Needs the
+    capability ALTERNATIVE_SOURCES, and more for some strategies.
+    """
+    backend: _builtins.str
+    """The only backend that may move its files, "transferBackends/{name}"; it is refused when that one cannot. Empty:
+    each file goes to a backend that its ends and its channel admit. Needs the capability BACKEND_CHOICE.
+    """
+    completeness_percent: _builtins.int
+    """How much of it has ended, in percent of its files, rounded down: 100 means that no file will change again, not that
+    all went well.
+    """
+    file_count: _builtins.int
+    """The number of its files. 0: not told by this version; `summary` counts them."""
+    total_bytes: _builtins.int
+    """The sizes of its files together, of those whose size is known. 0: not told by this version."""
+    transferred_bytes: _builtins.int
+    """The bytes that ended attempts and the running ones have moved to targets, those of failed attempts not counted. 0:
+    none, or not told by this version.
+    """
+    throughput_bytes_per_second: _builtins.int
+    """How fast its running files move, together; once it has ended, the mean from the first start to the last end. 0:
+    nothing moves, or not told by this version.
+    """
+    revision: _builtins.int
+    """Grows with every UpdateTransferJob; the progress of files does not count. 0: it was never updated."""
+    retry_of: _builtins.str
+    """The job whose failed files it tries again (RetryTransferJob), "transfers/{uuid}"; empty for every other one."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileTransfer]:
-        """The files, 1 to 1000. In answers of listings it is empty; ListFileTransfers pages over them."""
+        """The files, 1 to 1000; SubmitTransferJobStream takes up to 100 000. No two may have the same target. Answers of
+        listings leave it empty, and GetTransferJob answers the first 1000: ListFileTransfers pages over all.
+        """
 
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -318,7 +551,7 @@ class TransferJob(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed."""
+        """When it, or one of its files, last changed."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -331,6 +564,63 @@ class TransferJob(_message.Message):
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
         """Why it failed: the first file's failure. Unset while it has not."""
+
+    @_builtins.property
+    def retry_delay(self) -> _duration_pb2.Duration:
+        """How long a file that failed in a recoverable way waits before it is tried again, at most a day. Unset: the
+        channel's `default_retry_delay`, else 2 s, doubling with each retry up to 10 min. Needs the capability RETRY_DELAY.
+        """
+
+    @_builtins.property
+    def max_time_in_queue(self) -> _duration_pb2.Duration:
+        """How long a file may wait for its first start, counted from the submission: 1 s to 90 days. Afterwards it is FAILED,
+        class TIMED_OUT, and not tried again. Unset: for ever. Needs the capability QUEUE_TIME_LIMIT.
+        """
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long one attempt of one file may take, 1 s to 7 days; then the attempt has failed, class TIMED_OUT,
+        recoverable. Unset: no limit but that a copy which stands still for long is given up. Needs the capability
+        ATTEMPT_TIMEOUT.
+        """
+
+    @_builtins.property
+    def bring_online_timeout(self) -> _duration_pb2.Duration:
+        """How long a source on tape may take to be on disk, 1 s to 30 days; then the file is FAILED, class TIMED_OUT. Files
+        whose source lies on disk are not concerned. Unset: 3 days; of a staging job 1 day. Needs the capability STAGING.
+        """
+
+    @_builtins.property
+    def copy_pin_lifetime(self) -> _duration_pb2.Duration:
+        """How long a file that was brought from tape is asked to stay on disk, 1 s to 30 days. Unset: 10 h. Needs the
+        capability STAGING.
+        """
+
+    @_builtins.property
+    def archive_timeout(self) -> _duration_pb2.Duration:
+        """Set: a file whose target is on tape is FINISHED only when it is on tape, ARCHIVING until then, and FAILED, class
+        TIMED_OUT, when that takes longer; 1 s to 30 days. Unset: it is FINISHED when it is on the disk before the tape,
+        unless the target's storage element says otherwise. Needs the capability ARCHIVING.
+        """
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When everything that has not ended is cancelled, files with the class TIMED_OUT; after the submission. Unset:
+        never. Needs the capability JOB_EXPIRY.
+        """
+
+    @_builtins.property
+    def backend_jobs(self) -> _containers.RepeatedCompositeFieldContainer[_backend_pb2.BackendJob]:
+        """What the backends call the parts of it that they have, in the order handed over; empty where a backend has no
+        jobs of its own (embedded).
+        """
+
+    @_builtins.property
+    def protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The protocols that may be used between storages, the preferred one first, at most 16, as schemes of URLs: "https",
+        "root". For ends that are logical file names. Empty: what both ends can do, in the order of the target's endpoints.
+        Needs the capability PROTOCOL_CHOICE.
+        """
 
     def __init__(
         self,
@@ -353,20 +643,65 @@ class TransferJob(_message.Message):
         summary: _abc.Iterable[Global___FileStateCount] | None = ...,
         failure: _failure_pb2.Failure | None = ...,
         trace_id: _builtins.str = ...,
+        kind: Global___TransferJobKind.ValueType = ...,
+        activity: _builtins.str = ...,
+        metadata: _builtins.str = ...,
+        retry_delay: _duration_pb2.Duration | None = ...,
+        max_time_in_queue: _duration_pb2.Duration | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        session_reuse: _builtins.bool = ...,
+        streams: _builtins.int = ...,
+        buffer_size_bytes: _builtins.int = ...,
+        bring_online_timeout: _duration_pb2.Duration | None = ...,
+        copy_pin_lifetime: _duration_pb2.Duration | None = ...,
+        archive_timeout: _duration_pb2.Duration | None = ...,
+        report_target_file: _builtins.bool = ...,
+        strict_copy: _builtins.bool | None = ...,
+        disable_cleanup: _builtins.bool = ...,
+        s3_alternate: _builtins.bool | None = ...,
+        ip_version: Global___IpVersion.ValueType = ...,
+        target_qos: _builtins.str = ...,
+        source_spacetoken: _builtins.str = ...,
+        target_spacetoken: _builtins.str = ...,
+        overwrite_intermediate: _builtins.bool = ...,
+        credential: _builtins.str = ...,
+        selection_strategy: _selection_strategy_pb2.SelectionStrategy.ValueType = ...,
+        backend: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        completeness_percent: _builtins.int = ...,
+        file_count: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        transferred_bytes: _builtins.int = ...,
+        throughput_bytes_per_second: _builtins.int = ...,
+        backend_jobs: _abc.Iterable[_backend_pb2.BackendJob] | None = ...,
+        revision: _builtins.int = ...,
+        retry_of: _builtins.str = ...,
+        protocols: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "max_retries", b"max_retries", "owner", b"owner", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_s3_alternate", b"_s3_alternate", "_strict_copy", b"_strict_copy", "archive_timeout", b"archive_timeout", "bring_online_timeout", b"bring_online_timeout", "copy_pin_lifetime", b"copy_pin_lifetime", "create_time", b"create_time", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "max_retries", b"max_retries", "max_time_in_queue", b"max_time_in_queue", "owner", b"owner", "retry_delay", b"retry_delay", "s3_alternate", b"s3_alternate", "strict_copy", b"strict_copy", "timeout", b"timeout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "files", b"files", "max_retries", b"max_retries", "name", b"name", "number", b"number", "overwrite", b"overwrite", "owner", b"owner", "placement", b"placement", "priority", b"priority", "state", b"state", "summary", b"summary", "tags", b"tags", "trace_id", b"trace_id", "update_time", b"update_time", "verify", b"verify", "vo", b"vo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "_s3_alternate", b"_s3_alternate", "_strict_copy", b"_strict_copy", "activity", b"activity", "archive_timeout", b"archive_timeout", "backend", b"backend", "backend_jobs", b"backend_jobs", "bring_online_timeout", b"bring_online_timeout", "buffer_size_bytes", b"buffer_size_bytes", "completeness_percent", b"completeness_percent", "copy_pin_lifetime", b"copy_pin_lifetime", "create_time", b"create_time", "credential", b"credential", "disable_cleanup", b"disable_cleanup", "end_time", b"end_time", "expire_time", b"expire_time", "failure", b"failure", "file_count", b"file_count", "files", b"files", "ip_version", b"ip_version", "kind", b"kind", "max_retries", b"max_retries", "max_time_in_queue", b"max_time_in_queue", "metadata", b"metadata", "name", b"name", "number", b"number", "overwrite", b"overwrite", "overwrite_intermediate", b"overwrite_intermediate", "owner", b"owner", "placement", b"placement", "priority", b"priority", "protocols", b"protocols", "report_target_file", b"report_target_file", "retry_delay", b"retry_delay", "retry_of", b"retry_of", "revision", b"revision", "s3_alternate", b"s3_alternate", "selection_strategy", b"selection_strategy", "session_reuse", b"session_reuse", "source_spacetoken", b"source_spacetoken", "state", b"state", "streams", b"streams", "strict_copy", b"strict_copy", "summary", b"summary", "tags", b"tags", "target_qos", b"target_qos", "target_spacetoken", b"target_spacetoken", "throughput_bytes_per_second", b"throughput_bytes_per_second", "timeout", b"timeout", "total_bytes", b"total_bytes", "trace_id", b"trace_id", "transferred_bytes", b"transferred_bytes", "update_time", b"update_time", "verify", b"verify", "vo", b"vo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_retries: _TypeAlias = _typing.Literal["max_retries"]  # noqa: Y015
     _WhichOneofArgType__max_retries: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries"]  # noqa: Y015
+    _WhichOneofReturnType__s3_alternate: _TypeAlias = _typing.Literal["s3_alternate"]  # noqa: Y015
+    _WhichOneofArgType__s3_alternate: _TypeAlias = _typing.Literal["_s3_alternate", b"_s3_alternate"]  # noqa: Y015
+    _WhichOneofReturnType__strict_copy: _TypeAlias = _typing.Literal["strict_copy"]  # noqa: Y015
+    _WhichOneofArgType__strict_copy: _TypeAlias = _typing.Literal["_strict_copy", b"_strict_copy"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_retries) -> _WhichOneofReturnType__max_retries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__s3_alternate) -> _WhichOneofReturnType__s3_alternate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strict_copy) -> _WhichOneofReturnType__strict_copy | None: ...
 
 Global___TransferJob: _TypeAlias = TransferJob  # noqa: Y015
 
 @_typing.final
 class FileTransfer(_message.Message):
-    """One file on its way."""
+    """One file on its way. In a job of kind STAGING `source` is the file and `target` the same; in one of kind DELETION
+    `source` is the file and `target` is empty. What holds of "needs the capability" stands at TransferJob.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -391,6 +726,26 @@ class FileTransfer(_message.Message):
     TARGET_STORAGE_ELEMENT_FIELD_NUMBER: _builtins.int
     REGISTRATION_TIME_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
+    ALTERNATIVE_SOURCES_FIELD_NUMBER: _builtins.int
+    VIA_FIELD_NUMBER: _builtins.int
+    HOP_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    SCITAG_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    STAGING_METADATA_FIELD_NUMBER: _builtins.int
+    ARCHIVE_METADATA_FIELD_NUMBER: _builtins.int
+    SELECTION_STRATEGY_FIELD_NUMBER: _builtins.int
+    GUID_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    BACKEND_STATE_FIELD_NUMBER: _builtins.int
+    TARGET_REPORT_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    STAGING_START_TIME_FIELD_NUMBER: _builtins.int
+    STAGING_END_TIME_FIELD_NUMBER: _builtins.int
+    ARCHIVING_START_TIME_FIELD_NUMBER: _builtins.int
+    ARCHIVING_END_TIME_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"transfers/{uuid}/files/{n}", n from 1 in the order of submission."""
     number: _builtins.int
@@ -406,7 +761,7 @@ class FileTransfer(_message.Message):
     channel: _builtins.str
     """The channel it lies on, "channels/{name}"; empty before it lies on one."""
     attempt: _builtins.int
-    """How often it was started."""
+    """How often it was started; ListFileAttempts tells of each time."""
     transferred_bytes: _builtins.int
     """Bytes moved by the present attempt."""
     source_url: _builtins.str
@@ -414,13 +769,55 @@ class FileTransfer(_message.Message):
     target_url: _builtins.str
     """The target that was written, a URL."""
     protocol: _builtins.str
-    """The protocol used: "file"."""
+    """The protocol used, as the scheme of a URL: "file", "https", "root", "s3"."""
     source_storage_element: _builtins.str
     """The storage element of the source, "storageElements/{name}"."""
     target_storage_element: _builtins.str
     """The storage element of the target, "storageElements/{name}"."""
     overwrite: Global___OverwriteMode.ValueType
     """What is done when its target exists; unspecified: what `overwrite` of the job says."""
+    hop: _builtins.int
+    """The hop that it is on or ended with, from 1, when it has a `via`; 0 otherwise. Hops are no files of their own: they
+    are neither counted nor accounted.
+    """
+    activity: _builtins.str
+    """The activity that it counts for; empty: the job's. Needs the capability ACTIVITIES."""
+    scitag: _builtins.int
+    """The SciTags flow label that its packets are marked with, 65 to 65535 (experiment and activity). 0: none. Needs the
+    capability SCITAGS.
+    """
+    metadata: _builtins.str
+    """The caller's own data about the file, for example its id elsewhere: a JSON text, at most 4 KiB, kept and answered
+    as it came. Needs the capability METADATA.
+    """
+    staging_metadata: _builtins.str
+    """What the tape system of the source is told when the file is asked for: a JSON object, at most 4 KiB. Needs the
+    capability STAGING.
+    """
+    archive_metadata: _builtins.str
+    """What the tape system of the target is told when the file is written: a JSON object, at most 4 KiB. Needs the
+    capability ARCHIVING.
+    """
+    selection_strategy: _selection_strategy_pb2.SelectionStrategy.ValueType
+    """In which order its sources are tried; unspecified: what the job says. Needs the capability ALTERNATIVE_SOURCES, and
+    more for some strategies.
+    """
+    guid: _builtins.str
+    """The GUID under which placement registers it, a UUID in either case. Empty: the catalogue makes one. Needs
+    the capability GUIDS.
+    """
+    backend: _builtins.str
+    """The backend that has it or had it last, "transferBackends/{name}"; empty before one has it, or when this version
+    does not tell.
+    """
+    backend_id: _builtins.str
+    """What that backend calls it; empty where it has no name for it."""
+    backend_state: _builtins.str
+    """The backend's own word for its state ("ON_HOLD_STAGING"); empty where it has none."""
+    throughput_bytes_per_second: _builtins.int
+    """How fast the present attempt moves; of a file that has ended, the mean of its last attempt. 0: it does not move,
+    or this version does not tell.
+    """
     @_builtins.property
     def checksum(self) -> _checksum_pb2.Checksum:
         """The checksum that the bytes must have. Unset: the catalogue's for a logical source, else none."""
@@ -444,6 +841,44 @@ class FileTransfer(_message.Message):
     @_builtins.property
     def registration_time(self) -> _duration_pb2.Duration:
         """How long the registration in the catalogue took, for placement."""
+
+    @_builtins.property
+    def alternative_sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Further places where the same bytes may be had, at most 32, tried when `source` fails or in the order of
+        `selection_strategy`: URLs or logical file names. For a logical name every readable replica is a source
+        anyway. Any file of any job may have them. Needs the capability ALTERNATIVE_SOURCES.
+        """
+
+    @_builtins.property
+    def via(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where it stops on the way, in order, at most 8 (multihop): a storage element, "storageElements/{name}", where the
+        service chooses the path and removes the copy afterwards, or the URL of a copy that stays. Empty: it goes straight.
+        Contradicts `alternative_sources`. Needs the capability MULTIHOP.
+        """
+
+    @_builtins.property
+    def target_report(self) -> _target_report_pb2.TargetReport:
+        """What lay at the target already; set when `report_target_file` of the job asked for it."""
+
+    @_builtins.property
+    def staging_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its source was asked from tape; unset when it was not."""
+
+    @_builtins.property
+    def staging_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When its source was on disk."""
+
+    @_builtins.property
+    def archiving_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the target's tape system had it to write; unset when nobody waits for that."""
+
+    @_builtins.property
+    def archiving_end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was on tape."""
+
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried again; set in RETRYING alone, and unset there too when this version does not tell."""
 
     def __init__(
         self,
@@ -469,10 +904,30 @@ class FileTransfer(_message.Message):
         target_storage_element: _builtins.str = ...,
         registration_time: _duration_pb2.Duration | None = ...,
         overwrite: Global___OverwriteMode.ValueType = ...,
+        alternative_sources: _abc.Iterable[_builtins.str] | None = ...,
+        via: _abc.Iterable[_builtins.str] | None = ...,
+        hop: _builtins.int = ...,
+        activity: _builtins.str = ...,
+        scitag: _builtins.int = ...,
+        metadata: _builtins.str = ...,
+        staging_metadata: _builtins.str = ...,
+        archive_metadata: _builtins.str = ...,
+        selection_strategy: _selection_strategy_pb2.SelectionStrategy.ValueType = ...,
+        guid: _builtins.str = ...,
+        backend: _builtins.str = ...,
+        backend_id: _builtins.str = ...,
+        backend_state: _builtins.str = ...,
+        target_report: _target_report_pb2.TargetReport | None = ...,
+        throughput_bytes_per_second: _builtins.int = ...,
+        staging_start_time: _timestamp_pb2.Timestamp | None = ...,
+        staging_end_time: _timestamp_pb2.Timestamp | None = ...,
+        archiving_start_time: _timestamp_pb2.Timestamp | None = ...,
+        archiving_end_time: _timestamp_pb2.Timestamp | None = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "actual_checksum", b"actual_checksum", "checksum", b"checksum", "end_time", b"end_time", "failure", b"failure", "registration_time", b"registration_time", "size_bytes", b"size_bytes", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "actual_checksum", b"actual_checksum", "archiving_end_time", b"archiving_end_time", "archiving_start_time", b"archiving_start_time", "checksum", b"checksum", "end_time", b"end_time", "failure", b"failure", "next_attempt_time", b"next_attempt_time", "registration_time", b"registration_time", "size_bytes", b"size_bytes", "staging_end_time", b"staging_end_time", "staging_start_time", b"staging_start_time", "start_time", b"start_time", "target_report", b"target_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "actual_checksum", b"actual_checksum", "attempt", b"attempt", "channel", b"channel", "checksum", b"checksum", "end_time", b"end_time", "failure", b"failure", "name", b"name", "number", b"number", "overwrite", b"overwrite", "protocol", b"protocol", "registration_time", b"registration_time", "size_bytes", b"size_bytes", "source", b"source", "source_storage_element", b"source_storage_element", "source_url", b"source_url", "start_time", b"start_time", "state", b"state", "target", b"target", "target_storage_element", b"target_storage_element", "target_url", b"target_url", "transferred_bytes", b"transferred_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes", "activity", b"activity", "actual_checksum", b"actual_checksum", "alternative_sources", b"alternative_sources", "archive_metadata", b"archive_metadata", "archiving_end_time", b"archiving_end_time", "archiving_start_time", b"archiving_start_time", "attempt", b"attempt", "backend", b"backend", "backend_id", b"backend_id", "backend_state", b"backend_state", "channel", b"channel", "checksum", b"checksum", "end_time", b"end_time", "failure", b"failure", "guid", b"guid", "hop", b"hop", "metadata", b"metadata", "name", b"name", "next_attempt_time", b"next_attempt_time", "number", b"number", "overwrite", b"overwrite", "protocol", b"protocol", "registration_time", b"registration_time", "scitag", b"scitag", "selection_strategy", b"selection_strategy", "size_bytes", b"size_bytes", "source", b"source", "source_storage_element", b"source_storage_element", "source_url", b"source_url", "staging_end_time", b"staging_end_time", "staging_metadata", b"staging_metadata", "staging_start_time", b"staging_start_time", "start_time", b"start_time", "state", b"state", "target", b"target", "target_report", b"target_report", "target_storage_element", b"target_storage_element", "target_url", b"target_url", "throughput_bytes_per_second", b"throughput_bytes_per_second", "transferred_bytes", b"transferred_bytes", "via", b"via"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
     _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015

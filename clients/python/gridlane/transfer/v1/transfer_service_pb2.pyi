@@ -5,11 +5,17 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from gridlane.transfer.v1 import deletion_pb2 as _deletion_pb2
 from gridlane.transfer.v1 import event_pb2 as _event_pb2
+from gridlane.transfer.v1 import file_attempt_pb2 as _file_attempt_pb2
+from gridlane.transfer.v1 import file_explanation_pb2 as _file_explanation_pb2
+from gridlane.transfer.v1 import staging_pb2 as _staging_pb2
 from gridlane.transfer.v1 import transfer_job_pb2 as _transfer_job_pb2
+from gridlane.type.v1 import time_window_pb2 as _time_window_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,8 +37,8 @@ class SubmitTransferJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the call
-    is not idempotent and must not be repeated.
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the
+    call is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
     """Check everything, store nothing: the answer has no name."""
@@ -54,6 +60,370 @@ class SubmitTransferJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubmitTransferJobRequest: _TypeAlias = SubmitTransferJobRequest  # noqa: Y015
+
+@_typing.final
+class BatchSubmitTransferJobsRequest(_message.Message):
+    """Transfer jobs to accept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubmitTransferJobRequest]:
+        """1 to 1000 jobs, of 10 000 files in all at most. Each is checked by itself: one that breaks a rule has
+        INVALID_ARGUMENT in its place, and the others go through.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___SubmitTransferJobRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSubmitTransferJobsRequest: _TypeAlias = BatchSubmitTransferJobsRequest  # noqa: Y015
+
+@_typing.final
+class BatchSubmitTransferJobsResponse(_message.Message):
+    """What was accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferJobResult]:
+        """One for each, in the order given, without files."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___TransferJobResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchSubmitTransferJobsResponse: _TypeAlias = BatchSubmitTransferJobsResponse  # noqa: Y015
+
+@_typing.final
+class SubmitTransferJobStreamRequest(_message.Message):
+    """One part of a large transfer job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___SubmitTransferJobHeader:
+        """The first message, and only it."""
+
+    @_builtins.property
+    def files(self) -> Global___FileTransferChunk:
+        """Files, in order."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___SubmitTransferJobHeader | None = ...,
+        files: Global___FileTransferChunk | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "files"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___SubmitTransferJobStreamRequest: _TypeAlias = SubmitTransferJobStreamRequest  # noqa: Y015
+
+@_typing.final
+class SubmitTransferJobHeader(_message.Message):
+    """What holds for all files of a large transfer job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_JOB_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    FILE_COUNT_FIELD_NUMBER: _builtins.int
+    DIGEST_SHA256_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the
+    call is not idempotent and must not be repeated.
+    """
+    validate_only: _builtins.bool
+    """Check everything, store nothing: the answer has no name."""
+    file_count: _builtins.int
+    """How many files will come; when as many do not come, nothing is stored. 0: not said."""
+    digest_sha256: _builtins.str
+    """The SHA-256, 64 lower-case hexadecimal digits, of source, line feed, target, line feed of every file in order, in
+    UTF-8; when it is another, nothing is stored. Empty: not said.
+    """
+    @_builtins.property
+    def transfer_job(self) -> _transfer_job_pb2.TransferJob:
+        """The job without `files`. The rules beside its fields are those of SubmitTransferJob."""
+
+    def __init__(
+        self,
+        *,
+        transfer_job: _transfer_job_pb2.TransferJob | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        file_count: _builtins.int = ...,
+        digest_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["transfer_job", b"transfer_job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest_sha256", b"digest_sha256", "file_count", b"file_count", "request_id", b"request_id", "transfer_job", b"transfer_job", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitTransferJobHeader: _TypeAlias = SubmitTransferJobHeader  # noqa: Y015
+
+@_typing.final
+class FileTransferChunk(_message.Message):
+    """Some of the files of a large transfer job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_transfer_job_pb2.FileTransfer]:
+        """1 to 1000 files."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[_transfer_job_pb2.FileTransfer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileTransferChunk: _TypeAlias = FileTransferChunk  # noqa: Y015
+
+@_typing.final
+class SubmitStagingJobRequest(_message.Message):
+    """Files to bring from tape."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VO_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    BRING_ONLINE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    COPY_PIN_LIFETIME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    SOURCE_SPACETOKEN_FIELD_NUMBER: _builtins.int
+    TARGET_SPACETOKEN_FIELD_NUMBER: _builtins.int
+    MAX_RETRIES_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    MAX_TIME_IN_QUEUE_FIELD_NUMBER: _builtins.int
+    vo: _builtins.str
+    """The virtual organisation it belongs to. With one VO of the caller it may be empty; with several an empty one is
+    INVALID_ARGUMENT, VO_AMBIGUOUS, which lists them.
+    """
+    priority: _builtins.int
+    """From 1 (last) to 5 (first). 0 means 3."""
+    activity: _builtins.str
+    """The activity that its files count for. Empty: "default"."""
+    metadata: _builtins.str
+    """The caller's own data about the job: a JSON text, at most 16 KiB, kept and answered as it came."""
+    source_spacetoken: _builtins.str
+    """The space (SRM) where the files are. Empty: the storage element's `spacetoken`."""
+    target_spacetoken: _builtins.str
+    """The space (SRM) that they are brought to. Empty: the storage's choice."""
+    max_retries: _builtins.int
+    """How often a file that failed in a recoverable way is tried again: 0 to 256. Unset means 3."""
+    credential: _builtins.str
+    """The delegated credential, "credentials/{uuid}"; as TransferJob.credential."""
+    backend: _builtins.str
+    """The only backend that may do it, "transferBackends/{name}"; as TransferJob.backend."""
+    request_id: _builtins.str
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the
+    call is not idempotent and must not be repeated.
+    """
+    validate_only: _builtins.bool
+    """Check everything, store nothing: the answer has no name."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_staging_pb2.StagingFile]:
+        """The files, 1 to 1000, no two of them the same."""
+
+    @_builtins.property
+    def bring_online_timeout(self) -> _duration_pb2.Duration:
+        """How long a file may take to be on disk, at most 30 days; then it is FAILED, class TIMED_OUT. Unset: 1 day."""
+
+    @_builtins.property
+    def copy_pin_lifetime(self) -> _duration_pb2.Duration:
+        """How long a file is asked to stay on disk, at most 30 days. Unset: 10 h."""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As TransferJob.tags."""
+
+    @_builtins.property
+    def max_time_in_queue(self) -> _duration_pb2.Duration:
+        """As TransferJob.max_time_in_queue."""
+
+    def __init__(
+        self,
+        *,
+        vo: _builtins.str = ...,
+        files: _abc.Iterable[_staging_pb2.StagingFile] | None = ...,
+        bring_online_timeout: _duration_pb2.Duration | None = ...,
+        copy_pin_lifetime: _duration_pb2.Duration | None = ...,
+        priority: _builtins.int = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        activity: _builtins.str = ...,
+        metadata: _builtins.str = ...,
+        source_spacetoken: _builtins.str = ...,
+        target_spacetoken: _builtins.str = ...,
+        max_retries: _builtins.int | None = ...,
+        credential: _builtins.str = ...,
+        backend: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        max_time_in_queue: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "bring_online_timeout", b"bring_online_timeout", "copy_pin_lifetime", b"copy_pin_lifetime", "max_retries", b"max_retries", "max_time_in_queue", b"max_time_in_queue"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "activity", b"activity", "backend", b"backend", "bring_online_timeout", b"bring_online_timeout", "copy_pin_lifetime", b"copy_pin_lifetime", "credential", b"credential", "files", b"files", "max_retries", b"max_retries", "max_time_in_queue", b"max_time_in_queue", "metadata", b"metadata", "priority", b"priority", "request_id", b"request_id", "source_spacetoken", b"source_spacetoken", "tags", b"tags", "target_spacetoken", b"target_spacetoken", "validate_only", b"validate_only", "vo", b"vo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_retries: _TypeAlias = _typing.Literal["max_retries"]  # noqa: Y015
+    _WhichOneofArgType__max_retries: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_retries) -> _WhichOneofReturnType__max_retries | None: ...
+
+Global___SubmitStagingJobRequest: _TypeAlias = SubmitStagingJobRequest  # noqa: Y015
+
+@_typing.final
+class SubmitDeletionJobRequest(_message.Message):
+    """Files to remove."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VO_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    SPACETOKEN_FIELD_NUMBER: _builtins.int
+    MAX_RETRIES_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    vo: _builtins.str
+    """The virtual organisation it belongs to. With one VO of the caller it may be empty; with several an empty one is
+    INVALID_ARGUMENT, VO_AMBIGUOUS, which lists them.
+    """
+    priority: _builtins.int
+    """From 1 (last) to 5 (first). 0 means 3."""
+    activity: _builtins.str
+    """The activity that its files count for. Empty: "default"."""
+    metadata: _builtins.str
+    """The caller's own data about the job: a JSON text, at most 16 KiB, kept and answered as it came."""
+    spacetoken: _builtins.str
+    """The space (SRM) where the files are. Empty: the storage element's `spacetoken`."""
+    max_retries: _builtins.int
+    """How often a file that failed in a recoverable way is tried again: 0 to 256. Unset means 3."""
+    credential: _builtins.str
+    """The delegated credential, "credentials/{uuid}"; as TransferJob.credential."""
+    backend: _builtins.str
+    """The only backend that may do it, "transferBackends/{name}"; as TransferJob.backend."""
+    request_id: _builtins.str
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the
+    call is not idempotent and must not be repeated.
+    """
+    validate_only: _builtins.bool
+    """Check everything, store nothing: the answer has no name."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_deletion_pb2.DeletionFile]:
+        """The files, 1 to 1000, no two of them the same."""
+
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As TransferJob.tags."""
+
+    def __init__(
+        self,
+        *,
+        vo: _builtins.str = ...,
+        files: _abc.Iterable[_deletion_pb2.DeletionFile] | None = ...,
+        priority: _builtins.int = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        activity: _builtins.str = ...,
+        metadata: _builtins.str = ...,
+        spacetoken: _builtins.str = ...,
+        max_retries: _builtins.int | None = ...,
+        credential: _builtins.str = ...,
+        backend: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "max_retries", b"max_retries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries", "activity", b"activity", "backend", b"backend", "credential", b"credential", "files", b"files", "max_retries", b"max_retries", "metadata", b"metadata", "priority", b"priority", "request_id", b"request_id", "spacetoken", b"spacetoken", "tags", b"tags", "validate_only", b"validate_only", "vo", b"vo"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_retries: _TypeAlias = _typing.Literal["max_retries"]  # noqa: Y015
+    _WhichOneofArgType__max_retries: _TypeAlias = _typing.Literal["_max_retries", b"_max_retries"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_retries) -> _WhichOneofReturnType__max_retries | None: ...
+
+Global___SubmitDeletionJobRequest: _TypeAlias = SubmitDeletionJobRequest  # noqa: Y015
 
 @_typing.final
 class GetTransferJobRequest(_message.Message):
@@ -171,7 +541,7 @@ class ListTransferJobsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter."""
     filter: _builtins.str
-    """Empty, or one of: `state = "ACTIVE"` · `vo = "local"` · `tags.KEY = "value"` (KEY is gridlane.job today)."""
+    """Empty, or one of: `state = "ACTIVE"` · `vo = "local"` · `tags.gridlane.job = "{uuid}"` (those that work for a job)."""
     def __init__(
         self,
         *,
@@ -216,8 +586,58 @@ class ListTransferJobsResponse(_message.Message):
 Global___ListTransferJobsResponse: _TypeAlias = ListTransferJobsResponse  # noqa: Y015
 
 @_typing.final
-class ListFileTransfersRequest(_message.Message):
-    """Asks for a page of a job's files."""
+class SummarizeTransferJobsRequest(_message.Message):
+    """Says which transfer jobs are counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """Empty, or one of those of ListTransferJobsRequest.filter, or `name = "transfers/{uuid}"` for one job."""
+    @_builtins.property
+    def window(self) -> _time_window_pb2.TimeWindow:
+        """Those that were accepted in it. Unset: all that are kept."""
+
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+        window: _time_window_pb2.TimeWindow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeTransferJobsRequest: _TypeAlias = SummarizeTransferJobsRequest  # noqa: Y015
+
+@_typing.final
+class GetFileTransferRequest(_message.Message):
+    """Names a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"transfers/{uuid}/files/{n}"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFileTransferRequest: _TypeAlias = GetFileTransferRequest  # noqa: Y015
+
+@_typing.final
+class ListFileAttemptsRequest(_message.Message):
+    """Asks for a page of a file's attempts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -225,7 +645,7 @@ class ListFileTransfersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
-    """"transfers/{uuid}"."""
+    """"transfers/{uuid}/files/{n}"."""
     page_size: _builtins.int
     """At most this many; 0 means 50, more than 1000 is 1000."""
     page_token: _builtins.str
@@ -240,6 +660,129 @@ class ListFileTransfersRequest(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFileAttemptsRequest: _TypeAlias = ListFileAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class ListFileAttemptsResponse(_message.Message):
+    """A page of a file's attempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_file_attempt_pb2.FileAttempt]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[_file_attempt_pb2.FileAttempt] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFileAttemptsResponse: _TypeAlias = ListFileAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class ExplainTransferJobRequest(_message.Message):
+    """Asks for a page of explanations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"transfers/{uuid}"."""
+    page_size: _builtins.int
+    """At most this many; 0 means 50, more than 1000 is 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTransferJobRequest: _TypeAlias = ExplainTransferJobRequest  # noqa: Y015
+
+@_typing.final
+class ExplainTransferJobResponse(_message.Message):
+    """A page of explanations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_file_explanation_pb2.FileExplanation]:
+        """One for each file that waits, in the order of submission."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[_file_explanation_pb2.FileExplanation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTransferJobResponse: _TypeAlias = ExplainTransferJobResponse  # noqa: Y015
+
+@_typing.final
+class ListFileTransfersRequest(_message.Message):
+    """Asks for a page of a job's files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """"transfers/{uuid}"."""
+    page_size: _builtins.int
+    """At most this many; 0 means 50, more than 1000 is 1000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
+    filter: _builtins.str
+    """Empty, or `state = "FAILED"` with any FileTransferState. The page token belongs to it. A version without it refuses
+    it:
+    INVALID_ARGUMENT, CAPABILITY_MISSING (FILE_FILTERS).
+    """
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -354,6 +897,178 @@ class CancelTransferJobRequest(_message.Message):
 Global___CancelTransferJobRequest: _TypeAlias = CancelTransferJobRequest  # noqa: Y015
 
 @_typing.final
+class BatchCancelTransferJobsRequest(_message.Message):
+    """Names transfer jobs to cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"transfers/{uuid}", 1 to 1000."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCancelTransferJobsRequest: _TypeAlias = BatchCancelTransferJobsRequest  # noqa: Y015
+
+@_typing.final
+class BatchCancelTransferJobsResponse(_message.Message):
+    """What became of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferJobResult]:
+        """One for each name, in the order given, without files."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___TransferJobResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCancelTransferJobsResponse: _TypeAlias = BatchCancelTransferJobsResponse  # noqa: Y015
+
+@_typing.final
+class CancelFileTransfersRequest(_message.Message):
+    """Names files to cancel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """The job, "transfers/{uuid}"."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files of it, "transfers/{uuid}/files/{n}", 1 to 1000."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelFileTransfersRequest: _TypeAlias = CancelFileTransfersRequest  # noqa: Y015
+
+@_typing.final
+class CancelFileTransfersResponse(_message.Message):
+    """What became of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileTransferResult]:
+        """One for each name, in the order given."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___FileTransferResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelFileTransfersResponse: _TypeAlias = CancelFileTransfersResponse  # noqa: Y015
+
+@_typing.final
+class FileTransferResult(_message.Message):
+    """A file, or why there is none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> _transfer_job_pb2.FileTransfer:
+        """The file."""
+
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """Why there is none."""
+
+    def __init__(
+        self,
+        *,
+        file: _transfer_job_pb2.FileTransfer | None = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "result", b"result", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "result", b"result", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["file", "status"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___FileTransferResult: _TypeAlias = FileTransferResult  # noqa: Y015
+
+@_typing.final
+class RetryTransferJobRequest(_message.Message):
+    """Names failed files to try again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The job, "transfers/{uuid}"."""
+    request_id: _builtins.str
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same new job, for 30 days. Empty:
+    the call is not idempotent and must not be repeated.
+    """
+    reason: _builtins.str
+    """Why, for managers; kept in the audit when it is another's job."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files of it that are FAILED, CATALOG_FAILED or CANCELED, "transfers/{uuid}/files/{n}", at most 1000. Empty: all
+        that are FAILED or CATALOG_FAILED.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        files: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryTransferJobRequest: _TypeAlias = RetryTransferJobRequest  # noqa: Y015
+
+@_typing.final
 class WatchTransferJobsRequest(_message.Message):
     """Asks for changes."""
 
@@ -365,7 +1080,7 @@ class WatchTransferJobsRequest(_message.Message):
     """Where to go on with the same names; empty: from each job's first event."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The jobs, 1 to 1000."""
+        """The jobs, "transfers/{uuid}", 1 to 1000."""
 
     def __init__(
         self,

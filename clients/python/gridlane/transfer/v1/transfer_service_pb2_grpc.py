@@ -4,10 +4,16 @@ import grpc
 
 from gridlane.transfer.v1 import transfer_job_pb2 as gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2
 from gridlane.transfer.v1 import transfer_service_pb2 as gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2
+from gridlane.transfer.v1 import transfer_summary_pb2 as gridlane_dot_transfer_dot_v1_dot_transfer__summary__pb2
 
 
 class TransferServiceStub(object):
-    """Transfer jobs. Young: streamed submission, priorities, retries and holds are added with the next versions.
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
+    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+
+    How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
+    polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
+    milliseconds after the change that GetTransferJob already shows. A final state never changes.
     """
 
     def __init__(self, channel):
@@ -19,6 +25,26 @@ class TransferServiceStub(object):
         self.SubmitTransferJob = channel.unary_unary(
                 '/gridlane.transfer.v1.TransferService/SubmitTransferJob',
                 request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitTransferJobRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
+                )
+        self.BatchSubmitTransferJobs = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/BatchSubmitTransferJobs',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchSubmitTransferJobsRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchSubmitTransferJobsResponse.FromString,
+                )
+        self.SubmitTransferJobStream = channel.stream_unary(
+                '/gridlane.transfer.v1.TransferService/SubmitTransferJobStream',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitTransferJobStreamRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
+                )
+        self.SubmitStagingJob = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/SubmitStagingJob',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitStagingJobRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
+                )
+        self.SubmitDeletionJob = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/SubmitDeletionJob',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitDeletionJobRequest.SerializeToString,
                 response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
                 )
         self.GetTransferJob = channel.unary_unary(
@@ -36,19 +62,54 @@ class TransferServiceStub(object):
                 request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListTransferJobsRequest.SerializeToString,
                 response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListTransferJobsResponse.FromString,
                 )
+        self.SummarizeTransferJobs = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/SummarizeTransferJobs',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SummarizeTransferJobsRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__summary__pb2.TransferSummary.FromString,
+                )
+        self.GetFileTransfer = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/GetFileTransfer',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.GetFileTransferRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.FileTransfer.FromString,
+                )
         self.ListFileTransfers = channel.unary_unary(
                 '/gridlane.transfer.v1.TransferService/ListFileTransfers',
                 request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileTransfersRequest.SerializeToString,
                 response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileTransfersResponse.FromString,
+                )
+        self.ListFileAttempts = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/ListFileAttempts',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileAttemptsRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileAttemptsResponse.FromString,
                 )
         self.ListTransferEvents = channel.unary_unary(
                 '/gridlane.transfer.v1.TransferService/ListTransferEvents',
                 request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListTransferEventsRequest.SerializeToString,
                 response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListTransferEventsResponse.FromString,
                 )
+        self.ExplainTransferJob = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/ExplainTransferJob',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ExplainTransferJobRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ExplainTransferJobResponse.FromString,
+                )
         self.CancelTransferJob = channel.unary_unary(
                 '/gridlane.transfer.v1.TransferService/CancelTransferJob',
                 request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.CancelTransferJobRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
+                )
+        self.BatchCancelTransferJobs = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/BatchCancelTransferJobs',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchCancelTransferJobsRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchCancelTransferJobsResponse.FromString,
+                )
+        self.CancelFileTransfers = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/CancelFileTransfers',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.CancelFileTransfersRequest.SerializeToString,
+                response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.CancelFileTransfersResponse.FromString,
+                )
+        self.RetryTransferJob = channel.unary_unary(
+                '/gridlane.transfer.v1.TransferService/RetryTransferJob',
+                request_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.RetryTransferJobRequest.SerializeToString,
                 response_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
                 )
         self.WatchTransferJobs = channel.unary_stream(
@@ -59,27 +120,86 @@ class TransferServiceStub(object):
 
 
 class TransferServiceServicer(object):
-    """Transfer jobs. Young: streamed submission, priorities, retries and holds are added with the next versions.
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
+    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+
+    How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
+    polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
+    milliseconds after the change that GetTransferJob already shows. A final state never changes.
     """
 
     def SubmitTransferJob(self, request, context):
-        """Accepts a transfer job; the answer means that it is durable. Idempotent by `request_id`.
-        INVALID_ARGUMENT names each violation and stores nothing: NO_STORAGE_ELEMENT for an end that nothing
-        serves, a source equal to its target, contradictory parameters.
+        """Accepts a transfer job; the answer means that it is durable, visible to every call that follows. Idempotent by
+        `request_id`. Submitters of the VO and administrators may call it, for ends whose paths they may read and write.
+        INVALID_ARGUMENT names each violation and stores nothing: INVALID_FIELDS for a rule beside a field, a source equal
+        to its target, two files with one target, contradictory parameters; NO_STORAGE_ELEMENT for an end that nothing
+        serves; CAPABILITY_MISSING for a field that no backend of this version carries out; VO_AMBIGUOUS for an empty `vo`
+        of a caller with several. FAILED_PRECONDITION, PRECONDITION: no channel leads there, or an end is banned; the
+        message says which.
+        ALREADY_EXISTS, REQUEST_ID_REUSED: the id came with another content. RESOURCE_EXHAUSTED, QUOTA_EXCEEDED: the VO or
+        its group has as much in the queue as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchSubmitTransferJobs(self, request, context):
+        """Accepts many transfer jobs, each as SubmitTransferJob does, one answer for each in the order given: those that are
+        good are durable even when others are refused. The answers are without files. Idempotent by each request's
+        `request_id`. Young.
+        INVALID_ARGUMENT, INVALID_FIELDS for the whole call: more than 10 000 files in all; stream them instead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitTransferJobStream(self, request_iterator, context):
+        """Accepts one transfer job of up to 100 000 files, streamed: first a message with `header`, then messages with
+        `files`. The answer, without files, comes when the caller has ended its side, and means that all of it is durable:
+        all files or none. Nothing is visible before. Idempotent by `request_id` of the header: a broken stream is sent
+        again as a whole. Young.
+        Errors as SubmitTransferJob, with fields named by the position of the file in the whole job
+        ("files[70123].target"); and INVALID_ARGUMENT, INVALID_FIELDS: the first message is not the header, a later one is,
+        there is no file, there are more than 100 000, or `file_count` or `digest_sha256` is not what came.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitStagingJob(self, request, context):
+        """Accepts a job that brings files from tape to disk where they are and pins them there; the answer, a transfer job of
+        the kind STAGING, means that it is durable. Every verb on transfer jobs holds for it. Idempotent by `request_id`.
+        Submitters of the VO and administrators may call it, for files that they may read. Young.
+        Errors as SubmitTransferJob; and INVALID_ARGUMENT, CAPABILITY_MISSING (STAGING): no backend stages files of that
+        storage.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitDeletionJob(self, request, context):
+        """Accepts a job that removes files and their registrations; the answer, a transfer job of the kind DELETION, means
+        that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
+        Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it. Young.
+        INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
+        another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTransferJob(self, request, context):
-        """Answers one transfer job with its files. Idempotent. NOT_FOUND: there is none that the caller may see.
+        """Answers one transfer job with its files, of very many the first 1000. Idempotent. Its owner, those who share the
+        owner's group as JOB_SHARER, managers of its VO or of a channel that one of its files lies on, administrators and,
+        where policy says so, members of its VO may call it. NOT_FOUND: there is none that the caller may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetTransferJobs(self, request, context):
-        """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent.
+        """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent. A name
+        that is unknown, or that the caller may not see, has a NOT_FOUND status in its place and loses no other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,8 +214,33 @@ class TransferServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SummarizeTransferJobs(self, request, context):
+        """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
+        would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros. Young.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFileTransfer(self, request, context):
+        """Answers one file of a transfer job. Idempotent. NOT_FOUND: there is none that the caller may see. Who may see
+        the job may call it. Young.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListFileTransfers(self, request, context):
-        """Lists the files of a transfer job in the order of submission. Idempotent.
+        """Lists the files of a transfer job in the order of submission. Idempotent. NOT_FOUND: there is no such job that
+        the caller may see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFileAttempts(self, request, context):
+        """Lists each time that a file was started, oldest first: source, channel, times, bytes, failure. Kept as long as the
+        job. Idempotent. NOT_FOUND: there is no such file that the caller may see. Young.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,24 +248,70 @@ class TransferServiceServicer(object):
 
     def ListTransferEvents(self, request, context):
         """Lists what happened to a transfer job and its files, oldest first: its history for as long as events are kept.
-        Idempotent.
+        Idempotent. NOT_FOUND: there is no such job that the caller may see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainTransferJob(self, request, context):
+        """Says of each file of a transfer job that waits, in the order of submission, what it waits for and what can be done
+        about it. A job of which nothing waits has none. Idempotent. NOT_FOUND: there is no such job that the
+        caller may see. Young.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTransferJob(self, request, context):
-        """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones
-        end or abort. Idempotent; a job that has ended is answered as it is.
+        """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
+        abort. The answer means that the wish is durable; the job is CANCELING until its last file has ended. Idempotent; a
+        job that has ended is answered as it is. The owner, those who share the owner's group as JOB_SHARER, managers of
+        its VO or of all channels that its files lie on, and administrators may call it. NOT_FOUND: there is none that the
+        caller may see. PERMISSION_DENIED: the caller may only see it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCancelTransferJobs(self, request, context):
+        """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
+        given, without files: one that fails does not hold up the others. Idempotent. Young.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelFileTransfers(self, request, context):
+        """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
+        name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
+        cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
+        that the caller may see. Young.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTransferJob(self, request, context):
+        """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
+        parameters, the same owner and `retry_of`, since what is final never changes. The answer, the new job, means that
+        it is durable. Idempotent by `request_id`. The owner while a submitter, those who share the owner's group as
+        JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it. Young.
+        NOT_FOUND: there is none that the caller may see. FAILED_PRECONDITION, ILLEGAL_TRANSITION: it has not
+        ended (held files are released instead), none of its files failed, or one that is named did not. Otherwise as
+        SubmitTransferJob, since the new job is checked like any other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTransferJobs(self, request, context):
-        """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open. Ends with
-        UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
-        and in order. NOT_FOUND: one of the names is not visible to the caller.
+        """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open.
+        Idempotent: it changes nothing. Every change comes once and in order. Who may see the jobs may call it.
+        NOT_FOUND: one of the names is not visible to the caller. UNAVAILABLE, DRAINING or WATCHER_TOO_SLOW: the server
+        stops, or the reader was too slow; resume with the last token. OUT_OF_RANGE, POSITION_TRIMMED: the events after the
+        token are no longer kept; get the jobs, then watch with an empty one. INVALID_ARGUMENT, TOKEN_NOT_OURS: the token
+        belongs to other names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +323,26 @@ def add_TransferServiceServicer_to_server(servicer, server):
             'SubmitTransferJob': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitTransferJob,
                     request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitTransferJobRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.SerializeToString,
+            ),
+            'BatchSubmitTransferJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchSubmitTransferJobs,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchSubmitTransferJobsRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchSubmitTransferJobsResponse.SerializeToString,
+            ),
+            'SubmitTransferJobStream': grpc.stream_unary_rpc_method_handler(
+                    servicer.SubmitTransferJobStream,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitTransferJobStreamRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.SerializeToString,
+            ),
+            'SubmitStagingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitStagingJob,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitStagingJobRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.SerializeToString,
+            ),
+            'SubmitDeletionJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitDeletionJob,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitDeletionJobRequest.FromString,
                     response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.SerializeToString,
             ),
             'GetTransferJob': grpc.unary_unary_rpc_method_handler(
@@ -149,19 +360,54 @@ def add_TransferServiceServicer_to_server(servicer, server):
                     request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListTransferJobsRequest.FromString,
                     response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListTransferJobsResponse.SerializeToString,
             ),
+            'SummarizeTransferJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.SummarizeTransferJobs,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SummarizeTransferJobsRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__summary__pb2.TransferSummary.SerializeToString,
+            ),
+            'GetFileTransfer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFileTransfer,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.GetFileTransferRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.FileTransfer.SerializeToString,
+            ),
             'ListFileTransfers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFileTransfers,
                     request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileTransfersRequest.FromString,
                     response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileTransfersResponse.SerializeToString,
+            ),
+            'ListFileAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFileAttempts,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileAttemptsRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileAttemptsResponse.SerializeToString,
             ),
             'ListTransferEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTransferEvents,
                     request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListTransferEventsRequest.FromString,
                     response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListTransferEventsResponse.SerializeToString,
             ),
+            'ExplainTransferJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainTransferJob,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ExplainTransferJobRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ExplainTransferJobResponse.SerializeToString,
+            ),
             'CancelTransferJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTransferJob,
                     request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.CancelTransferJobRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.SerializeToString,
+            ),
+            'BatchCancelTransferJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCancelTransferJobs,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchCancelTransferJobsRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchCancelTransferJobsResponse.SerializeToString,
+            ),
+            'CancelFileTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelFileTransfers,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.CancelFileTransfersRequest.FromString,
+                    response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.CancelFileTransfersResponse.SerializeToString,
+            ),
+            'RetryTransferJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTransferJob,
+                    request_deserializer=gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.RetryTransferJobRequest.FromString,
                     response_serializer=gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.SerializeToString,
             ),
             'WatchTransferJobs': grpc.unary_stream_rpc_method_handler(
@@ -177,7 +423,12 @@ def add_TransferServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TransferService(object):
-    """Transfer jobs. Young: streamed submission, priorities, retries and holds are added with the next versions.
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
+    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+
+    How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
+    polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
+    milliseconds after the change that GetTransferJob already shows. A final state never changes.
     """
 
     @staticmethod
@@ -193,6 +444,74 @@ class TransferService(object):
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/SubmitTransferJob',
             gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitTransferJobRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def BatchSubmitTransferJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/BatchSubmitTransferJobs',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchSubmitTransferJobsRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchSubmitTransferJobsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SubmitTransferJobStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(request_iterator, target, '/gridlane.transfer.v1.TransferService/SubmitTransferJobStream',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitTransferJobStreamRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SubmitStagingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/SubmitStagingJob',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitStagingJobRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SubmitDeletionJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/SubmitDeletionJob',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SubmitDeletionJobRequest.SerializeToString,
             gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
@@ -249,6 +568,40 @@ class TransferService(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def SummarizeTransferJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/SummarizeTransferJobs',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.SummarizeTransferJobsRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__summary__pb2.TransferSummary.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetFileTransfer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/GetFileTransfer',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.GetFileTransferRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.FileTransfer.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def ListFileTransfers(request,
             target,
             options=(),
@@ -262,6 +615,23 @@ class TransferService(object):
         return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/ListFileTransfers',
             gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileTransfersRequest.SerializeToString,
             gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileTransfersResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListFileAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/ListFileAttempts',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileAttemptsRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ListFileAttemptsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
@@ -283,6 +653,23 @@ class TransferService(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def ExplainTransferJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/ExplainTransferJob',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ExplainTransferJobRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.ExplainTransferJobResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def CancelTransferJob(request,
             target,
             options=(),
@@ -295,6 +682,57 @@ class TransferService(object):
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/CancelTransferJob',
             gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.CancelTransferJobRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def BatchCancelTransferJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/BatchCancelTransferJobs',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchCancelTransferJobsRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.BatchCancelTransferJobsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CancelFileTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/CancelFileTransfers',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.CancelFileTransfersRequest.SerializeToString,
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.CancelFileTransfersResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RetryTransferJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/gridlane.transfer.v1.TransferService/RetryTransferJob',
+            gridlane_dot_transfer_dot_v1_dot_transfer__service__pb2.RetryTransferJobRequest.SerializeToString,
             gridlane_dot_transfer_dot_v1_dot_transfer__job__pb2.TransferJob.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from gridlane.transfer.v1 import transfer_job_pb2 as _transfer_job_pb2
 from gridlane.transfer.v1 import transfer_service_pb2 as _transfer_service_pb2
+from gridlane.transfer.v1 import transfer_summary_pb2 as _transfer_summary_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -28,79 +29,265 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TransferServiceStub:
-    """Transfer jobs. Young: streamed submission, priorities, retries and holds are added with the next versions."""
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
+    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+
+    How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
+    polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
+    milliseconds after the change that GetTransferJob already shows. A final state never changes.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TransferServiceAsyncStub: ...
     SubmitTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitTransferJobRequest, _transfer_job_pb2.TransferJob]
-    """Accepts a transfer job; the answer means that it is durable. Idempotent by `request_id`.
-    INVALID_ARGUMENT names each violation and stores nothing: NO_STORAGE_ELEMENT for an end that nothing
-    serves, a source equal to its target, contradictory parameters.
+    """Accepts a transfer job; the answer means that it is durable, visible to every call that follows. Idempotent by
+    `request_id`. Submitters of the VO and administrators may call it, for ends whose paths they may read and write.
+    INVALID_ARGUMENT names each violation and stores nothing: INVALID_FIELDS for a rule beside a field, a source equal
+    to its target, two files with one target, contradictory parameters; NO_STORAGE_ELEMENT for an end that nothing
+    serves; CAPABILITY_MISSING for a field that no backend of this version carries out; VO_AMBIGUOUS for an empty `vo`
+    of a caller with several. FAILED_PRECONDITION, PRECONDITION: no channel leads there, or an end is banned; the
+    message says which.
+    ALREADY_EXISTS, REQUEST_ID_REUSED: the id came with another content. RESOURCE_EXHAUSTED, QUOTA_EXCEEDED: the VO or
+    its group has as much in the queue as it may.
+    """
+    BatchSubmitTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchSubmitTransferJobsRequest, _transfer_service_pb2.BatchSubmitTransferJobsResponse]
+    """Accepts many transfer jobs, each as SubmitTransferJob does, one answer for each in the order given: those that are
+    good are durable even when others are refused. The answers are without files. Idempotent by each request's
+    `request_id`. Young.
+    INVALID_ARGUMENT, INVALID_FIELDS for the whole call: more than 10 000 files in all; stream them instead.
+    """
+    SubmitTransferJobStream: _grpc.StreamUnaryMultiCallable[_transfer_service_pb2.SubmitTransferJobStreamRequest, _transfer_job_pb2.TransferJob]
+    """Accepts one transfer job of up to 100 000 files, streamed: first a message with `header`, then messages with
+    `files`. The answer, without files, comes when the caller has ended its side, and means that all of it is durable:
+    all files or none. Nothing is visible before. Idempotent by `request_id` of the header: a broken stream is sent
+    again as a whole. Young.
+    Errors as SubmitTransferJob, with fields named by the position of the file in the whole job
+    ("files[70123].target"); and INVALID_ARGUMENT, INVALID_FIELDS: the first message is not the header, a later one is,
+    there is no file, there are more than 100 000, or `file_count` or `digest_sha256` is not what came.
+    """
+    SubmitStagingJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitStagingJobRequest, _transfer_job_pb2.TransferJob]
+    """Accepts a job that brings files from tape to disk where they are and pins them there; the answer, a transfer job of
+    the kind STAGING, means that it is durable. Every verb on transfer jobs holds for it. Idempotent by `request_id`.
+    Submitters of the VO and administrators may call it, for files that they may read. Young.
+    Errors as SubmitTransferJob; and INVALID_ARGUMENT, CAPABILITY_MISSING (STAGING): no backend stages files of that
+    storage.
+    """
+    SubmitDeletionJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitDeletionJobRequest, _transfer_job_pb2.TransferJob]
+    """Accepts a job that removes files and their registrations; the answer, a transfer job of the kind DELETION, means
+    that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
+    Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it. Young.
+    INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
+    another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
     """
     GetTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.GetTransferJobRequest, _transfer_job_pb2.TransferJob]
-    """Answers one transfer job with its files. Idempotent. NOT_FOUND: there is none that the caller may see."""
+    """Answers one transfer job with its files, of very many the first 1000. Idempotent. Its owner, those who share the
+    owner's group as JOB_SHARER, managers of its VO or of a channel that one of its files lies on, administrators and,
+    where policy says so, members of its VO may call it. NOT_FOUND: there is none that the caller may see.
+    """
     BatchGetTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchGetTransferJobsRequest, _transfer_service_pb2.BatchGetTransferJobsResponse]
-    """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent."""
+    """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent. A name
+    that is unknown, or that the caller may not see, has a NOT_FOUND status in its place and loses no other.
+    """
     ListTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferJobsRequest, _transfer_service_pb2.ListTransferJobsResponse]
     """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
     are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
     caller gets an empty list.
     """
+    SummarizeTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.SummarizeTransferJobsRequest, _transfer_summary_pb2.TransferSummary]
+    """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
+    would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros. Young.
+    """
+    GetFileTransfer: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.GetFileTransferRequest, _transfer_job_pb2.FileTransfer]
+    """Answers one file of a transfer job. Idempotent. NOT_FOUND: there is none that the caller may see. Who may see
+    the job may call it. Young.
+    """
     ListFileTransfers: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileTransfersRequest, _transfer_service_pb2.ListFileTransfersResponse]
-    """Lists the files of a transfer job in the order of submission. Idempotent."""
+    """Lists the files of a transfer job in the order of submission. Idempotent. NOT_FOUND: there is no such job that
+    the caller may see.
+    """
+    ListFileAttempts: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileAttemptsRequest, _transfer_service_pb2.ListFileAttemptsResponse]
+    """Lists each time that a file was started, oldest first: source, channel, times, bytes, failure. Kept as long as the
+    job. Idempotent. NOT_FOUND: there is no such file that the caller may see. Young.
+    """
     ListTransferEvents: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferEventsRequest, _transfer_service_pb2.ListTransferEventsResponse]
     """Lists what happened to a transfer job and its files, oldest first: its history for as long as events are kept.
-    Idempotent.
+    Idempotent. NOT_FOUND: there is no such job that the caller may see.
+    """
+    ExplainTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ExplainTransferJobRequest, _transfer_service_pb2.ExplainTransferJobResponse]
+    """Says of each file of a transfer job that waits, in the order of submission, what it waits for and what can be done
+    about it. A job of which nothing waits has none. Idempotent. NOT_FOUND: there is no such job that the
+    caller may see. Young.
     """
     CancelTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelTransferJobRequest, _transfer_job_pb2.TransferJob]
-    """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones
-    end or abort. Idempotent; a job that has ended is answered as it is.
+    """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
+    abort. The answer means that the wish is durable; the job is CANCELING until its last file has ended. Idempotent; a
+    job that has ended is answered as it is. The owner, those who share the owner's group as JOB_SHARER, managers of
+    its VO or of all channels that its files lie on, and administrators may call it. NOT_FOUND: there is none that the
+    caller may see. PERMISSION_DENIED: the caller may only see it.
+    """
+    BatchCancelTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchCancelTransferJobsRequest, _transfer_service_pb2.BatchCancelTransferJobsResponse]
+    """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
+    given, without files: one that fails does not hold up the others. Idempotent. Young.
+    """
+    CancelFileTransfers: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelFileTransfersRequest, _transfer_service_pb2.CancelFileTransfersResponse]
+    """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
+    name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
+    cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
+    that the caller may see. Young.
+    """
+    RetryTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.RetryTransferJobRequest, _transfer_job_pb2.TransferJob]
+    """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
+    parameters, the same owner and `retry_of`, since what is final never changes. The answer, the new job, means that
+    it is durable. Idempotent by `request_id`. The owner while a submitter, those who share the owner's group as
+    JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it. Young.
+    NOT_FOUND: there is none that the caller may see. FAILED_PRECONDITION, ILLEGAL_TRANSITION: it has not
+    ended (held files are released instead), none of its files failed, or one that is named did not. Otherwise as
+    SubmitTransferJob, since the new job is checked like any other.
     """
     WatchTransferJobs: _grpc.UnaryStreamMultiCallable[_transfer_service_pb2.WatchTransferJobsRequest, _transfer_service_pb2.WatchTransferJobsResponse]
-    """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open. Ends with
-    UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
-    and in order. NOT_FOUND: one of the names is not visible to the caller.
+    """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open.
+    Idempotent: it changes nothing. Every change comes once and in order. Who may see the jobs may call it.
+    NOT_FOUND: one of the names is not visible to the caller. UNAVAILABLE, DRAINING or WATCHER_TOO_SLOW: the server
+    stops, or the reader was too slow; resume with the last token. OUT_OF_RANGE, POSITION_TRIMMED: the events after the
+    token are no longer kept; get the jobs, then watch with an empty one. INVALID_ARGUMENT, TOKEN_NOT_OURS: the token
+    belongs to other names.
     """
 
 @_typing.type_check_only
 class TransferServiceAsyncStub(TransferServiceStub):
-    """Transfer jobs. Young: streamed submission, priorities, retries and holds are added with the next versions."""
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
+    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+
+    How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
+    polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
+    milliseconds after the change that GetTransferJob already shows. A final state never changes.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitTransferJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
-    """Accepts a transfer job; the answer means that it is durable. Idempotent by `request_id`.
-    INVALID_ARGUMENT names each violation and stores nothing: NO_STORAGE_ELEMENT for an end that nothing
-    serves, a source equal to its target, contradictory parameters.
+    """Accepts a transfer job; the answer means that it is durable, visible to every call that follows. Idempotent by
+    `request_id`. Submitters of the VO and administrators may call it, for ends whose paths they may read and write.
+    INVALID_ARGUMENT names each violation and stores nothing: INVALID_FIELDS for a rule beside a field, a source equal
+    to its target, two files with one target, contradictory parameters; NO_STORAGE_ELEMENT for an end that nothing
+    serves; CAPABILITY_MISSING for a field that no backend of this version carries out; VO_AMBIGUOUS for an empty `vo`
+    of a caller with several. FAILED_PRECONDITION, PRECONDITION: no channel leads there, or an end is banned; the
+    message says which.
+    ALREADY_EXISTS, REQUEST_ID_REUSED: the id came with another content. RESOURCE_EXHAUSTED, QUOTA_EXCEEDED: the VO or
+    its group has as much in the queue as it may.
+    """
+    BatchSubmitTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchSubmitTransferJobsRequest, _transfer_service_pb2.BatchSubmitTransferJobsResponse]  # type: ignore[assignment]
+    """Accepts many transfer jobs, each as SubmitTransferJob does, one answer for each in the order given: those that are
+    good are durable even when others are refused. The answers are without files. Idempotent by each request's
+    `request_id`. Young.
+    INVALID_ARGUMENT, INVALID_FIELDS for the whole call: more than 10 000 files in all; stream them instead.
+    """
+    SubmitTransferJobStream: _aio.StreamUnaryMultiCallable[_transfer_service_pb2.SubmitTransferJobStreamRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
+    """Accepts one transfer job of up to 100 000 files, streamed: first a message with `header`, then messages with
+    `files`. The answer, without files, comes when the caller has ended its side, and means that all of it is durable:
+    all files or none. Nothing is visible before. Idempotent by `request_id` of the header: a broken stream is sent
+    again as a whole. Young.
+    Errors as SubmitTransferJob, with fields named by the position of the file in the whole job
+    ("files[70123].target"); and INVALID_ARGUMENT, INVALID_FIELDS: the first message is not the header, a later one is,
+    there is no file, there are more than 100 000, or `file_count` or `digest_sha256` is not what came.
+    """
+    SubmitStagingJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitStagingJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
+    """Accepts a job that brings files from tape to disk where they are and pins them there; the answer, a transfer job of
+    the kind STAGING, means that it is durable. Every verb on transfer jobs holds for it. Idempotent by `request_id`.
+    Submitters of the VO and administrators may call it, for files that they may read. Young.
+    Errors as SubmitTransferJob; and INVALID_ARGUMENT, CAPABILITY_MISSING (STAGING): no backend stages files of that
+    storage.
+    """
+    SubmitDeletionJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitDeletionJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
+    """Accepts a job that removes files and their registrations; the answer, a transfer job of the kind DELETION, means
+    that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
+    Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it. Young.
+    INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
+    another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
     """
     GetTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.GetTransferJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
-    """Answers one transfer job with its files. Idempotent. NOT_FOUND: there is none that the caller may see."""
+    """Answers one transfer job with its files, of very many the first 1000. Idempotent. Its owner, those who share the
+    owner's group as JOB_SHARER, managers of its VO or of a channel that one of its files lies on, administrators and,
+    where policy says so, members of its VO may call it. NOT_FOUND: there is none that the caller may see.
+    """
     BatchGetTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchGetTransferJobsRequest, _transfer_service_pb2.BatchGetTransferJobsResponse]  # type: ignore[assignment]
-    """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent."""
+    """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent. A name
+    that is unknown, or that the caller may not see, has a NOT_FOUND status in its place and loses no other.
+    """
     ListTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferJobsRequest, _transfer_service_pb2.ListTransferJobsResponse]  # type: ignore[assignment]
     """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
     are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
     caller gets an empty list.
     """
+    SummarizeTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.SummarizeTransferJobsRequest, _transfer_summary_pb2.TransferSummary]  # type: ignore[assignment]
+    """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
+    would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros. Young.
+    """
+    GetFileTransfer: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.GetFileTransferRequest, _transfer_job_pb2.FileTransfer]  # type: ignore[assignment]
+    """Answers one file of a transfer job. Idempotent. NOT_FOUND: there is none that the caller may see. Who may see
+    the job may call it. Young.
+    """
     ListFileTransfers: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileTransfersRequest, _transfer_service_pb2.ListFileTransfersResponse]  # type: ignore[assignment]
-    """Lists the files of a transfer job in the order of submission. Idempotent."""
+    """Lists the files of a transfer job in the order of submission. Idempotent. NOT_FOUND: there is no such job that
+    the caller may see.
+    """
+    ListFileAttempts: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileAttemptsRequest, _transfer_service_pb2.ListFileAttemptsResponse]  # type: ignore[assignment]
+    """Lists each time that a file was started, oldest first: source, channel, times, bytes, failure. Kept as long as the
+    job. Idempotent. NOT_FOUND: there is no such file that the caller may see. Young.
+    """
     ListTransferEvents: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferEventsRequest, _transfer_service_pb2.ListTransferEventsResponse]  # type: ignore[assignment]
     """Lists what happened to a transfer job and its files, oldest first: its history for as long as events are kept.
-    Idempotent.
+    Idempotent. NOT_FOUND: there is no such job that the caller may see.
+    """
+    ExplainTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ExplainTransferJobRequest, _transfer_service_pb2.ExplainTransferJobResponse]  # type: ignore[assignment]
+    """Says of each file of a transfer job that waits, in the order of submission, what it waits for and what can be done
+    about it. A job of which nothing waits has none. Idempotent. NOT_FOUND: there is no such job that the
+    caller may see. Young.
     """
     CancelTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelTransferJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
-    """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones
-    end or abort. Idempotent; a job that has ended is answered as it is.
+    """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
+    abort. The answer means that the wish is durable; the job is CANCELING until its last file has ended. Idempotent; a
+    job that has ended is answered as it is. The owner, those who share the owner's group as JOB_SHARER, managers of
+    its VO or of all channels that its files lie on, and administrators may call it. NOT_FOUND: there is none that the
+    caller may see. PERMISSION_DENIED: the caller may only see it.
+    """
+    BatchCancelTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchCancelTransferJobsRequest, _transfer_service_pb2.BatchCancelTransferJobsResponse]  # type: ignore[assignment]
+    """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
+    given, without files: one that fails does not hold up the others. Idempotent. Young.
+    """
+    CancelFileTransfers: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelFileTransfersRequest, _transfer_service_pb2.CancelFileTransfersResponse]  # type: ignore[assignment]
+    """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
+    name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
+    cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
+    that the caller may see. Young.
+    """
+    RetryTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.RetryTransferJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
+    """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
+    parameters, the same owner and `retry_of`, since what is final never changes. The answer, the new job, means that
+    it is durable. Idempotent by `request_id`. The owner while a submitter, those who share the owner's group as
+    JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it. Young.
+    NOT_FOUND: there is none that the caller may see. FAILED_PRECONDITION, ILLEGAL_TRANSITION: it has not
+    ended (held files are released instead), none of its files failed, or one that is named did not. Otherwise as
+    SubmitTransferJob, since the new job is checked like any other.
     """
     WatchTransferJobs: _aio.UnaryStreamMultiCallable[_transfer_service_pb2.WatchTransferJobsRequest, _transfer_service_pb2.WatchTransferJobsResponse]  # type: ignore[assignment]
-    """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open. Ends with
-    UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
-    and in order. NOT_FOUND: one of the names is not visible to the caller.
+    """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open.
+    Idempotent: it changes nothing. Every change comes once and in order. Who may see the jobs may call it.
+    NOT_FOUND: one of the names is not visible to the caller. UNAVAILABLE, DRAINING or WATCHER_TOO_SLOW: the server
+    stops, or the reader was too slow; resume with the last token. OUT_OF_RANGE, POSITION_TRIMMED: the events after the
+    token are no longer kept; get the jobs, then watch with an empty one. INVALID_ARGUMENT, TOKEN_NOT_OURS: the token
+    belongs to other names.
     """
 
 class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Transfer jobs. Young: streamed submission, priorities, retries and holds are added with the next versions."""
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
+    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+
+    How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
+    polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
+    milliseconds after the change that GetTransferJob already shows. A final state never changes.
+    """
 
     @_abc_1.abstractmethod
     def SubmitTransferJob(
@@ -108,9 +295,68 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_service_pb2.SubmitTransferJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
-        """Accepts a transfer job; the answer means that it is durable. Idempotent by `request_id`.
-        INVALID_ARGUMENT names each violation and stores nothing: NO_STORAGE_ELEMENT for an end that nothing
-        serves, a source equal to its target, contradictory parameters.
+        """Accepts a transfer job; the answer means that it is durable, visible to every call that follows. Idempotent by
+        `request_id`. Submitters of the VO and administrators may call it, for ends whose paths they may read and write.
+        INVALID_ARGUMENT names each violation and stores nothing: INVALID_FIELDS for a rule beside a field, a source equal
+        to its target, two files with one target, contradictory parameters; NO_STORAGE_ELEMENT for an end that nothing
+        serves; CAPABILITY_MISSING for a field that no backend of this version carries out; VO_AMBIGUOUS for an empty `vo`
+        of a caller with several. FAILED_PRECONDITION, PRECONDITION: no channel leads there, or an end is banned; the
+        message says which.
+        ALREADY_EXISTS, REQUEST_ID_REUSED: the id came with another content. RESOURCE_EXHAUSTED, QUOTA_EXCEEDED: the VO or
+        its group has as much in the queue as it may.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchSubmitTransferJobs(
+        self,
+        request: _transfer_service_pb2.BatchSubmitTransferJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_service_pb2.BatchSubmitTransferJobsResponse, _abc.Awaitable[_transfer_service_pb2.BatchSubmitTransferJobsResponse]]:
+        """Accepts many transfer jobs, each as SubmitTransferJob does, one answer for each in the order given: those that are
+        good are durable even when others are refused. The answers are without files. Idempotent by each request's
+        `request_id`. Young.
+        INVALID_ARGUMENT, INVALID_FIELDS for the whole call: more than 10 000 files in all; stream them instead.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitTransferJobStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_transfer_service_pb2.SubmitTransferJobStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
+        """Accepts one transfer job of up to 100 000 files, streamed: first a message with `header`, then messages with
+        `files`. The answer, without files, comes when the caller has ended its side, and means that all of it is durable:
+        all files or none. Nothing is visible before. Idempotent by `request_id` of the header: a broken stream is sent
+        again as a whole. Young.
+        Errors as SubmitTransferJob, with fields named by the position of the file in the whole job
+        ("files[70123].target"); and INVALID_ARGUMENT, INVALID_FIELDS: the first message is not the header, a later one is,
+        there is no file, there are more than 100 000, or `file_count` or `digest_sha256` is not what came.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitStagingJob(
+        self,
+        request: _transfer_service_pb2.SubmitStagingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
+        """Accepts a job that brings files from tape to disk where they are and pins them there; the answer, a transfer job of
+        the kind STAGING, means that it is durable. Every verb on transfer jobs holds for it. Idempotent by `request_id`.
+        Submitters of the VO and administrators may call it, for files that they may read. Young.
+        Errors as SubmitTransferJob; and INVALID_ARGUMENT, CAPABILITY_MISSING (STAGING): no backend stages files of that
+        storage.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitDeletionJob(
+        self,
+        request: _transfer_service_pb2.SubmitDeletionJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
+        """Accepts a job that removes files and their registrations; the answer, a transfer job of the kind DELETION, means
+        that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
+        Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it. Young.
+        INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
+        another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
         """
 
     @_abc_1.abstractmethod
@@ -119,7 +365,10 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_service_pb2.GetTransferJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
-        """Answers one transfer job with its files. Idempotent. NOT_FOUND: there is none that the caller may see."""
+        """Answers one transfer job with its files, of very many the first 1000. Idempotent. Its owner, those who share the
+        owner's group as JOB_SHARER, managers of its VO or of a channel that one of its files lies on, administrators and,
+        where policy says so, members of its VO may call it. NOT_FOUND: there is none that the caller may see.
+        """
 
     @_abc_1.abstractmethod
     def BatchGetTransferJobs(
@@ -127,7 +376,9 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_service_pb2.BatchGetTransferJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_service_pb2.BatchGetTransferJobsResponse, _abc.Awaitable[_transfer_service_pb2.BatchGetTransferJobsResponse]]:
-        """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent."""
+        """Answers many transfer jobs, one answer for each name in the order asked, without their files. Idempotent. A name
+        that is unknown, or that the caller may not see, has a NOT_FOUND status in its place and loses no other.
+        """
 
     @_abc_1.abstractmethod
     def ListTransferJobs(
@@ -141,12 +392,44 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SummarizeTransferJobs(
+        self,
+        request: _transfer_service_pb2.SummarizeTransferJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_summary_pb2.TransferSummary, _abc.Awaitable[_transfer_summary_pb2.TransferSummary]]:
+        """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
+        would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros. Young.
+        """
+
+    @_abc_1.abstractmethod
+    def GetFileTransfer(
+        self,
+        request: _transfer_service_pb2.GetFileTransferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_job_pb2.FileTransfer, _abc.Awaitable[_transfer_job_pb2.FileTransfer]]:
+        """Answers one file of a transfer job. Idempotent. NOT_FOUND: there is none that the caller may see. Who may see
+        the job may call it. Young.
+        """
+
+    @_abc_1.abstractmethod
     def ListFileTransfers(
         self,
         request: _transfer_service_pb2.ListFileTransfersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_service_pb2.ListFileTransfersResponse, _abc.Awaitable[_transfer_service_pb2.ListFileTransfersResponse]]:
-        """Lists the files of a transfer job in the order of submission. Idempotent."""
+        """Lists the files of a transfer job in the order of submission. Idempotent. NOT_FOUND: there is no such job that
+        the caller may see.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFileAttempts(
+        self,
+        request: _transfer_service_pb2.ListFileAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_service_pb2.ListFileAttemptsResponse, _abc.Awaitable[_transfer_service_pb2.ListFileAttemptsResponse]]:
+        """Lists each time that a file was started, oldest first: source, channel, times, bytes, failure. Kept as long as the
+        job. Idempotent. NOT_FOUND: there is no such file that the caller may see. Young.
+        """
 
     @_abc_1.abstractmethod
     def ListTransferEvents(
@@ -155,7 +438,18 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_service_pb2.ListTransferEventsResponse, _abc.Awaitable[_transfer_service_pb2.ListTransferEventsResponse]]:
         """Lists what happened to a transfer job and its files, oldest first: its history for as long as events are kept.
-        Idempotent.
+        Idempotent. NOT_FOUND: there is no such job that the caller may see.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainTransferJob(
+        self,
+        request: _transfer_service_pb2.ExplainTransferJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_service_pb2.ExplainTransferJobResponse, _abc.Awaitable[_transfer_service_pb2.ExplainTransferJobResponse]]:
+        """Says of each file of a transfer job that waits, in the order of submission, what it waits for and what can be done
+        about it. A job of which nothing waits has none. Idempotent. NOT_FOUND: there is no such job that the
+        caller may see. Young.
         """
 
     @_abc_1.abstractmethod
@@ -164,8 +458,48 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_service_pb2.CancelTransferJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
-        """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones
-        end or abort. Idempotent; a job that has ended is answered as it is.
+        """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
+        abort. The answer means that the wish is durable; the job is CANCELING until its last file has ended. Idempotent; a
+        job that has ended is answered as it is. The owner, those who share the owner's group as JOB_SHARER, managers of
+        its VO or of all channels that its files lie on, and administrators may call it. NOT_FOUND: there is none that the
+        caller may see. PERMISSION_DENIED: the caller may only see it.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchCancelTransferJobs(
+        self,
+        request: _transfer_service_pb2.BatchCancelTransferJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_service_pb2.BatchCancelTransferJobsResponse, _abc.Awaitable[_transfer_service_pb2.BatchCancelTransferJobsResponse]]:
+        """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
+        given, without files: one that fails does not hold up the others. Idempotent. Young.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelFileTransfers(
+        self,
+        request: _transfer_service_pb2.CancelFileTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_service_pb2.CancelFileTransfersResponse, _abc.Awaitable[_transfer_service_pb2.CancelFileTransfersResponse]]:
+        """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
+        name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
+        cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
+        that the caller may see. Young.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryTransferJob(
+        self,
+        request: _transfer_service_pb2.RetryTransferJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
+        """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
+        parameters, the same owner and `retry_of`, since what is final never changes. The answer, the new job, means that
+        it is durable. Idempotent by `request_id`. The owner while a submitter, those who share the owner's group as
+        JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it. Young.
+        NOT_FOUND: there is none that the caller may see. FAILED_PRECONDITION, ILLEGAL_TRANSITION: it has not
+        ended (held files are released instead), none of its files failed, or one that is named did not. Otherwise as
+        SubmitTransferJob, since the new job is checked like any other.
         """
 
     @_abc_1.abstractmethod
@@ -174,9 +508,12 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_service_pb2.WatchTransferJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_transfer_service_pb2.WatchTransferJobsResponse], _abc.AsyncIterator[_transfer_service_pb2.WatchTransferJobsResponse]]:
-        """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open. Ends with
-        UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
-        and in order. NOT_FOUND: one of the names is not visible to the caller.
+        """Streams the changes of transfer jobs, from `resume_token` or from each job's first event, and stays open.
+        Idempotent: it changes nothing. Every change comes once and in order. Who may see the jobs may call it.
+        NOT_FOUND: one of the names is not visible to the caller. UNAVAILABLE, DRAINING or WATCHER_TOO_SLOW: the server
+        stops, or the reader was too slow; resume with the last token. OUT_OF_RANGE, POSITION_TRIMMED: the events after the
+        token are no longer kept; get the jobs, then watch with an empty one. INVALID_ARGUMENT, TOKEN_NOT_OURS: the token
+        belongs to other names.
         """
 
 def add_TransferServiceServicer_to_server(servicer: TransferServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

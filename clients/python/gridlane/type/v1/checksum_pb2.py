@@ -12,9 +12,10 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgridlane/type/v1/checksum.proto\x12\x10gridlane.type.v1\"\xdd\x02\n\x08\x43hecksum\x12>\n\x04type\x18\x01 \x01(\x0e\x32\x1e.gridlane.type.v1.ChecksumTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04type\x12-\n\x05value\x18\x02 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[0-9a-f]{8,64}$R\x05value:\xe1\x01\xbaH\xdd\x01\x1a\xda\x01\n\x0f\x63hecksum.length\x12kthe value has as many hexadecimal digits as its type asks: ADLER32 and CRC32C 8, MD5 32, SHA1 40, SHA256 64\x1aZthis.value.size() == (this.type == 3 ? 32 : this.type == 4 ? 40 : this.type == 5 ? 64 : 8)*\xab\x01\n\x0c\x43hecksumType\x12\x1d\n\x19\x43HECKSUM_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43HECKSUM_TYPE_ADLER32\x10\x01\x12\x18\n\x14\x43HECKSUM_TYPE_CRC32C\x10\x02\x12\x15\n\x11\x43HECKSUM_TYPE_MD5\x10\x03\x12\x16\n\x12\x43HECKSUM_TYPE_SHA1\x10\x04\x12\x18\n\x14\x43HECKSUM_TYPE_SHA256\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgridlane/type/v1/checksum.proto\x12\x10gridlane.type.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xe5\x02\n\x08\x43hecksum\x12\x42\n\x04type\x18\x01 \x01(\x0e\x32\x1e.gridlane.type.v1.ChecksumTypeB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04type\x12\x31\n\x05value\x18\x02 \x01(\tB\x1b\xe2\x41\x01\x02\xbaH\x14r\x12\x32\x10^[0-9a-f]{8,64}$R\x05value:\xe1\x01\xbaH\xdd\x01\x1a\xda\x01\n\x0f\x63hecksum.length\x12kthe value has as many hexadecimal digits as its type asks: ADLER32 and CRC32C 8, MD5 32, SHA1 40, SHA256 64\x1aZthis.value.size() == (this.type == 3 ? 32 : this.type == 4 ? 40 : this.type == 5 ? 64 : 8)*\xab\x01\n\x0c\x43hecksumType\x12\x1d\n\x19\x43HECKSUM_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43HECKSUM_TYPE_ADLER32\x10\x01\x12\x18\n\x14\x43HECKSUM_TYPE_CRC32C\x10\x02\x12\x15\n\x11\x43HECKSUM_TYPE_MD5\x10\x03\x12\x16\n\x12\x43HECKSUM_TYPE_SHA1\x10\x04\x12\x18\n\x14\x43HECKSUM_TYPE_SHA256\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -22,13 +23,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlane.type.v1.checksum_p
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_CHECKSUM'].fields_by_name['type']._options = None
-  _globals['_CHECKSUM'].fields_by_name['type']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_CHECKSUM'].fields_by_name['type']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
   _globals['_CHECKSUM'].fields_by_name['value']._options = None
-  _globals['_CHECKSUM'].fields_by_name['value']._serialized_options = b'\272H\024r\0222\020^[0-9a-f]{8,64}$'
+  _globals['_CHECKSUM'].fields_by_name['value']._serialized_options = b'\342A\001\002\272H\024r\0222\020^[0-9a-f]{8,64}$'
   _globals['_CHECKSUM']._options = None
   _globals['_CHECKSUM']._serialized_options = b'\272H\335\001\032\332\001\n\017checksum.length\022kthe value has as many hexadecimal digits as its type asks: ADLER32 and CRC32C 8, MD5 32, SHA1 40, SHA256 64\032Zthis.value.size() == (this.type == 3 ? 32 : this.type == 4 ? 40 : this.type == 5 ? 64 : 8)'
-  _globals['_CHECKSUMTYPE']._serialized_start=406
-  _globals['_CHECKSUMTYPE']._serialized_end=577
-  _globals['_CHECKSUM']._serialized_start=54
-  _globals['_CHECKSUM']._serialized_end=403
+  _globals['_CHECKSUMTYPE']._serialized_start=447
+  _globals['_CHECKSUMTYPE']._serialized_end=618
+  _globals['_CHECKSUM']._serialized_start=87
+  _globals['_CHECKSUM']._serialized_end=444
 # @@protoc_insertion_point(module_scope)

@@ -24,6 +24,7 @@ class _ChecksumType:
 class _ChecksumTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChecksumType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CHECKSUM_TYPE_UNSPECIFIED: _ChecksumType.ValueType  # 0
+    """Not acceptable."""
     CHECKSUM_TYPE_ADLER32: _ChecksumType.ValueType  # 1
     """Adler-32 (RFC 1950), the field's default."""
     CHECKSUM_TYPE_CRC32C: _ChecksumType.ValueType  # 2
@@ -39,6 +40,7 @@ class ChecksumType(_ChecksumType, metaclass=_ChecksumTypeEnumTypeWrapper):
     """Checksum algorithms. The first three are those of gLite, FTS3 and DIRAC."""
 
 CHECKSUM_TYPE_UNSPECIFIED: ChecksumType.ValueType  # 0
+"""Not acceptable."""
 CHECKSUM_TYPE_ADLER32: ChecksumType.ValueType  # 1
 """Adler-32 (RFC 1950), the field's default."""
 CHECKSUM_TYPE_CRC32C: ChecksumType.ValueType  # 2

@@ -23,196 +23,336 @@ class _ErrorReason:
 class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
+    """No error carries it."""
     ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 1
-    """UNAUTHENTICATED. The call carries no token. Cure: send `authorization: Bearer <token>`."""
+    """UNAUTHENTICATED. The call carries no token. Cure: send `authorization: Bearer <token>`. Metadata: none."""
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 2
-    """UNAUTHENTICATED. The token is not acceptable: form, signature, issuer, audience or profile. Which one
-    is in the server's log under the trace id, not in the answer. Do not retry with the same token.
+    """UNAUTHENTICATED. The token is not acceptable: form, signature, issuer, audience or profile. Which one is in the
+    server's log under the trace id, not in the answer. Do not retry with the same token. Metadata: none.
     """
     ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 3
-    """UNAUTHENTICATED. The token was good once and has expired. Get a new one, then retry."""
+    """UNAUTHENTICATED. The token was good once and has expired. Get a new one, then retry. Metadata: none."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 4
-    """PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the
-    caller may see and not touch, a virtual organisation that does not exist or in which its role does not count.
-    Metadata: always `permission`, the one that is missing; and `resource` when the call names something that the
-    caller may see, the name of that, `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}`, or the `vo` that
-    was asked for.
+    """PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the caller
+    may see and not touch, a virtual organisation that does not exist or in which its role does not count. Do not
+    retry. `permission` is the one that is missing; `resource` is there when the call names something that the caller
+    may see, or a virtual organisation, the name of that. A caller who wants to act in a group that its token does not
+    assert is told the `group` alone. Metadata: `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}` or
+    `{"permission": "authorization.vos.manage"}` or `{"group": "/cms/production"}`.
     """
     ERROR_REASON_CALLER_VETOED: _ErrorReason.ValueType  # 5
-    """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role."""
+    """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role. Cure: ask an administrator. Metadata: none."""
     ERROR_REASON_SCOPE_TOO_NARROW: _ErrorReason.ValueType  # 6
-    """PERMISSION_DENIED. The caller's role would do, its token's scopes do not. Metadata:
-    `{"permission": "workload.jobs.submit", "scopes_needed": "compute.create"}`.
+    """PERMISSION_DENIED. The caller's role would do, its token's scopes do not. Get a token with one of the scopes, then
+    retry. None is named where no capability suffices: what changes the policy or a configuration needs a token without
+    `storage.` and `compute.` scopes. Metadata: `{"permission": "workload.jobs.submit", "scopes_needed":
+    "compute.create"}`.
     """
     ERROR_REASON_MALFORMED_MESSAGE: _ErrorReason.ValueType  # 10
-    """INVALID_ARGUMENT. The bytes are not a message of the method's request type."""
+    """INVALID_ARGUMENT. The bytes are not a message of the method's request type. Metadata: none."""
     ERROR_REASON_INVALID_FIELDS: _ErrorReason.ValueType  # 11
     """INVALID_ARGUMENT. Fields break the rules written beside them; `google.rpc.BadRequest` names each, of very many the
-    first ones, of a large request the first.
+    first ones, of a large request the first. Metadata: none.
     """
     ERROR_REASON_REQUEST_ID_TOO_OLD: _ErrorReason.ValueType  # 12
-    """INVALID_ARGUMENT. `request_id` is a UUIDv7 older than the 30 days for which ids are remembered. The
-    call was not executed: whether it ever was cannot be known any more.
+    """INVALID_ARGUMENT. `request_id` is a UUIDv7 older than the 30 days for which ids are remembered. The call was not
+    executed: whether it ever was cannot be known any more. Look whether its resource is there, then use a new id.
+    Metadata: none.
     """
     ERROR_REASON_TOKEN_NOT_OURS: _ErrorReason.ValueType  # 13
     """INVALID_ARGUMENT. `page_token` or `resume_token` was not issued by this server for this request: a page token
-    belongs to the filter it came with, a resume token to the names. Metadata: `{"field": "resume_token"}`.
+    belongs to the filter it came with, a resume token to the names. Begin anew with an empty one. Metadata:
+    `{"field": "resume_token"}`.
     """
     ERROR_REASON_FILTER_UNSUPPORTED: _ErrorReason.ValueType  # 14
-    """INVALID_ARGUMENT. `filter` is not a documented combination. Metadata: `{"filter": "…"}`."""
+    """INVALID_ARGUMENT. `filter` is not one of those that the field's comment lists. Metadata:
+    `{"filter": "color = \\"red\\""}`, its first 200 characters.
+    """
     ERROR_REASON_NO_STORAGE_ELEMENT: _ErrorReason.ValueType  # 15
-    """INVALID_ARGUMENT. No storage element serves the URL or logical file name.
-    Metadata: `{"url": "srm://…"}`.
+    """INVALID_ARGUMENT. No storage element serves the URL or logical file name. Metadata:
+    `{"url": "srm://se.example.org/data/a"}`.
     """
     ERROR_REASON_VO_AMBIGUOUS: _ErrorReason.ValueType  # 16
-    """INVALID_ARGUMENT. `vo` is empty and the caller belongs to several. Metadata: `{"vos": "cms,atlas"}`."""
+    """INVALID_ARGUMENT. `vo` is empty and the caller belongs to several: name one of them. Metadata:
+    `{"vos": "atlas,cms"}`.
+    """
+    ERROR_REASON_CAPABILITY_MISSING: _ErrorReason.ValueType  # 17
+    """INVALID_ARGUMENT. The backend that would do the work, or this version, does not do what a field asks; nothing is
+    ignored in silence. `google.rpc.BadRequest` names each such field and the cure, the metadata the first: the field,
+    the capability that it needs, and the backend that lacks it ("gridlane" when no backend of this version has it).
+    Metadata: `{"field": "transfer_job.target_qos", "capability": "TARGET_QOS", "backend": "embedded"}`.
+    """
+    ERROR_REASON_ADDRESS_FORBIDDEN: _ErrorReason.ValueType  # 18
+    """INVALID_ARGUMENT. Policy forbids the server to open a connection to the URL: its scheme, port or network
+    (loopback, link-local, private addresses) is not allowed. Do not retry. Metadata:
+    `{"url": "https://169.254.169.254/latest/meta-data"}`.
+    """
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 20
-    """NOT_FOUND. There is no such resource, or the caller may not see it; the two answer alike.
-    Metadata: `{"name": "jobs/0192…"}`.
+    """NOT_FOUND. There is no such resource, or the caller may not see it; the two answer alike. Metadata:
+    `{"name": "jobs/0192…"}`.
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 21
-    """ALREADY_EXISTS. The same `request_id` came with another content before."""
+    """ALREADY_EXISTS. The same `request_id` came with another content before. Use a new id for another request.
+    Metadata: none.
+    """
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 22
-    """ALREADY_EXISTS. A resource of that name is there. Metadata: `{"name": "…"}`."""
+    """ALREADY_EXISTS. A resource of that name is there. Metadata: `{"name": "channels/cern-desy"}`."""
     ERROR_REASON_ILLEGAL_TRANSITION: _ErrorReason.ValueType  # 23
-    """FAILED_PRECONDITION. The state machine has no such transition; `google.rpc.PreconditionFailure` names
-    the present state and the one asked for.
+    """FAILED_PRECONDITION. The state machine has no such transition; `google.rpc.PreconditionFailure` names the present
+    state and the one asked for. Metadata: `{"name": "jobs/0192…", "from": "DONE", "to": "RUNNING"}`.
     """
     ERROR_REASON_PRECONDITION: _ErrorReason.ValueType  # 24
-    """FAILED_PRECONDITION. What the call needs is not there yet or no more. Metadata names it."""
+    """FAILED_PRECONDITION. What the call needs is not there yet or no more; the message says what, and the cure.
+    Metadata: `{"subject": "storageElements/desy-tape"}`, what is concerned.
+    """
     ERROR_REASON_REVISION_CONFLICT: _ErrorReason.ValueType  # 25
-    """ABORTED. The resource changed between read and write. Read it again, then retry."""
+    """ABORTED. The resource changed between read and write. Read it again, then retry with its `revision`. Metadata:
+    `{"name": "channels/cern-desy"}`.
+    """
     ERROR_REASON_POSITION_TRIMMED: _ErrorReason.ValueType  # 26
-    """OUT_OF_RANGE. The events after the given position are no longer kept, or it lies in another epoch of
-    the feed. Read the resources, then watch from the present.
+    """OUT_OF_RANGE. The events after the given position are no longer kept, or it lies in another epoch of the feed.
+    Read the resources, then watch without a token. Metadata: `{"asked": "0192…:41", "oldest": "0192…:1200"}`, both
+    as epoch and position.
+    """
+    ERROR_REASON_CREDENTIAL_MISSING: _ErrorReason.ValueType  # 27
+    """FAILED_PRECONDITION. The caller has delegated no credential that the work needs. Delegate one
+    (`CredentialService`), then retry. Metadata: `{"vo": "cms", "kind": "PROXY"}`.
+    """
+    ERROR_REASON_CREDENTIAL_EXPIRED: _ErrorReason.ValueType  # 28
+    """FAILED_PRECONDITION. The delegated credential has expired, or would before the work could end. Delegate another
+    one, then retry. Metadata: `{"name": "credentials/0192…", "expire_time": "2026-01-31T12:00:00Z"}`.
+    """
+    ERROR_REASON_LAST_ADMIN: _ErrorReason.ValueType  # 29
+    """FAILED_PRECONDITION. The change would leave nobody who is an administrator: not vetoed, and without an end. Give
+    the role to another identity first. Metadata: `{"name": "roleBindings/0192…"}`, the last one.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 30
-    """RESOURCE_EXHAUSTED. The server takes no more of this class of call; `google.rpc.RetryInfo` says when to
-    come again. Metadata: `{"limit": "unary"}`.
+    """RESOURCE_EXHAUSTED. The server takes no more of this class of call; `google.rpc.RetryInfo` says when to come
+    again. Metadata: `{"limit": "unary"}`.
     """
     ERROR_REASON_NO_SPACE: _ErrorReason.ValueType  # 31
-    """RESOURCE_EXHAUSTED. The storage has no room. Metadata: `{"storage_element": "local"}`."""
+    """RESOURCE_EXHAUSTED. There is no room: on a storage element, or on the disk of the service's own database, where
+    nothing was changed and `google.rpc.RetryInfo` says when to come again. One of the two is named. Metadata:
+    `{"storage_element": "local"}` or `{"store": "database"}`.
+    """
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 32
-    """UNAVAILABLE. The server drains or starts. Retry; a stream ends with its resume token."""
+    """UNAVAILABLE. The server drains or starts. Retry; a stream is resumed with its last token. A stream that ends says
+    how far it came. Metadata: `{"epoch": "0192…", "position": "41"}`.
+    """
     ERROR_REASON_WATCHER_TOO_SLOW: _ErrorReason.ValueType  # 33
-    """UNAVAILABLE. A watcher was too slow and was cut off. Resume with the last token."""
+    """UNAVAILABLE. A watcher was too slow and was cut off. Resume with the last token. Metadata:
+    `{"epoch": "0192…", "position": "41"}`, the last event that it was given.
+    """
     ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 34
-    """UNAVAILABLE. A service behind this one does not answer. Metadata: `{"service": "transfer"}`."""
+    """UNAVAILABLE. A service behind this one does not answer, or the issuer whose keys would prove the token ("issuer").
+    Retry. Metadata: `{"service": "transfer"}`.
+    """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 35
     """UNAVAILABLE. The database does not answer, or the outcome of a commit is unknown. Retry with the same
-    `request_id`.
+    `request_id`. Metadata: none.
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 36
-    """DEADLINE_EXCEEDED. The caller's deadline passed before the work began; nothing was changed."""
+    """DEADLINE_EXCEEDED. The caller's deadline passed: before the work began, when nothing was changed, or while it was
+    under way, when its outcome is open; the message says which. Ask for the resource, or retry with the same
+    `request_id`. Metadata: none.
+    """
     ERROR_REASON_POLICY_STALE: _ErrorReason.ValueType  # 37
-    """UNAVAILABLE. The server has not been told for a minute who may do what, and so refuses everybody. Retry."""
+    """UNAVAILABLE. The server has not been told for a minute who may do what, and so refuses everybody. Retry. Metadata:
+    none.
+    """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 38
+    """RESOURCE_EXHAUSTED. The work would exceed a quota of the owner, its group or its virtual organisation. Retry when
+    less is used, or ask a manager for more. Limit and use are in the unit of the resource. Metadata:
+    `{"name": "quotas/0192…", "resource": "STORAGE_BYTES", "limit": "1000000000", "used": "999999999"}`.
+    """
+    ERROR_REASON_REVISION_NOT_REACHED: _ErrorReason.ValueType  # 39
+    """UNAVAILABLE. The policy that this server knows is older than the `minimum_revision` asked for. Retry, at once at
+    first: changes arrive within a second. Metadata: `{"asked": "1042", "reached": "1041"}`.
+    """
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 40
-    """UNIMPLEMENTED. The contract has the method, this version does not."""
+    """UNIMPLEMENTED. The contract has the method, this version does not. Do not retry. Metadata: none."""
     ERROR_REASON_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 41
     """DATA_LOSS. Bytes do not have the checksum that was promised. Metadata:
     `{"expected": "ADLER32:0a1b2c3d", "actual": "ADLER32:00000001"}`.
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 42
-    """INTERNAL. A defect of the server. Metadata: `{"trace_id": "…"}`, under which its log tells the rest."""
+    """INTERNAL. A defect of the server. Metadata: `{"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}`, under which its
+    log tells the rest.
+    """
+    ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 43
+    """FAILED_PRECONDITION. What is to be deleted is used by something else: delete or change that first. Metadata:
+    `{"name": "vos/cms", "by": "issuers/cms-iam"}`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the `google.rpc.ErrorInfo` (domain "gridlane") that every error carries, but for what gRPC itself
-    refuses before a call is anybody's: a message over 4 MiB, headers over 8 KiB, an unknown method. The comment of
-    each value names the gRPC code it comes with, what happened, whether to retry, and an example of the
-    metadata beside it. The value's name without the prefix `ERROR_REASON_` is the string on the wire, for
-    example `UNAUTHENTICATED` with `{"reason": "TOKEN_EXPIRED", "domain": "gridlane"}`.
+    refuses before a call is anybody's: a message over 4 MiB, headers over 8 KiB, an unknown method. The comment of each
+    value names the gRPC code that it always comes with, what happened, the cure and whether to retry, and an example of
+    the metadata beside it: its keys are those that the value may carry, and no others, but for `resume_token`, which a
+    watch adds to whatever error it ends with. The value's name without the prefix `ERROR_REASON_` is the string on the
+    wire, for example `UNAUTHENTICATED` with `{"reason": "TOKEN_EXPIRED", "domain": "gridlane"}`. New values come with
+    later versions: a client that does not know one goes by the code.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
+"""No error carries it."""
 ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 1
-"""UNAUTHENTICATED. The call carries no token. Cure: send `authorization: Bearer <token>`."""
+"""UNAUTHENTICATED. The call carries no token. Cure: send `authorization: Bearer <token>`. Metadata: none."""
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 2
-"""UNAUTHENTICATED. The token is not acceptable: form, signature, issuer, audience or profile. Which one
-is in the server's log under the trace id, not in the answer. Do not retry with the same token.
+"""UNAUTHENTICATED. The token is not acceptable: form, signature, issuer, audience or profile. Which one is in the
+server's log under the trace id, not in the answer. Do not retry with the same token. Metadata: none.
 """
 ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 3
-"""UNAUTHENTICATED. The token was good once and has expired. Get a new one, then retry."""
+"""UNAUTHENTICATED. The token was good once and has expired. Get a new one, then retry. Metadata: none."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 4
-"""PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the
-caller may see and not touch, a virtual organisation that does not exist or in which its role does not count.
-Metadata: always `permission`, the one that is missing; and `resource` when the call names something that the
-caller may see, the name of that, `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}`, or the `vo` that
-was asked for.
+"""PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the caller
+may see and not touch, a virtual organisation that does not exist or in which its role does not count. Do not
+retry. `permission` is the one that is missing; `resource` is there when the call names something that the caller
+may see, or a virtual organisation, the name of that. A caller who wants to act in a group that its token does not
+assert is told the `group` alone. Metadata: `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}` or
+`{"permission": "authorization.vos.manage"}` or `{"group": "/cms/production"}`.
 """
 ERROR_REASON_CALLER_VETOED: ErrorReason.ValueType  # 5
-"""PERMISSION_DENIED. The caller is vetoed; a veto overrides every role."""
+"""PERMISSION_DENIED. The caller is vetoed; a veto overrides every role. Cure: ask an administrator. Metadata: none."""
 ERROR_REASON_SCOPE_TOO_NARROW: ErrorReason.ValueType  # 6
-"""PERMISSION_DENIED. The caller's role would do, its token's scopes do not. Metadata:
-`{"permission": "workload.jobs.submit", "scopes_needed": "compute.create"}`.
+"""PERMISSION_DENIED. The caller's role would do, its token's scopes do not. Get a token with one of the scopes, then
+retry. None is named where no capability suffices: what changes the policy or a configuration needs a token without
+`storage.` and `compute.` scopes. Metadata: `{"permission": "workload.jobs.submit", "scopes_needed":
+"compute.create"}`.
 """
 ERROR_REASON_MALFORMED_MESSAGE: ErrorReason.ValueType  # 10
-"""INVALID_ARGUMENT. The bytes are not a message of the method's request type."""
+"""INVALID_ARGUMENT. The bytes are not a message of the method's request type. Metadata: none."""
 ERROR_REASON_INVALID_FIELDS: ErrorReason.ValueType  # 11
 """INVALID_ARGUMENT. Fields break the rules written beside them; `google.rpc.BadRequest` names each, of very many the
-first ones, of a large request the first.
+first ones, of a large request the first. Metadata: none.
 """
 ERROR_REASON_REQUEST_ID_TOO_OLD: ErrorReason.ValueType  # 12
-"""INVALID_ARGUMENT. `request_id` is a UUIDv7 older than the 30 days for which ids are remembered. The
-call was not executed: whether it ever was cannot be known any more.
+"""INVALID_ARGUMENT. `request_id` is a UUIDv7 older than the 30 days for which ids are remembered. The call was not
+executed: whether it ever was cannot be known any more. Look whether its resource is there, then use a new id.
+Metadata: none.
 """
 ERROR_REASON_TOKEN_NOT_OURS: ErrorReason.ValueType  # 13
 """INVALID_ARGUMENT. `page_token` or `resume_token` was not issued by this server for this request: a page token
-belongs to the filter it came with, a resume token to the names. Metadata: `{"field": "resume_token"}`.
+belongs to the filter it came with, a resume token to the names. Begin anew with an empty one. Metadata:
+`{"field": "resume_token"}`.
 """
 ERROR_REASON_FILTER_UNSUPPORTED: ErrorReason.ValueType  # 14
-"""INVALID_ARGUMENT. `filter` is not a documented combination. Metadata: `{"filter": "…"}`."""
+"""INVALID_ARGUMENT. `filter` is not one of those that the field's comment lists. Metadata:
+`{"filter": "color = \\"red\\""}`, its first 200 characters.
+"""
 ERROR_REASON_NO_STORAGE_ELEMENT: ErrorReason.ValueType  # 15
-"""INVALID_ARGUMENT. No storage element serves the URL or logical file name.
-Metadata: `{"url": "srm://…"}`.
+"""INVALID_ARGUMENT. No storage element serves the URL or logical file name. Metadata:
+`{"url": "srm://se.example.org/data/a"}`.
 """
 ERROR_REASON_VO_AMBIGUOUS: ErrorReason.ValueType  # 16
-"""INVALID_ARGUMENT. `vo` is empty and the caller belongs to several. Metadata: `{"vos": "cms,atlas"}`."""
+"""INVALID_ARGUMENT. `vo` is empty and the caller belongs to several: name one of them. Metadata:
+`{"vos": "atlas,cms"}`.
+"""
+ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 17
+"""INVALID_ARGUMENT. The backend that would do the work, or this version, does not do what a field asks; nothing is
+ignored in silence. `google.rpc.BadRequest` names each such field and the cure, the metadata the first: the field,
+the capability that it needs, and the backend that lacks it ("gridlane" when no backend of this version has it).
+Metadata: `{"field": "transfer_job.target_qos", "capability": "TARGET_QOS", "backend": "embedded"}`.
+"""
+ERROR_REASON_ADDRESS_FORBIDDEN: ErrorReason.ValueType  # 18
+"""INVALID_ARGUMENT. Policy forbids the server to open a connection to the URL: its scheme, port or network
+(loopback, link-local, private addresses) is not allowed. Do not retry. Metadata:
+`{"url": "https://169.254.169.254/latest/meta-data"}`.
+"""
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 20
-"""NOT_FOUND. There is no such resource, or the caller may not see it; the two answer alike.
-Metadata: `{"name": "jobs/0192…"}`.
+"""NOT_FOUND. There is no such resource, or the caller may not see it; the two answer alike. Metadata:
+`{"name": "jobs/0192…"}`.
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 21
-"""ALREADY_EXISTS. The same `request_id` came with another content before."""
+"""ALREADY_EXISTS. The same `request_id` came with another content before. Use a new id for another request.
+Metadata: none.
+"""
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 22
-"""ALREADY_EXISTS. A resource of that name is there. Metadata: `{"name": "…"}`."""
+"""ALREADY_EXISTS. A resource of that name is there. Metadata: `{"name": "channels/cern-desy"}`."""
 ERROR_REASON_ILLEGAL_TRANSITION: ErrorReason.ValueType  # 23
-"""FAILED_PRECONDITION. The state machine has no such transition; `google.rpc.PreconditionFailure` names
-the present state and the one asked for.
+"""FAILED_PRECONDITION. The state machine has no such transition; `google.rpc.PreconditionFailure` names the present
+state and the one asked for. Metadata: `{"name": "jobs/0192…", "from": "DONE", "to": "RUNNING"}`.
 """
 ERROR_REASON_PRECONDITION: ErrorReason.ValueType  # 24
-"""FAILED_PRECONDITION. What the call needs is not there yet or no more. Metadata names it."""
+"""FAILED_PRECONDITION. What the call needs is not there yet or no more; the message says what, and the cure.
+Metadata: `{"subject": "storageElements/desy-tape"}`, what is concerned.
+"""
 ERROR_REASON_REVISION_CONFLICT: ErrorReason.ValueType  # 25
-"""ABORTED. The resource changed between read and write. Read it again, then retry."""
+"""ABORTED. The resource changed between read and write. Read it again, then retry with its `revision`. Metadata:
+`{"name": "channels/cern-desy"}`.
+"""
 ERROR_REASON_POSITION_TRIMMED: ErrorReason.ValueType  # 26
-"""OUT_OF_RANGE. The events after the given position are no longer kept, or it lies in another epoch of
-the feed. Read the resources, then watch from the present.
+"""OUT_OF_RANGE. The events after the given position are no longer kept, or it lies in another epoch of the feed.
+Read the resources, then watch without a token. Metadata: `{"asked": "0192…:41", "oldest": "0192…:1200"}`, both
+as epoch and position.
+"""
+ERROR_REASON_CREDENTIAL_MISSING: ErrorReason.ValueType  # 27
+"""FAILED_PRECONDITION. The caller has delegated no credential that the work needs. Delegate one
+(`CredentialService`), then retry. Metadata: `{"vo": "cms", "kind": "PROXY"}`.
+"""
+ERROR_REASON_CREDENTIAL_EXPIRED: ErrorReason.ValueType  # 28
+"""FAILED_PRECONDITION. The delegated credential has expired, or would before the work could end. Delegate another
+one, then retry. Metadata: `{"name": "credentials/0192…", "expire_time": "2026-01-31T12:00:00Z"}`.
+"""
+ERROR_REASON_LAST_ADMIN: ErrorReason.ValueType  # 29
+"""FAILED_PRECONDITION. The change would leave nobody who is an administrator: not vetoed, and without an end. Give
+the role to another identity first. Metadata: `{"name": "roleBindings/0192…"}`, the last one.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 30
-"""RESOURCE_EXHAUSTED. The server takes no more of this class of call; `google.rpc.RetryInfo` says when to
-come again. Metadata: `{"limit": "unary"}`.
+"""RESOURCE_EXHAUSTED. The server takes no more of this class of call; `google.rpc.RetryInfo` says when to come
+again. Metadata: `{"limit": "unary"}`.
 """
 ERROR_REASON_NO_SPACE: ErrorReason.ValueType  # 31
-"""RESOURCE_EXHAUSTED. The storage has no room. Metadata: `{"storage_element": "local"}`."""
+"""RESOURCE_EXHAUSTED. There is no room: on a storage element, or on the disk of the service's own database, where
+nothing was changed and `google.rpc.RetryInfo` says when to come again. One of the two is named. Metadata:
+`{"storage_element": "local"}` or `{"store": "database"}`.
+"""
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 32
-"""UNAVAILABLE. The server drains or starts. Retry; a stream ends with its resume token."""
+"""UNAVAILABLE. The server drains or starts. Retry; a stream is resumed with its last token. A stream that ends says
+how far it came. Metadata: `{"epoch": "0192…", "position": "41"}`.
+"""
 ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 33
-"""UNAVAILABLE. A watcher was too slow and was cut off. Resume with the last token."""
+"""UNAVAILABLE. A watcher was too slow and was cut off. Resume with the last token. Metadata:
+`{"epoch": "0192…", "position": "41"}`, the last event that it was given.
+"""
 ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 34
-"""UNAVAILABLE. A service behind this one does not answer. Metadata: `{"service": "transfer"}`."""
+"""UNAVAILABLE. A service behind this one does not answer, or the issuer whose keys would prove the token ("issuer").
+Retry. Metadata: `{"service": "transfer"}`.
+"""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 35
 """UNAVAILABLE. The database does not answer, or the outcome of a commit is unknown. Retry with the same
-`request_id`.
+`request_id`. Metadata: none.
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 36
-"""DEADLINE_EXCEEDED. The caller's deadline passed before the work began; nothing was changed."""
+"""DEADLINE_EXCEEDED. The caller's deadline passed: before the work began, when nothing was changed, or while it was
+under way, when its outcome is open; the message says which. Ask for the resource, or retry with the same
+`request_id`. Metadata: none.
+"""
 ERROR_REASON_POLICY_STALE: ErrorReason.ValueType  # 37
-"""UNAVAILABLE. The server has not been told for a minute who may do what, and so refuses everybody. Retry."""
+"""UNAVAILABLE. The server has not been told for a minute who may do what, and so refuses everybody. Retry. Metadata:
+none.
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 38
+"""RESOURCE_EXHAUSTED. The work would exceed a quota of the owner, its group or its virtual organisation. Retry when
+less is used, or ask a manager for more. Limit and use are in the unit of the resource. Metadata:
+`{"name": "quotas/0192…", "resource": "STORAGE_BYTES", "limit": "1000000000", "used": "999999999"}`.
+"""
+ERROR_REASON_REVISION_NOT_REACHED: ErrorReason.ValueType  # 39
+"""UNAVAILABLE. The policy that this server knows is older than the `minimum_revision` asked for. Retry, at once at
+first: changes arrive within a second. Metadata: `{"asked": "1042", "reached": "1041"}`.
+"""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 40
-"""UNIMPLEMENTED. The contract has the method, this version does not."""
+"""UNIMPLEMENTED. The contract has the method, this version does not. Do not retry. Metadata: none."""
 ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 41
 """DATA_LOSS. Bytes do not have the checksum that was promised. Metadata:
 `{"expected": "ADLER32:0a1b2c3d", "actual": "ADLER32:00000001"}`.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 42
-"""INTERNAL. A defect of the server. Metadata: `{"trace_id": "…"}`, under which its log tells the rest."""
+"""INTERNAL. A defect of the server. Metadata: `{"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}`, under which its
+log tells the rest.
+"""
+ERROR_REASON_IN_USE: ErrorReason.ValueType  # 43
+"""FAILED_PRECONDITION. What is to be deleted is used by something else: delete or change that first. Metadata:
+`{"name": "vos/cms", "by": "issuers/cms-iam"}`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

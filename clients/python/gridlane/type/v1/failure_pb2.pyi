@@ -24,6 +24,7 @@ class _FailureClass:
 class _FailureClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureClass.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FAILURE_CLASS_UNSPECIFIED: _FailureClass.ValueType  # 0
+    """It did not fail."""
     FAILURE_CLASS_PAYLOAD_EXIT: _FailureClass.ValueType  # 1
     """The payload ended with an exit code other than 0."""
     FAILURE_CLASS_PAYLOAD_SIGNAL: _FailureClass.ValueType  # 2
@@ -66,11 +67,20 @@ class _FailureClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureC
     """A defect of Gridlane itself."""
     FAILURE_CLASS_RESOURCE_LIMIT: _FailureClass.ValueType  # 21
     """The payload used more memory or disk than it may."""
+    FAILURE_CLASS_CREDENTIAL: _FailureClass.ValueType  # 22
+    """The owner's delegated credential is missing, has expired, or was refused by the other side."""
+    FAILURE_CLASS_STORAGE_BANNED: _FailureClass.ValueType  # 23
+    """The storage element is banned, and the ban cancels what it meets or outlasted the time for waiting."""
+    FAILURE_CLASS_PARENT_FAILED: _FailureClass.ValueType  # 24
+    """A job that this one depends on did not end well, so that this one never ran."""
+    FAILURE_CLASS_NO_REPLICA: _FailureClass.ValueType  # 25
+    """A logical file has no readable replica."""
 
 class FailureClass(_FailureClass, metaclass=_FailureClassEnumTypeWrapper):
     """Classes of failures, shared by jobs and transfers."""
 
 FAILURE_CLASS_UNSPECIFIED: FailureClass.ValueType  # 0
+"""It did not fail."""
 FAILURE_CLASS_PAYLOAD_EXIT: FailureClass.ValueType  # 1
 """The payload ended with an exit code other than 0."""
 FAILURE_CLASS_PAYLOAD_SIGNAL: FailureClass.ValueType  # 2
@@ -113,6 +123,14 @@ FAILURE_CLASS_INTERNAL: FailureClass.ValueType  # 20
 """A defect of Gridlane itself."""
 FAILURE_CLASS_RESOURCE_LIMIT: FailureClass.ValueType  # 21
 """The payload used more memory or disk than it may."""
+FAILURE_CLASS_CREDENTIAL: FailureClass.ValueType  # 22
+"""The owner's delegated credential is missing, has expired, or was refused by the other side."""
+FAILURE_CLASS_STORAGE_BANNED: FailureClass.ValueType  # 23
+"""The storage element is banned, and the ban cancels what it meets or outlasted the time for waiting."""
+FAILURE_CLASS_PARENT_FAILED: FailureClass.ValueType  # 24
+"""A job that this one depends on did not end well, so that this one never ran."""
+FAILURE_CLASS_NO_REPLICA: FailureClass.ValueType  # 25
+"""A logical file has no readable replica."""
 Global___FailureClass: _TypeAlias = FailureClass  # noqa: Y015
 
 @_typing.final

@@ -12,9 +12,10 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgridlane/type/v1/feed.proto\x12\x10gridlane.type.v1\"R\n\x0c\x46\x65\x65\x64Position\x12\x1d\n\x05\x65poch\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18$R\x05\x65poch\x12#\n\x08position\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x08positionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgridlane/type/v1/feed.proto\x12\x10gridlane.type.v1\x1a\x1fgoogle/api/field_behavior.proto\"Z\n\x0c\x46\x65\x65\x64Position\x12!\n\x05\x65poch\x18\x01 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18$R\x05\x65poch\x12\'\n\x08position\x18\x02 \x01(\x03\x42\x0b\xe2\x41\x01\x01\xbaH\x04\"\x02(\x00R\x08positionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -22,9 +23,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlane.type.v1.feed_pb2',
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_FEEDPOSITION'].fields_by_name['epoch']._options = None
-  _globals['_FEEDPOSITION'].fields_by_name['epoch']._serialized_options = b'\272H\004r\002\030$'
+  _globals['_FEEDPOSITION'].fields_by_name['epoch']._serialized_options = b'\342A\001\001\272H\004r\002\030$'
   _globals['_FEEDPOSITION'].fields_by_name['position']._options = None
-  _globals['_FEEDPOSITION'].fields_by_name['position']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_FEEDPOSITION']._serialized_start=49
-  _globals['_FEEDPOSITION']._serialized_end=131
+  _globals['_FEEDPOSITION'].fields_by_name['position']._serialized_options = b'\342A\001\001\272H\004\"\002(\000'
+  _globals['_FEEDPOSITION']._serialized_start=82
+  _globals['_FEEDPOSITION']._serialized_end=172
 # @@protoc_insertion_point(module_scope)

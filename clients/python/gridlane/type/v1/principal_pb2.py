@@ -12,17 +12,32 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlane/type/v1/principal.proto\x12\x10gridlane.type.v1\"\xbf\x01\n\tPrincipal\x12\x16\n\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x18\n\x07subject\x18\x02 \x01(\tR\x07subject\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12\x10\n\x03vos\x18\x04 \x03(\tR\x03vos\x12\x16\n\x06groups\x18\x05 \x03(\tR\x06groups\x12\x33\n\x04kind\x18\x06 \x01(\x0e\x32\x1f.gridlane.type.v1.PrincipalKindR\x04kind*|\n\rPrincipalKind\x12\x1e\n\x1aPRINCIPAL_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13PRINCIPAL_KIND_USER\x10\x01\x12\x16\n\x12PRINCIPAL_KIND_JOB\x10\x02\x12\x1a\n\x16PRINCIPAL_KIND_SERVICE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlane/type/v1/principal.proto\x12\x10gridlane.type.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xd3\x02\n\tPrincipal\x12$\n\x06issuer\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x06issuer\x12&\n\x07subject\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x07subject\x12/\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x0b\x64isplayName\x12%\n\x03vos\x18\x04 \x03(\tB\x13\xe2\x41\x01\x01\xbaH\x0c\x92\x01\t\x10\xe8\x07\"\x04r\x02\x18@R\x03vos\x12,\n\x06groups\x18\x05 \x03(\tB\x14\xe2\x41\x01\x01\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\x18\xff\x01R\x06groups\x12\x41\n\x04kind\x18\x06 \x01(\x0e\x32\x1f.gridlane.type.v1.PrincipalKindB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12/\n\x0c\x61\x63tive_group\x18\x07 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xff\x01R\x0b\x61\x63tiveGroup*|\n\rPrincipalKind\x12\x1e\n\x1aPRINCIPAL_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13PRINCIPAL_KIND_USER\x10\x01\x12\x16\n\x12PRINCIPAL_KIND_JOB\x10\x02\x12\x1a\n\x16PRINCIPAL_KIND_SERVICE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlane.type.v1.principal_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_PRINCIPALKIND']._serialized_start=248
-  _globals['_PRINCIPALKIND']._serialized_end=372
-  _globals['_PRINCIPAL']._serialized_start=55
-  _globals['_PRINCIPAL']._serialized_end=246
+  _globals['_PRINCIPAL'].fields_by_name['issuer']._options = None
+  _globals['_PRINCIPAL'].fields_by_name['issuer']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_PRINCIPAL'].fields_by_name['subject']._options = None
+  _globals['_PRINCIPAL'].fields_by_name['subject']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_PRINCIPAL'].fields_by_name['display_name']._options = None
+  _globals['_PRINCIPAL'].fields_by_name['display_name']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_PRINCIPAL'].fields_by_name['vos']._options = None
+  _globals['_PRINCIPAL'].fields_by_name['vos']._serialized_options = b'\342A\001\001\272H\014\222\001\t\020\350\007\"\004r\002\030@'
+  _globals['_PRINCIPAL'].fields_by_name['groups']._options = None
+  _globals['_PRINCIPAL'].fields_by_name['groups']._serialized_options = b'\342A\001\001\272H\r\222\001\n\020\350\007\"\005r\003\030\377\001'
+  _globals['_PRINCIPAL'].fields_by_name['kind']._options = None
+  _globals['_PRINCIPAL'].fields_by_name['kind']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_PRINCIPAL'].fields_by_name['active_group']._options = None
+  _globals['_PRINCIPAL'].fields_by_name['active_group']._serialized_options = b'\342A\001\001\272H\005r\003\030\377\001'
+  _globals['_PRINCIPALKIND']._serialized_start=429
+  _globals['_PRINCIPALKIND']._serialized_end=553
+  _globals['_PRINCIPAL']._serialized_start=88
+  _globals['_PRINCIPAL']._serialized_end=427
 # @@protoc_insertion_point(module_scope)

@@ -26,6 +26,7 @@ class _PrincipalKind:
 class _PrincipalKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PrincipalKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRINCIPAL_KIND_UNSPECIFIED: _PrincipalKind.ValueType  # 0
+    """Not told."""
     PRINCIPAL_KIND_USER: _PrincipalKind.ValueType  # 1
     """A person or a robot of one."""
     PRINCIPAL_KIND_JOB: _PrincipalKind.ValueType  # 2
@@ -37,6 +38,7 @@ class PrincipalKind(_PrincipalKind, metaclass=_PrincipalKindEnumTypeWrapper):
     """Kinds of callers."""
 
 PRINCIPAL_KIND_UNSPECIFIED: PrincipalKind.ValueType  # 0
+"""Not told."""
 PRINCIPAL_KIND_USER: PrincipalKind.ValueType  # 1
 """A person or a robot of one."""
 PRINCIPAL_KIND_JOB: PrincipalKind.ValueType  # 2
@@ -47,7 +49,9 @@ Global___PrincipalKind: _TypeAlias = PrincipalKind  # noqa: Y015
 
 @_typing.final
 class Principal(_message.Message):
-    """Who acts, or who owns. Issuer and subject together are the identity; the rest describes it."""
+    """Who acts, or who owns. Issuer and subject together are the identity; the rest describes it. Where a resource has
+    one, it is output only.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -57,6 +61,7 @@ class Principal(_message.Message):
     VOS_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    ACTIVE_GROUP_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """The issuer of the identity, a URL compared exactly, for example "https://auth.example.org/"."""
     subject: _builtins.str
@@ -65,6 +70,12 @@ class Principal(_message.Message):
     """A name for people. Never decided upon."""
     kind: Global___PrincipalKind.ValueType
     """What kind of caller this is."""
+    active_group: _builtins.str
+    """The one of `groups` under which the caller acts: the one that it chose for the call (metadata `gridlane-group`) or
+    in its token (`TokenService.ExchangeToken`), otherwise the first that its token asserts (VOMS: the primary one);
+    empty when it asserts none. DIRAC wants exactly one, and JOB_SHARER reaches the work of owners who had the same
+    one at submission.
+    """
     @_builtins.property
     def vos(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Virtual organisations that the caller belongs to."""
@@ -82,10 +93,11 @@ class Principal(_message.Message):
         vos: _abc.Iterable[_builtins.str] | None = ...,
         groups: _abc.Iterable[_builtins.str] | None = ...,
         kind: Global___PrincipalKind.ValueType = ...,
+        active_group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "groups", b"groups", "issuer", b"issuer", "kind", b"kind", "subject", b"subject", "vos", b"vos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_group", b"active_group", "display_name", b"display_name", "groups", b"groups", "issuer", b"issuer", "kind", b"kind", "subject", b"subject", "vos", b"vos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -16,7 +16,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from gridlane.workload.v1 import job_pb2 as gridlane_dot_workload_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlane/workload/v1/event.proto\x12\x14gridlane.workload.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egridlane/workload/v1/job.proto\"\xbf\x03\n\x08JobEvent\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x19\n\x08job_name\x18\x03 \x01(\tR\x07jobName\x12\x18\n\x07\x61ttempt\x18\x04 \x01(\x05R\x07\x61ttempt\x12\x45\n\x0eprevious_state\x18\x05 \x01(\x0e\x32\x1e.gridlane.workload.v1.JobStateR\rpreviousState\x12\x34\n\x05state\x18\x06 \x01(\x0e\x32\x1e.gridlane.workload.v1.JobStateR\x05state\x12\x34\n\x05phase\x18\x07 \x01(\x0e\x32\x1e.gridlane.workload.v1.JobPhaseR\x05phase\x12!\n\x0cminor_status\x18\x08 \x01(\tR\x0bminorStatus\x12\x18\n\x07message\x18\t \x01(\tR\x07message\x12\x16\n\x06source\x18\n \x01(\tR\x06source\x12+\n\x03job\x18\x0b \x01(\x0b\x32\x19.gridlane.workload.v1.JobR\x03jobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gridlane/workload/v1/event.proto\x12\x14gridlane.workload.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egridlane/workload/v1/job.proto\"\xa1\x04\n\x08JobEvent\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x19\n\x08job_name\x18\x03 \x01(\tR\x07jobName\x12\x18\n\x07\x61ttempt\x18\x04 \x01(\x05R\x07\x61ttempt\x12\x45\n\x0eprevious_state\x18\x05 \x01(\x0e\x32\x1e.gridlane.workload.v1.JobStateR\rpreviousState\x12\x34\n\x05state\x18\x06 \x01(\x0e\x32\x1e.gridlane.workload.v1.JobStateR\x05state\x12\x34\n\x05phase\x18\x07 \x01(\x0e\x32\x1e.gridlane.workload.v1.JobPhaseR\x05phase\x12!\n\x0cminor_status\x18\x08 \x01(\tR\x0bminorStatus\x12\x18\n\x07message\x18\t \x01(\tR\x07message\x12\x16\n\x06source\x18\n \x01(\tR\x06source\x12+\n\x03job\x18\x0b \x01(\x0b\x32\x19.gridlane.workload.v1.JobR\x03job\x12-\n\x12\x61pplication_status\x18\x0c \x01(\tR\x11\x61pplicationStatus\x12\x31\n\x04hold\x18\r \x01(\x0b\x32\x1d.gridlane.workload.v1.JobHoldR\x04holdb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -24,5 +24,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridlane.workload.v1.event_
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_JOBEVENT']._serialized_start=124
-  _globals['_JOBEVENT']._serialized_end=571
+  _globals['_JOBEVENT']._serialized_end=669
 # @@protoc_insertion_point(module_scope)

@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class JobEvent(_message.Message):
-    """A change of a job."""
+    """A change of a job. All events of a job are its history, for as long as events are kept."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,6 +35,8 @@ class JobEvent(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    APPLICATION_STATUS_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """A UUIDv7; with the service's name it identifies the event for ever."""
     job_name: _builtins.str
@@ -53,6 +55,8 @@ class JobEvent(_message.Message):
     """What happened, for people."""
     source: _builtins.str
     """Who said so: "user", "workload", "embedded", …"""
+    application_status: _builtins.str
+    """The application status after; empty when the payload has said nothing."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -60,6 +64,10 @@ class JobEvent(_message.Message):
     @_builtins.property
     def job(self) -> _job_pb2.Job:
         """The whole job as it is after the event; set in the first event and in those of an end."""
+
+    @_builtins.property
+    def hold(self) -> _job_pb2.JobHold:
+        """Set when the job is held after the event."""
 
     def __init__(
         self,
@@ -75,10 +83,12 @@ class JobEvent(_message.Message):
         message: _builtins.str = ...,
         source: _builtins.str = ...,
         job: _job_pb2.Job | None = ...,
+        application_status: _builtins.str = ...,
+        hold: _job_pb2.JobHold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hold", b"hold", "job", b"job", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "event_id", b"event_id", "job", b"job", "job_name", b"job_name", "message", b"message", "minor_status", b"minor_status", "phase", b"phase", "previous_state", b"previous_state", "source", b"source", "state", b"state", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["application_status", b"application_status", "attempt", b"attempt", "event_id", b"event_id", "hold", b"hold", "job", b"job", "job_name", b"job_name", "message", b"message", "minor_status", b"minor_status", "phase", b"phase", "previous_state", b"previous_state", "source", b"source", "state", b"state", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,17 +32,20 @@ class JobEventServiceServicer(object):
     """
 
     def FollowJobEvents(self, request, context):
-        """Streams every event after a position, in order, and stays open. OUT_OF_RANGE, POSITION_TRIMMED: the
-        position is no longer kept or of another epoch; the follower stops and alarms. A follower may see an
-        event again after a reconnect and keeps event ids unique.
+        """Streams every event after a position, in order, and stays open. A follower may see an event again after a reconnect:
+        it keeps event ids unique. Idempotent.
+        OUT_OF_RANGE, POSITION_TRIMMED: the position is no longer kept or of another epoch; the follower stops and alarms.
+        UNAVAILABLE: the server drains, or the follower is too slow; follow again from the last position. Services alone may
+        call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AckJobEvents(self, request, context):
-        """Says up to where a consumer has durably taken the events; older ones may then be deleted. Idempotent; an ack
-        never moves backwards.
+        """Says up to where a consumer has durably taken the events; older ones may then be deleted. An ack never moves
+        backwards: an older one changes nothing. Idempotent.
+        OUT_OF_RANGE, POSITION_TRIMMED: the position is of another epoch, or not there yet. Services alone may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

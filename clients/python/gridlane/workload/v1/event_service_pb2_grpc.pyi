@@ -34,13 +34,16 @@ class JobEventServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobEventServiceAsyncStub: ...
     FollowJobEvents: _grpc.UnaryStreamMultiCallable[_event_service_pb2.FollowJobEventsRequest, _event_service_pb2.FollowJobEventsResponse]
-    """Streams every event after a position, in order, and stays open. OUT_OF_RANGE, POSITION_TRIMMED: the
-    position is no longer kept or of another epoch; the follower stops and alarms. A follower may see an
-    event again after a reconnect and keeps event ids unique.
+    """Streams every event after a position, in order, and stays open. A follower may see an event again after a reconnect:
+    it keeps event ids unique. Idempotent.
+    OUT_OF_RANGE, POSITION_TRIMMED: the position is no longer kept or of another epoch; the follower stops and alarms.
+    UNAVAILABLE: the server drains, or the follower is too slow; follow again from the last position. Services alone may
+    call it.
     """
     AckJobEvents: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.AckJobEventsRequest, _event_service_pb2.AckJobEventsResponse]
-    """Says up to where a consumer has durably taken the events; older ones may then be deleted. Idempotent; an ack
-    never moves backwards.
+    """Says up to where a consumer has durably taken the events; older ones may then be deleted. An ack never moves
+    backwards: an older one changes nothing. Idempotent.
+    OUT_OF_RANGE, POSITION_TRIMMED: the position is of another epoch, or not there yet. Services alone may call it.
     """
 
 @_typing.type_check_only
@@ -49,13 +52,16 @@ class JobEventServiceAsyncStub(JobEventServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     FollowJobEvents: _aio.UnaryStreamMultiCallable[_event_service_pb2.FollowJobEventsRequest, _event_service_pb2.FollowJobEventsResponse]  # type: ignore[assignment]
-    """Streams every event after a position, in order, and stays open. OUT_OF_RANGE, POSITION_TRIMMED: the
-    position is no longer kept or of another epoch; the follower stops and alarms. A follower may see an
-    event again after a reconnect and keeps event ids unique.
+    """Streams every event after a position, in order, and stays open. A follower may see an event again after a reconnect:
+    it keeps event ids unique. Idempotent.
+    OUT_OF_RANGE, POSITION_TRIMMED: the position is no longer kept or of another epoch; the follower stops and alarms.
+    UNAVAILABLE: the server drains, or the follower is too slow; follow again from the last position. Services alone may
+    call it.
     """
     AckJobEvents: _aio.UnaryUnaryMultiCallable[_event_service_pb2.AckJobEventsRequest, _event_service_pb2.AckJobEventsResponse]  # type: ignore[assignment]
-    """Says up to where a consumer has durably taken the events; older ones may then be deleted. Idempotent; an ack
-    never moves backwards.
+    """Says up to where a consumer has durably taken the events; older ones may then be deleted. An ack never moves
+    backwards: an older one changes nothing. Idempotent.
+    OUT_OF_RANGE, POSITION_TRIMMED: the position is of another epoch, or not there yet. Services alone may call it.
     """
 
 class JobEventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,9 +73,11 @@ class JobEventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.FollowJobEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.FollowJobEventsResponse], _abc.AsyncIterator[_event_service_pb2.FollowJobEventsResponse]]:
-        """Streams every event after a position, in order, and stays open. OUT_OF_RANGE, POSITION_TRIMMED: the
-        position is no longer kept or of another epoch; the follower stops and alarms. A follower may see an
-        event again after a reconnect and keeps event ids unique.
+        """Streams every event after a position, in order, and stays open. A follower may see an event again after a reconnect:
+        it keeps event ids unique. Idempotent.
+        OUT_OF_RANGE, POSITION_TRIMMED: the position is no longer kept or of another epoch; the follower stops and alarms.
+        UNAVAILABLE: the server drains, or the follower is too slow; follow again from the last position. Services alone may
+        call it.
         """
 
     @_abc_1.abstractmethod
@@ -78,8 +86,9 @@ class JobEventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.AckJobEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.AckJobEventsResponse, _abc.Awaitable[_event_service_pb2.AckJobEventsResponse]]:
-        """Says up to where a consumer has durably taken the events; older ones may then be deleted. Idempotent; an ack
-        never moves backwards.
+        """Says up to where a consumer has durably taken the events; older ones may then be deleted. An ack never moves
+        backwards: an older one changes nothing. Idempotent.
+        OUT_OF_RANGE, POSITION_TRIMMED: the position is of another epoch, or not there yet. Services alone may call it.
         """
 
 def add_JobEventServiceServicer_to_server(servicer: JobEventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,6 +24,62 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _FileType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FileTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_TYPE_UNSPECIFIED: _FileType.ValueType  # 0
+    """FILE."""
+    FILE_TYPE_FILE: _FileType.ValueType  # 1
+    """A regular file."""
+    FILE_TYPE_DIRECTORY: _FileType.ValueType  # 2
+    """A directory with all that is below it."""
+
+class FileType(_FileType, metaclass=_FileTypeEnumTypeWrapper):
+    """What a path names."""
+
+FILE_TYPE_UNSPECIFIED: FileType.ValueType  # 0
+"""FILE."""
+FILE_TYPE_FILE: FileType.ValueType  # 1
+"""A regular file."""
+FILE_TYPE_DIRECTORY: FileType.ValueType  # 2
+"""A directory with all that is below it."""
+Global___FileType: _TypeAlias = FileType  # noqa: Y015
+
+class _InputAccess:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InputAccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InputAccess.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INPUT_ACCESS_UNSPECIFIED: _InputAccess.ValueType  # 0
+    """COPY."""
+    INPUT_ACCESS_COPY: _InputAccess.ValueType  # 1
+    """A copy of the job's own, which it may change."""
+    INPUT_ACCESS_SHARED: _InputAccess.ValueType  # 2
+    """May be one that other jobs read as well; the payload does not write to it."""
+    INPUT_ACCESS_STREAM: _InputAccess.ValueType  # 3
+    """May be fetched while it is read (TES's streamable); the payload does not write to it."""
+    INPUT_ACCESS_REMOTE: _InputAccess.ValueType  # 4
+    """Is not brought: the payload opens `source` itself (DIRAC's input data policy "Protocol")."""
+
+class InputAccess(_InputAccess, metaclass=_InputAccessEnumTypeWrapper):
+    """How a payload may get at an input. All but REMOTE are permissions: a backend may always make a copy."""
+
+INPUT_ACCESS_UNSPECIFIED: InputAccess.ValueType  # 0
+"""COPY."""
+INPUT_ACCESS_COPY: InputAccess.ValueType  # 1
+"""A copy of the job's own, which it may change."""
+INPUT_ACCESS_SHARED: InputAccess.ValueType  # 2
+"""May be one that other jobs read as well; the payload does not write to it."""
+INPUT_ACCESS_STREAM: InputAccess.ValueType  # 3
+"""May be fetched while it is read (TES's streamable); the payload does not write to it."""
+INPUT_ACCESS_REMOTE: InputAccess.ValueType  # 4
+"""Is not brought: the payload opens `source` itself (DIRAC's input data policy "Protocol")."""
+Global___InputAccess: _TypeAlias = InputAccess  # noqa: Y015
+
 class _JobState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -31,6 +87,7 @@ class _JobState:
 class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     JOB_STATE_UNSPECIFIED: _JobState.ValueType  # 0
+    """No job's: what a job's first event says of the state before."""
     JOB_STATE_SUBMITTING: _JobState.ValueType  # 1
     """Part of a bulk submission that is not complete yet."""
     JOB_STATE_RECEIVED: _JobState.ValueType  # 2
@@ -68,6 +125,7 @@ class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     """States of a job: DIRAC's 16. The transitions are in the reference."""
 
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
+"""No job's: what a job's first event says of the state before."""
 JOB_STATE_SUBMITTING: JobState.ValueType  # 1
 """Part of a bulk submission that is not complete yet."""
 JOB_STATE_RECEIVED: JobState.ValueType  # 2
@@ -109,6 +167,7 @@ class _JobPhase:
 class _JobPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobPhase.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     JOB_PHASE_UNSPECIFIED: _JobPhase.ValueType  # 0
+    """The state says it all."""
     JOB_PHASE_BLOCKED: _JobPhase.ValueType  # 1
     """Waits for parents (while CHECKING)."""
     JOB_PHASE_QUEUED: _JobPhase.ValueType  # 2
@@ -124,6 +183,7 @@ class JobPhase(_JobPhase, metaclass=_JobPhaseEnumTypeWrapper):
     """What a state alone does not say."""
 
 JOB_PHASE_UNSPECIFIED: JobPhase.ValueType  # 0
+"""The state says it all."""
 JOB_PHASE_BLOCKED: JobPhase.ValueType  # 1
 """Waits for parents (while CHECKING)."""
 JOB_PHASE_QUEUED: JobPhase.ValueType  # 2
@@ -138,11 +198,33 @@ Global___JobPhase: _TypeAlias = JobPhase  # noqa: Y015
 
 @_typing.final
 class Job(_message.Message):
-    """A job: one payload, with its files brought to it and away from it. Young: sites, queues, retries and holds by users
-    are added with the next versions.
+    """A job: one payload, with its files brought to it and away from it. A client sets `vo` and `description`; everything
+    else is the service's word, and what a client sets there is ignored. `JobEvent` tells its history, `JobAttempt` each
+    of its attempts. Young: holds by users, reschedules and heartbeats have fields here; their verbs come with the next
+    versions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ParametersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
@@ -168,6 +250,16 @@ class Job(_message.Message):
     STAGE_OUT_TRANSFER_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    BACKEND_STATE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
+    RESCHEDULE_TIME_FIELD_NUMBER: _builtins.int
+    RESCHEDULES_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    WORKFLOW_NODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"jobs/{uuid}"."""
     number: _builtins.int
@@ -185,7 +277,9 @@ class Job(_message.Message):
     attempt: _builtins.int
     """The present attempt, from 1; 0 before the first."""
     exit_code: _builtins.int
-    """The payload's exit code: the first executor's that is not 0, or 0. Unset while there is none."""
+    """The payload's exit code: the first executor's that is not 0 and not to be ignored, or 0; for one that a signal ended
+    128 and the signal's number. Unset while there is none.
+    """
     backend: _builtins.str
     """The backend that runs it, for example "embedded"; empty before one was chosen."""
     backend_id: _builtins.str
@@ -198,6 +292,24 @@ class Job(_message.Message):
     """The trace of the call that submitted it, 32 hexadecimal digits; empty when it was not traced."""
     revision: _builtins.int
     """Grows with every change."""
+    site: _builtins.str
+    """Where it runs or ran, in the backend's words (DIRAC's Site, for example "LCG.CERN.ch"); empty while unknown, and for
+    backends without sites.
+    """
+    node: _builtins.str
+    """The machine of the present attempt's payload; empty while unknown."""
+    backend_state: _builtins.str
+    """The backend's own word for its state, unmapped, for example Slurm's "PENDING"; empty when the backend has none."""
+    reschedules: _builtins.int
+    """How often it was rescheduled since it was accepted or reset, at most 3 (DIRAC's RescheduleCounter)."""
+    retries: _builtins.int
+    """How often it was tried again by `description.retry`. Retries and reschedules have limits of their own; both
+    raise `attempt`.
+    """
+    workflow: _builtins.str
+    """The workflow that it is part of, "workflows/{uuid}"; empty when it was submitted by itself."""
+    workflow_node: _builtins.str
+    """Its node there (`WorkflowNode.id`); empty when `workflow` is."""
     @_builtins.property
     def description(self) -> Global___JobDescription:
         """What is to be done."""
@@ -234,6 +346,20 @@ class Job(_message.Message):
     def resource_use(self) -> Global___ResourceUse:
         """What the present attempt's payload used."""
 
+    @_builtins.property
+    def heartbeat_time(self) -> _timestamp_pb2.Timestamp:
+        """When the payload's wrapper was last heard of; unset for backends that watch the payload themselves."""
+
+    @_builtins.property
+    def reschedule_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last rescheduled; unset when it never was."""
+
+    @_builtins.property
+    def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the payload and its wrapper said of the present attempt (DIRAC's job parameters), at most 256 pairs of free
+        text.
+        """
+
     def __init__(
         self,
         *,
@@ -261,10 +387,20 @@ class Job(_message.Message):
         stage_out_transfer: _builtins.str = ...,
         trace_id: _builtins.str = ...,
         revision: _builtins.int = ...,
+        site: _builtins.str = ...,
+        node: _builtins.str = ...,
+        backend_state: _builtins.str = ...,
+        heartbeat_time: _timestamp_pb2.Timestamp | None = ...,
+        reschedule_time: _timestamp_pb2.Timestamp | None = ...,
+        reschedules: _builtins.int = ...,
+        retries: _builtins.int = ...,
+        parameters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        workflow: _builtins.str = ...,
+        workflow_node: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "description", b"description", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "hold", b"hold", "owner", b"owner", "resource_use", b"resource_use", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "create_time", b"create_time", "description", b"description", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "heartbeat_time", b"heartbeat_time", "hold", b"hold", "owner", b"owner", "reschedule_time", b"reschedule_time", "resource_use", b"resource_use", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "application_status", b"application_status", "attempt", b"attempt", "backend", b"backend", "backend_id", b"backend_id", "create_time", b"create_time", "description", b"description", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "hold", b"hold", "minor_status", b"minor_status", "name", b"name", "number", b"number", "owner", b"owner", "phase", b"phase", "resource_use", b"resource_use", "revision", b"revision", "stage_in_transfer", b"stage_in_transfer", "stage_out_transfer", b"stage_out_transfer", "start_time", b"start_time", "state", b"state", "trace_id", b"trace_id", "update_time", b"update_time", "vo", b"vo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "application_status", b"application_status", "attempt", b"attempt", "backend", b"backend", "backend_id", b"backend_id", "backend_state", b"backend_state", "create_time", b"create_time", "description", b"description", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "heartbeat_time", b"heartbeat_time", "hold", b"hold", "minor_status", b"minor_status", "name", b"name", "node", b"node", "number", b"number", "owner", b"owner", "parameters", b"parameters", "phase", b"phase", "reschedule_time", b"reschedule_time", "reschedules", b"reschedules", "resource_use", b"resource_use", "retries", b"retries", "revision", b"revision", "site", b"site", "stage_in_transfer", b"stage_in_transfer", "stage_out_transfer", b"stage_out_transfer", "start_time", b"start_time", "state", b"state", "trace_id", b"trace_id", "update_time", b"update_time", "vo", b"vo", "workflow", b"workflow", "workflow_node", b"workflow_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -274,12 +410,42 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class JobDescription(_message.Message):
-    """What a job is to do: a superset of a GA4GH TES task."""
+    """What a job is to do: a superset of a GA4GH TES 1.1 task, of the attributes of a DIRAC job and of a job of
+    lsst.ctrl.bps.
+
+    Not every backend carries out every field. Comments say of a field that it needs a capability (`WorkloadCapability`).
+    Where the backend that would run the job lacks it, the job is refused when it is submitted, and the field never
+    ignored: INVALID_ARGUMENT, CAPABILITY_MISSING, with a violation and a cure for each such field. The embedded backend
+    has none of these capabilities.
+
+    Paths are relative to the payload's working directory, a folder of the attempt's own, which is empty but for the
+    inputs.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AnnotationsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -307,6 +473,13 @@ class JobDescription(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     JOB_TYPE_FIELD_NUMBER: _builtins.int
     JOB_GROUP_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ANNOTATIONS_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    BACKEND_OPTIONS_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
+    OUTPUT_SANDBOX_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """A name for people."""
     priority: _builtins.int
@@ -315,17 +488,23 @@ class JobDescription(_message.Message):
     """A kind of job that accounting groups by (DIRAC's JobType); empty means "User"."""
     job_group: _builtins.str
     """A group of jobs that accounting groups by (DIRAC's JobGroup)."""
+    description: _builtins.str
+    """What it is for, for people."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobInput]:
-        """Files that are brought into the working directory before the payload starts, at most 1000."""
+        """Files that are in the working directory when the payload starts, at most 1000. No path twice, and none that is the
+        folder of another. Their `content` together at most 1 MiB.
+        """
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobOutput]:
-        """Files that are moved out after the payload ended well, at most 1000."""
+        """Files that are moved out after the payload ended well, at most 1000. No path and no target twice."""
 
     @_builtins.property
     def executors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Executor]:
-        """Commands that run one after the other in the working directory, 1 to 16; the first that fails ends the payload."""
+        """Commands that run one after the other, 1 to 16. The first that fails (an exit code other than 0, or a signal)
+        decides how the payload ended, and the rest does not run; see `Executor.ignore_error` and `Executor.run_always`.
+        """
 
     @_builtins.property
     def resources(self) -> Global___Resources:
@@ -335,6 +514,36 @@ class JobDescription(_message.Message):
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free pairs, at most 32; the keys begin with a letter. Keys that begin with "gridlane." are reserved: a caller who
         sets one gets INVALID_ARGUMENT.
+        """
+
+    @_builtins.property
+    def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Free pairs that are kept and given back and mean nothing to Gridlane, at most 64: what another system's description
+        has beyond this message. Unlike tags they take no part in searching and accounting.
+        """
+
+    @_builtins.property
+    def destination(self) -> Global___JobDestination:
+        """Where it may run; unset: anywhere. Needs the capability DESTINATION."""
+
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy:
+        """When it is tried again by itself; unset: never. Needs the capability RETRIES."""
+
+    @_builtins.property
+    def backend_options(self) -> Global___BackendOptions:
+        """What only one backend understands; unset: nothing."""
+
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Folders inside the images, by absolute path, that all executors share, at most 16. The working directory is
+        shared without being named. Needs the capability IMAGES.
+        """
+
+    @_builtins.property
+    def output_sandbox(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Small files that are kept with the job beside its log, by path or pattern (`*`, `?`), at most 100; also those of
+        a payload that failed. DIRAC's OutputSandbox. Needs the capability OUTPUT_SANDBOX.
         """
 
     def __init__(
@@ -349,10 +558,17 @@ class JobDescription(_message.Message):
         priority: _builtins.int | None = ...,
         job_type: _builtins.str = ...,
         job_group: _builtins.str = ...,
+        description: _builtins.str = ...,
+        annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        destination: Global___JobDestination | None = ...,
+        retry: Global___RetryPolicy | None = ...,
+        backend_options: Global___BackendOptions | None = ...,
+        volumes: _abc.Iterable[_builtins.str] | None = ...,
+        output_sandbox: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "resources", b"resources"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "backend_options", b"backend_options", "destination", b"destination", "priority", b"priority", "resources", b"resources", "retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "display_name", b"display_name", "executors", b"executors", "inputs", b"inputs", "job_group", b"job_group", "job_type", b"job_type", "outputs", b"outputs", "priority", b"priority", "resources", b"resources", "tags", b"tags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "annotations", b"annotations", "backend_options", b"backend_options", "description", b"description", "destination", b"destination", "display_name", b"display_name", "executors", b"executors", "inputs", b"inputs", "job_group", b"job_group", "job_type", b"job_type", "output_sandbox", b"output_sandbox", "outputs", b"outputs", "priority", b"priority", "resources", b"resources", "retry", b"retry", "tags", b"tags", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -361,21 +577,232 @@ class JobDescription(_message.Message):
 Global___JobDescription: _TypeAlias = JobDescription  # noqa: Y015
 
 @_typing.final
+class JobDestination(_message.Message):
+    """Where a job may run. What is empty asks for nothing. Every name is the backend's own. Every field needs the
+    capability DESTINATION.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITES_FIELD_NUMBER: _builtins.int
+    BANNED_SITES_FIELD_NUMBER: _builtins.int
+    COMPUTING_ELEMENT_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    PLATFORMS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    ZONES_FIELD_NUMBER: _builtins.int
+    CLOUD_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    computing_element: _builtins.str
+    """The computing element of a site (DIRAC's GridCE)."""
+    queue: _builtins.str
+    """The queue or partition."""
+    cloud: _builtins.str
+    """The cloud, by its key at the backend (BPS's compute_cloud)."""
+    backend: _builtins.str
+    """The workload backend, by its name in the answer of `GetWorkloadStatus`; empty: the service chooses."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sites, any of which will do (DIRAC's Site; BPS's compute_site), at most 100; empty: any."""
+
+    @_builtins.property
+    def banned_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sites where it must not run, at most 100 (DIRAC's BannedSites). A site in both lists is banned."""
+
+    @_builtins.property
+    def platforms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Platforms, any of which will do (DIRAC's Platform, for example "x86_64-el9"), at most 16; empty: any."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the place must offer, all of it (DIRAC's Tags, for example "GPU"), at most 32. DIRAC's tags for processors and
+        memory follow from `Resources` and are not named here.
+        """
+
+    @_builtins.property
+    def zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Compute zones, any of which will do (TES's zones), at most 16; empty: any."""
+
+    def __init__(
+        self,
+        *,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+        banned_sites: _abc.Iterable[_builtins.str] | None = ...,
+        computing_element: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        platforms: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        zones: _abc.Iterable[_builtins.str] | None = ...,
+        cloud: _builtins.str = ...,
+        backend: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "banned_sites", b"banned_sites", "cloud", b"cloud", "computing_element", b"computing_element", "platforms", b"platforms", "queue", b"queue", "sites", b"sites", "tags", b"tags", "zones", b"zones"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobDestination: _TypeAlias = JobDestination  # noqa: Y015
+
+@_typing.final
+class BackendOptions(_message.Message):
+    """What a job says to its backend in the backend's own words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ParametersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    IGNORE_UNKNOWN_PARAMETERS_FIELD_NUMBER: _builtins.int
+    ACCOUNTING_GROUP_FIELD_NUMBER: _builtins.int
+    ACCOUNTING_USER_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_LIMITS_FIELD_NUMBER: _builtins.int
+    ignore_unknown_parameters: _builtins.bool
+    """Whether parameters that the backend does not know are passed over; false: the job is refused for them
+    (CAPABILITY_MISSING). TES's `backend_parameters_strict`, the other way round.
+    """
+    accounting_group: _builtins.str
+    """Whom the backend charges for it, where it is not the owner: a group or account in the backend's words. Needs the
+    capability ACCOUNTING.
+    """
+    accounting_user: _builtins.str
+    """The same for a user in the backend's words. Needs the capability ACCOUNTING."""
+    @_builtins.property
+    def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Parameters by the backend's own names, at most 64. The embedded backend has none. Needs the capability
+        BACKEND_PARAMETERS.
+        """
+
+    @_builtins.property
+    def concurrency_limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Limits that it counts against, by their names at the backend (HTCondor's concurrency limits, Slurm's licences),
+        at most 16. Needs the capability CONCURRENCY_LIMITS.
+        """
+
+    def __init__(
+        self,
+        *,
+        parameters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ignore_unknown_parameters: _builtins.bool = ...,
+        accounting_group: _builtins.str = ...,
+        accounting_user: _builtins.str = ...,
+        concurrency_limits: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounting_group", b"accounting_group", "accounting_user", b"accounting_user", "concurrency_limits", b"concurrency_limits", "ignore_unknown_parameters", b"ignore_unknown_parameters", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackendOptions: _TypeAlias = BackendOptions  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """When a job whose payload failed is tried again by itself, as a new attempt of the same job. Kills, refusals and
+    missing rights are never retried. Every field needs the capability RETRIES.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_RETRIES_FIELD_NUMBER: _builtins.int
+    RETRY_UNLESS_EXIT_CODES_FIELD_NUMBER: _builtins.int
+    MEMORY_MULTIPLIER_FIELD_NUMBER: _builtins.int
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    max_retries: _builtins.int
+    """How often at most, beyond the first attempt; 0: never."""
+    memory_multiplier: _builtins.float
+    """By what `resources.memory_bytes` is multiplied with every retry after a payload that used more than it might; 0 means
+    1, else from 1 to 16.
+    """
+    memory_limit_bytes: _builtins.int
+    """What it is not multiplied beyond, in bytes; 0 means no limit."""
+    @_builtins.property
+    def retry_unless_exit_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Exit codes after which it is not tried again, at most 256."""
+
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """How long to wait before a retry; unset means not at all, at most 7 days."""
+
+    def __init__(
+        self,
+        *,
+        max_retries: _builtins.int = ...,
+        retry_unless_exit_codes: _abc.Iterable[_builtins.int] | None = ...,
+        memory_multiplier: _builtins.float = ...,
+        memory_limit_bytes: _builtins.int = ...,
+        delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "max_retries", b"max_retries", "memory_limit_bytes", b"memory_limit_bytes", "memory_multiplier", b"memory_multiplier", "retry_unless_exit_codes", b"retry_unless_exit_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
 class JobInput(_message.Message):
-    """A file that the payload reads."""
+    """A file that the payload reads. It has either a `source` or a `content`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    IMAGE_PATH_FIELD_NUMBER: _builtins.int
+    EXECUTABLE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Where the payload finds it: a path below the working directory, without "..", at most 255 bytes."""
     source: _builtins.str
-    """Where it comes from: a URL or a logical file name ("LFN:/vo/path")."""
+    """Where it comes from: a URL or a logical file name ("LFN:/vo/path"). Empty when there is a `content`."""
+    type: Global___FileType.ValueType
+    """Whether it is a file or a directory with all that is in it. A directory needs the capability DIRECTORIES."""
+    display_name: _builtins.str
+    """A name by which people and programs know it (the logical file name of BPS, TES's name)."""
+    description: _builtins.str
+    """What it is, for people."""
+    content: _builtins.bytes
+    """The bytes themselves, at most 128 KiB, for what is too small to be worth a transfer; may be set and empty. They are
+    stored with the job and read by whoever may see it: no place for secrets.
+    """
+    access: Global___InputAccess.ValueType
+    """How the payload may get at it. REMOTE needs the capability REMOTE_INPUTS."""
+    image_path: _builtins.str
+    """Where it is found inside the images, an absolute path; empty: at `path`, as without an image. Needs the
+    capability IMAGES.
+    """
+    executable: _builtins.bool
+    """Whether it is made executable for the payload: transfers do not carry modes."""
     @_builtins.property
     def checksum(self) -> _checksum_pb2.Checksum:
-        """The checksum it must have. Unset: the catalogue's for a logical file name, else none."""
+        """The checksum it must have. Unset: the catalogue's for a logical file name, else none. Without meaning for a
+        `content`.
+        """
 
     def __init__(
         self,
@@ -383,12 +810,21 @@ class JobInput(_message.Message):
         path: _builtins.str = ...,
         source: _builtins.str = ...,
         checksum: _checksum_pb2.Checksum | None = ...,
+        type: Global___FileType.ValueType = ...,
+        display_name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        content: _builtins.bytes | None = ...,
+        access: Global___InputAccess.ValueType = ...,
+        image_path: _builtins.str = ...,
+        executable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content", b"_content", "checksum", b"checksum", "content", b"content"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "path", b"path", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content", b"_content", "access", b"access", "checksum", b"checksum", "content", b"content", "description", b"description", "display_name", b"display_name", "executable", b"executable", "image_path", b"image_path", "path", b"path", "source", b"source", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__content: _TypeAlias = _typing.Literal["content"]  # noqa: Y015
+    _WhichOneofArgType__content: _TypeAlias = _typing.Literal["_content", b"_content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content) -> _WhichOneofReturnType__content | None: ...
 
 Global___JobInput: _TypeAlias = JobInput  # noqa: Y015
 
@@ -402,14 +838,47 @@ class JobOutput(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
     OVERWRITE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    GLOB_FIELD_NUMBER: _builtins.int
+    PATH_PREFIX_FIELD_NUMBER: _builtins.int
+    IMAGE_PATH_FIELD_NUMBER: _builtins.int
+    STORAGE_ELEMENTS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Where the payload leaves it: a path below the working directory, without "..", at most 255 bytes."""
     target: _builtins.str
-    """Where it goes: a URL or a logical file name, which is registered in the catalogue."""
+    """Where it goes: a URL or a logical file name, which is registered in the catalogue. With `glob` or for a directory it is
+    the folder that they go into.
+    """
     optional: _builtins.bool
     """Whether the job is well without it."""
     overwrite: _builtins.bool
-    """Whether a file at the target is replaced."""
+    """Whether a file at the target is replaced. When not, and there is one, the job fails (STAGE_OUT)."""
+    type: Global___FileType.ValueType
+    """Whether it is a file or a directory with all that is in it. A directory needs the capability DIRECTORIES."""
+    display_name: _builtins.str
+    """A name by which people and programs know it (the logical file name of BPS, TES's name)."""
+    description: _builtins.str
+    """What it is, for people."""
+    glob: _builtins.bool
+    """Whether `path` is a pattern with `*`, `?` and `[…]`, which match within one part of a path; every file that it
+    matches is moved. None is a missing output unless it is optional. Needs the capability OUTPUT_PATTERNS.
+    """
+    path_prefix: _builtins.str
+    """What is cut off from the front of a matched path before it is appended to `target`. Goes with `glob`. Needs the
+    capability OUTPUT_PATTERNS.
+    """
+    image_path: _builtins.str
+    """Where the payload leaves it inside the images, an absolute path (with `glob`, a pattern); empty: at `path`, as
+    without an image. Needs the capability IMAGES.
+    """
+    @_builtins.property
+    def storage_elements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Storage elements to put it on, by name, in order: the first that takes it (DIRAC's OutputSE), at most 8. Empty:
+        the one that serves the target. Needs the capability STORAGE_CHOICE.
+        """
+
     def __init__(
         self,
         *,
@@ -417,10 +886,17 @@ class JobOutput(_message.Message):
         target: _builtins.str = ...,
         optional: _builtins.bool = ...,
         overwrite: _builtins.bool = ...,
+        type: Global___FileType.ValueType = ...,
+        display_name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        glob: _builtins.bool = ...,
+        path_prefix: _builtins.str = ...,
+        image_path: _builtins.str = ...,
+        storage_elements: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["optional", b"optional", "overwrite", b"overwrite", "path", b"path", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "display_name", b"display_name", "glob", b"glob", "image_path", b"image_path", "optional", b"optional", "overwrite", b"overwrite", "path", b"path", "path_prefix", b"path_prefix", "storage_elements", b"storage_elements", "target", b"target", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,6 +930,41 @@ class Executor(_message.Message):
 
     COMMAND_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    WORKDIR_FIELD_NUMBER: _builtins.int
+    STDIN_FIELD_NUMBER: _builtins.int
+    STDOUT_FIELD_NUMBER: _builtins.int
+    STDERR_FIELD_NUMBER: _builtins.int
+    IGNORE_ERROR_FIELD_NUMBER: _builtins.int
+    RUN_ALWAYS_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """The container image that it runs in, for example "docker.io/library/python:3.12"; empty: none. Needs the
+    capability IMAGES.
+    """
+    workdir: _builtins.str
+    """Where it runs: a folder below the working directory, made when it is not there. Empty: the working directory.
+    With an image it may be an absolute path inside it. An absolute path needs the capability IMAGES.
+    """
+    stdin: _builtins.str
+    """The file that its standard input is read from, a path as `workdir`, but always below the working directory
+    itself. Empty: it is at its end at once. A file that is not there ends the command with exit code 1, as a shell
+    would. An absolute path needs the capability IMAGES.
+    """
+    stdout: _builtins.str
+    """The file that its standard output is written to instead of the job's log, a path as `stdin`; its folder is made,
+    and what is there is replaced. It may be an output of the job. Empty: the job's log (`ReadJobLog`). An absolute
+    path needs the capability IMAGES.
+    """
+    stderr: _builtins.str
+    """The same for its standard error; with the same path as `stdout` both go to one file. An absolute path needs the
+    capability IMAGES.
+    """
+    ignore_error: _builtins.bool
+    """Whether the next command runs, and the payload can end well, though this one fails."""
+    run_always: _builtins.bool
+    """Whether it runs although an earlier command failed, to clean up. It is not run for a payload that is killed or has
+    outlived its wall time, and never makes good what failed before it.
+    """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The program and its arguments, 1 to 1000; no shell is between."""
@@ -467,10 +978,17 @@ class Executor(_message.Message):
         *,
         command: _abc.Iterable[_builtins.str] | None = ...,
         environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        image: _builtins.str = ...,
+        workdir: _builtins.str = ...,
+        stdin: _builtins.str = ...,
+        stdout: _builtins.str = ...,
+        stderr: _builtins.str = ...,
+        ignore_error: _builtins.bool = ...,
+        run_always: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "environment", b"environment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "environment", b"environment", "ignore_error", b"ignore_error", "image", b"image", "run_always", b"run_always", "stderr", b"stderr", "stdin", b"stdin", "stdout", b"stdout", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -486,15 +1004,41 @@ class Resources(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     WALLTIME_FIELD_NUMBER: _builtins.int
+    PREEMPTIBLE_FIELD_NUMBER: _builtins.int
+    MAX_CPU_CORES_FIELD_NUMBER: _builtins.int
+    WHOLE_NODE_FIELD_NUMBER: _builtins.int
+    MIN_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_TIME_FIELD_NUMBER: _builtins.int
     cpu_cores: _builtins.int
     """Processors; 0 means 1."""
     memory_bytes: _builtins.int
     """Memory in bytes, a limit on the address space of each process; 0 means no limit."""
     disk_bytes: _builtins.int
     """The largest file that the payload may write, in bytes; 0 means no limit."""
+    preemptible: _builtins.bool
+    """Whether the backend may end the payload for another one and start it anew. Unset: as the backend is used to. Without
+    meaning for backends that never do so, as the embedded one.
+    """
+    max_cpu_cores: _builtins.int
+    """The most processors that it can make use of; the backend may give any number from `cpu_cores` to this. 0 means
+    `cpu_cores`, else not below it. DIRAC's MaxNumberOfProcessors.
+    """
+    whole_node: _builtins.bool
+    """Whether it must have a machine for itself (DIRAC's WholeNode). Needs the capability WHOLE_NODE."""
+    min_memory_bytes: _builtins.int
+    """Memory in bytes that the place must have for it, beside the limit `memory_bytes` (DIRAC's MinRAM); 0 asks for
+    nothing. Needs the capability MIN_MEMORY.
+    """
     @_builtins.property
     def walltime(self) -> _duration_pb2.Duration:
         """How long the payload may run, from its start; unset means 24 h, at most 30 days."""
+
+    @_builtins.property
+    def cpu_time(self) -> _duration_pb2.Duration:
+        """Processor time that the place must have left for it, normalised as the backend does it (DIRAC's CPUTime, in
+        HEPSPEC06 seconds); unset asks for nothing, at most 30 days. Not a limit: that is `walltime`. Needs the
+        capability CPU_TIME.
+        """
 
     def __init__(
         self,
@@ -503,12 +1047,19 @@ class Resources(_message.Message):
         memory_bytes: _builtins.int = ...,
         disk_bytes: _builtins.int = ...,
         walltime: _duration_pb2.Duration | None = ...,
+        preemptible: _builtins.bool | None = ...,
+        max_cpu_cores: _builtins.int = ...,
+        whole_node: _builtins.bool = ...,
+        min_memory_bytes: _builtins.int = ...,
+        cpu_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["walltime", b"walltime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_preemptible", b"_preemptible", "cpu_time", b"cpu_time", "preemptible", b"preemptible", "walltime", b"walltime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_cores", b"cpu_cores", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "walltime", b"walltime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preemptible", b"_preemptible", "cpu_cores", b"cpu_cores", "cpu_time", b"cpu_time", "disk_bytes", b"disk_bytes", "max_cpu_cores", b"max_cpu_cores", "memory_bytes", b"memory_bytes", "min_memory_bytes", b"min_memory_bytes", "preemptible", b"preemptible", "walltime", b"walltime", "whole_node", b"whole_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__preemptible: _TypeAlias = _typing.Literal["preemptible"]  # noqa: Y015
+    _WhichOneofArgType__preemptible: _TypeAlias = _typing.Literal["_preemptible", b"_preemptible"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preemptible) -> _WhichOneofReturnType__preemptible | None: ...
 
 Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
@@ -527,12 +1078,16 @@ class ResourceUse(_message.Message):
     OUTPUT_FILES_FIELD_NUMBER: _builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     DISK_BYTES_FIELD_NUMBER: _builtins.int
+    NORMALISED_CPU_TIME_FIELD_NUMBER: _builtins.int
+    PROCESSED_EVENTS_FIELD_NUMBER: _builtins.int
+    INPUT_SANDBOX_BYTES_FIELD_NUMBER: _builtins.int
+    OUTPUT_SANDBOX_BYTES_FIELD_NUMBER: _builtins.int
     peak_memory_bytes: _builtins.int
     """The largest resident memory of one process, in bytes."""
     processors: _builtins.int
     """Processors given."""
     input_files: _builtins.int
-    """Files and bytes brought in."""
+    """Files brought in."""
     input_bytes: _builtins.int
     """Bytes brought in."""
     output_files: _builtins.int
@@ -541,6 +1096,12 @@ class ResourceUse(_message.Message):
     """Bytes moved out."""
     disk_bytes: _builtins.int
     """Bytes in the working directory at the end."""
+    processed_events: _builtins.int
+    """Events that the payload says it has processed; 0 when it said nothing."""
+    input_sandbox_bytes: _builtins.int
+    """Bytes of the job's inputs that came with its description or its input sandbox."""
+    output_sandbox_bytes: _builtins.int
+    """Bytes kept with the job: its log and its output sandbox."""
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration:
         """Processor time, user and system together."""
@@ -548,6 +1109,12 @@ class ResourceUse(_message.Message):
     @_builtins.property
     def wall_time(self) -> _duration_pb2.Duration:
         """From its start to its end."""
+
+    @_builtins.property
+    def normalised_cpu_time(self) -> _duration_pb2.Duration:
+        """Processor time normalised by the place's power, as DIRAC accounts it (HEPSPEC06 seconds); unset where the power is not
+        known.
+        """
 
     def __init__(
         self,
@@ -561,10 +1128,14 @@ class ResourceUse(_message.Message):
         output_files: _builtins.int = ...,
         output_bytes: _builtins.int = ...,
         disk_bytes: _builtins.int = ...,
+        normalised_cpu_time: _duration_pb2.Duration | None = ...,
+        processed_events: _builtins.int = ...,
+        input_sandbox_bytes: _builtins.int = ...,
+        output_sandbox_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "wall_time", b"wall_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "normalised_cpu_time", b"normalised_cpu_time", "wall_time", b"wall_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "disk_bytes", b"disk_bytes", "input_bytes", b"input_bytes", "input_files", b"input_files", "output_bytes", b"output_bytes", "output_files", b"output_files", "peak_memory_bytes", b"peak_memory_bytes", "processors", b"processors", "wall_time", b"wall_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "disk_bytes", b"disk_bytes", "input_bytes", b"input_bytes", "input_files", b"input_files", "input_sandbox_bytes", b"input_sandbox_bytes", "normalised_cpu_time", b"normalised_cpu_time", "output_bytes", b"output_bytes", "output_files", b"output_files", "output_sandbox_bytes", b"output_sandbox_bytes", "peak_memory_bytes", b"peak_memory_bytes", "processed_events", b"processed_events", "processors", b"processors", "wall_time", b"wall_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

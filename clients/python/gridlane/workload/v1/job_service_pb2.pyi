@@ -382,7 +382,7 @@ class WatchJobsRequest(_message.Message):
     """Where to go on with the same names; empty: from each job's first event."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The jobs, 1 to 1000."""
+        """The jobs, "jobs/{uuid}", 1 to 1000."""
 
     def __init__(
         self,

@@ -74,8 +74,16 @@ class JobServiceServicer(object):
     """
 
     def SubmitJob(self, request, context):
-        """Accepts a job; the answer means that it is durable. Idempotent by `request_id`. The job then goes through its
-        states by itself; watch it, or get it again.
+        """Accepts a job. The answer means that it is durable and visible to every call; it then goes through its states by
+        itself: watch it, or get it again. Idempotent by `request_id`.
+        INVALID_ARGUMENT, INVALID_FIELDS: fields break the rules beside them; `google.rpc.BadRequest` names each.
+        INVALID_ARGUMENT, CAPABILITY_MISSING: fields ask for what the backend does not carry out; `google.rpc.BadRequest` names
+        them with the cure, of very many the first. Nothing is stored, and the id is unused.
+        INVALID_ARGUMENT, VO_AMBIGUOUS: `job.vo` is empty and the caller belongs to several; name one.
+        INVALID_ARGUMENT, REQUEST_ID_TOO_OLD: `request_id` is older than 30 days; look for the job, then use a new id.
+        ALREADY_EXISTS, REQUEST_ID_REUSED: the id came with another content before; use a new one.
+        UNAVAILABLE, STORE_UNAVAILABLE: it is not known whether the job is durable; repeat with the same id. Submitters of the
+        VO and administrators may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,21 +91,23 @@ class JobServiceServicer(object):
 
     def BatchSubmitJobs(self, request, context):
         """Accepts many jobs, one answer for each in the order given: those that are good are durable even when others
-        are refused. Idempotent by each request's `request_id`.
+        are refused, each with an error of SubmitJob's in its place. Idempotent by each request's `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Answers one job. Idempotent. NOT_FOUND: there is none that the caller may see.
+        """Answers one job as it is now. Idempotent.
+        NOT_FOUND: there is none that the caller may see. Owners, and whoever may see the VO's jobs, may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetJobs(self, request, context):
-        """Answers many jobs, one answer for each name in the order asked. Idempotent.
+        """Answers many jobs as they are now, one answer for each name in the order asked; one that the caller may not see has
+        NOT_FOUND in its place. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +115,10 @@ class JobServiceServicer(object):
 
     def ListJobs(self, request, context):
         """Lists the caller's own jobs and those that it manages (of its VO; an admin's are all), newest first. Those that it
-        may only see are got by name. Idempotent. A vetoed caller gets an empty list.
+        may only see are got by name. A vetoed caller gets an empty list. The filters are those of the field `filter`; a page
+        may be short without being the last. Idempotent.
+        INVALID_ARGUMENT, FILTER_UNSUPPORTED: another filter.
+        INVALID_ARGUMENT, TOKEN_NOT_OURS: the page token belongs to another filter or caller; begin anew without one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +126,7 @@ class JobServiceServicer(object):
 
     def ListJobEvents(self, request, context):
         """Lists what happened to a job, oldest first: its history for as long as events are kept. Idempotent.
+        NOT_FOUND: there is no such job that the caller may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,24 +134,34 @@ class JobServiceServicer(object):
 
     def KillJob(self, request, context):
         """Asks for the end of a job: one that waits is KILLED at once, one that runs when its payload has been stopped
-        (SIGTERM, and SIGKILL after the backend's grace). Idempotent; a job that has ended is answered as it is.
+        (SIGTERM, and SIGKILL after the backend's grace). The answer means that the wish is durable; watch the job for its
+        end. A job that has ended is answered as it is. Idempotent.
+        NOT_FOUND: there is no such job that the caller may see.
+        PERMISSION_DENIED: the caller may see it and not kill it. Owners, managers of its VO and administrators may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Streams the changes of jobs, from `resume_token` or from each job's first event, and stays open. Ends with
-        UNAVAILABLE when the server drains or the reader is too slow: resume with the last token. Every change comes once
-        and in order. NOT_FOUND: one of the names is not visible to the caller.
+        """Streams the changes of jobs, from `resume_token` or from each job's first event, and stays open. Every change comes
+        once and in order. Idempotent.
+        NOT_FOUND: one of the names is not visible to the caller.
+        UNAVAILABLE, DRAINING or WATCHER_TOO_SLOW: the server stops, or the reader is too slow; resume with the last token.
+        OUT_OF_RANGE, POSITION_TRIMMED: the events since the token are no longer kept; get the jobs, then watch anew.
+        INVALID_ARGUMENT, TOKEN_NOT_OURS: the token belongs to other names; begin anew without one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadJobLog(self, request, context):
-        """Streams what the payload wrote to standard output or standard error. With `follow` it stays open until the
-        payload has ended. A broken stream is resumed with `offset_bytes`.
+        """Streams what the payload wrote to standard output or standard error, but for commands that write to a file of their
+        own (`Executor.stdout`). With `follow` it stays open until the payload has ended. A broken stream is resumed with
+        `offset_bytes`. Idempotent.
+        NOT_FOUND: there is no such job that the caller may see, or it has had no such attempt.
+        FAILED_PRECONDITION, PRECONDITION: the log is not kept any more. Owners, sharers of their group, managers of the VO
+        and administrators may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
