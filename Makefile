@@ -2,11 +2,13 @@
 #
 # Two kinds of environments, both made on demand and remade when what they are made from changes:
 #   .venv         the services, the client, the demo's and the developer's tools (newest versions)
-#   .tools/*      the code generators and the oldest client, which cannot live beside the newest
+#   .tools/*      the code generators and the oldest client, which cannot live beside the newest; what we compare with
 
 PYTHON ?= python3
 # The oldest toolchain has wheels up to Python 3.12; name another Python here when yours is newer.
 TOOLS_PYTHON ?= $(PYTHON)
+# Side by side in `make test`: as many as the smallest machine has processors, since most tests wait.
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +16,7 @@ PIP := -m pip --disable-pip-version-check install -qq
 say = @printf '\033[1m==>\033[0m %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv tools demo demo-split test test-peers bench diracx mariadb lint generate check-generated reference accept-contract \
+.PHONY: help venv tools demo demo-split test test-peers bench diracx mariadb lint shapes generate check-generated reference accept-contract \
         wheels clean check-python check-tools-python
 
 help: ## this list
@@ -52,6 +54,12 @@ $(BIN)/.installed: pyproject.toml clients/python/pyproject.toml | check-python
 	@.tools/stubs/bin/python $(PIP) -r tools/stubs.txt
 	@touch $@
 
+.tools/shapes/.installed: tools/shapes.txt | check-python
+	$(call say,Fetching the foreign packages that our messages are compared with in .tools/shapes)
+	@$(PYTHON) -m venv --clear .tools/shapes
+	@.tools/shapes/bin/python $(PIP) --no-deps -r tools/shapes.txt
+	@touch $@
+
 .tools/diracx/.installed: tools/diracx.txt | check-python
 	$(call say,Making the environment of DiracX in .tools/diracx (a minute or two))
 	@$(PYTHON) -m venv --clear .tools/diracx
@@ -69,7 +77,7 @@ $(BIN)/.installed: pyproject.toml clients/python/pyproject.toml | check-python
 	@touch $@
 
 venv: $(BIN)/.installed ## the environment in .venv
-tools: .tools/oldest/.installed .tools/stubs/.installed ## the generators' and the oldest client's environments
+tools: .tools/oldest/.installed .tools/stubs/.installed .tools/shapes/.installed ## the generators', the oldest client's and the foreign packages' environments
 
 # --- what a user runs ---------------------------------------------------------------------------
 
@@ -82,9 +90,9 @@ demo-split: venv ## the same with one process a service, on PostgreSQL, TLS betw
 # --- what a developer runs ----------------------------------------------------------------------
 
 test: venv ## every test that needs nothing but this machine, but for those of test-peers
-	@$(MAKE) --no-print-directory tools || echo 'Without it, the tests of generation and of the oldest client are skipped.'
+	@$(MAKE) --no-print-directory tools || echo 'Without it, the tests of generation, of the oldest client and of foreign packages are skipped.'
 	$(call say,Running the tests)
-	@$(BIN)/python -m pytest tests -m 'not split_faults'
+	@$(BIN)/python -m pytest tests -m 'not split_faults' -n $(WORKERS)
 
 test-peers: venv ## the long ones: five processes that die; real peers (Slurm, DiracX, …) are to come
 	$(call say,Running the tests of five processes that die and lose each other)
@@ -109,6 +117,7 @@ lint: venv ## style, types, import rules, contracts
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code protos
 	@$(BIN)/buf breaking protos --against protos/baseline.binpb
+	@$(BIN)/python tools/check_contract_style.py
 
 generate: venv tools ## the client's packages from protos/
 	@$(BIN)/python tools/generate.py
@@ -121,6 +130,9 @@ reference: venv ## the reference pages that follow from the code
 
 accept-contract: venv ## protos/ becomes the contract that `buf breaking` holds us to
 	@$(BIN)/python tools/accept_contract.py
+
+shapes: venv .tools/shapes/.installed ## where each field of FTS3's, BPS's, DIRAC's and TES's jobs goes: the list
+	@$(BIN)/python -m pytest tests/contract/shapes -q
 
 wheels: venv ## both wheels, in dist/
 	$(call say,Building the wheels)
