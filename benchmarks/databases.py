@@ -9,19 +9,24 @@ import itertools
 import shutil
 import signal
 import tempfile
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
 import psutil
-from pgserver.postgres_server import get_server
 from sqlalchemy import make_url
 
 from benchmarks.processes import ChildFailedError, Clock, tree_cpu_seconds
 from benchmarks.row import Engine
 from benchmarks.run import Run
 from gridlane_kit.sqlite import sqlite_url
+
+with warnings.catch_warnings():
+    # At its import it looks for a folder that a machine without a desktop need not have.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+    from pgserver.postgres_server import get_server
 
 _STOP_S: Final = 10.0
 

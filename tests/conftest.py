@@ -7,12 +7,14 @@ servers of one's own, with the environment one wants; all are ended when the tes
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from postgresql import PostgresqlServer
 from split import SplitServer
 from support import EmbeddedServer, lent
+from workers import ByFile, Told, long_first
 
 from gridlane_kit.sqlite import sqlite_url
 
@@ -21,6 +23,44 @@ settings.register_profile("gridlane", deadline=None, suppress_health_check=[Heal
 settings.load_profile("gridlane")
 
 StartServer = Callable[..., EmbeddedServer]
+_TOLD = pytest.StashKey[Told]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TOLD] = Told()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        long_first(items)
+
+
+@pytest.fixture(scope="session")
+def tell(pytestconfig: pytest.Config) -> Told:
+    """Says something when the run is over: `tell("heading", ["a line"])`."""
+    return pytestconfig.stash[_TOLD]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker hands on what it was told."""
+    handed_on = getattr(session.config, "workeroutput", None)
+    if handed_on is not None:
+        handed_on["told"] = session.config.stash[_TOLD].sections
+
+
+def pytest_testnodedown(node: Any) -> None:
+    told = getattr(node, "workeroutput", {}).get("told", {})  # none of a worker that crashed
+    node.config.stash[_TOLD].merge(told)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    config.stash[_TOLD].write(terminalreporter)
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,16 @@ import shutil
 import signal
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
-import pgserver
 import psutil
 from sqlalchemy import make_url
+
+with warnings.catch_warnings():
+    # At its import it looks for a folder that a machine without a desktop need not have.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+    from pgserver.postgres_server import get_server
 
 # What it tells goes to a standard error that pytest may have closed by then.
 logging.getLogger("pgserver").setLevel(logging.CRITICAL)
@@ -28,7 +33,7 @@ class PostgresqlServer:
 
     def start(self) -> None:
         """Start, again too."""
-        self._server = pgserver.get_server(self.data, cleanup_mode="stop")
+        self._server = get_server(self.data, cleanup_mode="stop")
 
     def crash(self) -> None:
         """Kill every process of the server; what was committed is there at the next start."""

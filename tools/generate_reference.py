@@ -1,6 +1,6 @@
-"""Makes the reference pages that follow from the code: states, settings, commands, error reasons.
+"""Makes the reference pages that follow from the code: states, settings, commands, contract.
 
-    python tools/generate_reference.py           writes docs/reference/
+    python tools/generate_reference.py           writes docs/reference/, a part of ARCHITECTURE.md
     python tools/generate_reference.py --check   fails when a page is not what the code says
 
 Responsible for turning tables and comments into Markdown; says nothing of its own.
@@ -8,7 +8,6 @@ Responsible for turning tables and comments into Markdown; says nothing of its o
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,10 @@ from typing import Any
 import typer
 from pydantic_core import PydanticUndefined
 
+from contracts.model import read_contract
+from contracts.pages import contract_pages
+from contracts.served import unserved, unserved_words
+from gridlane.vocabularies.jobs import DIRAC
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_gateway.settings import GatewaySettings
 from gridlane_kit.settings import ServerSettings, Settings
@@ -27,10 +30,16 @@ from gridlane_transfer import states as transfer_states
 from gridlane_transfer.settings import TransferSettings
 from gridlane_workload import states as workload_states
 from gridlane_workload.settings import WorkloadSettings
+from permissions_page import permissions_page
+from vocabulary_pages import vocabularies_page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "reference"
 NOTICE = "<!-- Made by tools/generate_reference.py from the code; change it there. -->"
+
+MAP = ROOT / "ARCHITECTURE.md"
+PART_BEGINS = "<!-- From here on made by tools/generate_reference.py. -->"
+PART_ENDS = "<!-- Until here. -->"
 
 SETTINGS: tuple[tuple[str, type[Settings]], ...] = (
     ("server", ServerSettings),
@@ -52,8 +61,8 @@ def states_page() -> Iterator[str]:
     for state, after in workload_states.TRANSITIONS.items():
         final = "ended" if state in workload_states.ENDED else ""
         yield _row(
-            workload_states.dirac_word(state),
-            ", ".join(workload_states.dirac_word(target) for target in sorted(after)),
+            DIRAC[state],
+            ", ".join(DIRAC[target] for target in sorted(after)),
             final,
         )
     yield "\n## File transfers\n"
@@ -114,26 +123,50 @@ def _usage(name: str, command: Any) -> str:
     return " ".join((name, *arguments))
 
 
-def errors_page() -> Iterator[str]:
-    """The reasons of errors, from the comments of the contract."""
-    yield "# Error reasons\n"
-    yield "Every error carries a `google.rpc.ErrorInfo`, domain `gridlane`, with one of these.\n"
-    yield "| reason | what it says |\n|---|---|"
-    text = (ROOT / "protos/gridlane/type/v1/error_reason.proto").read_text()
-    for comment, name in re.findall(r"((?:  // .*\n)+)  ERROR_REASON_(\w+) = \d+;", text):
-        yield _row(f"`{name}`", " ".join(re.sub(r"^  // ", "", comment, flags=re.M).split()))
-
-
 PAGES_MADE: dict[str, Callable[[], Iterator[str]]] = {
     "states.md": states_page,
+    "vocabularies.md": vocabularies_page,
     "settings.md": settings_page,
     "commands.md": commands_page,
-    "errors.md": errors_page,
 }
 
 
 def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def made_pages() -> dict[Path, str]:
+    """Every page with its whole text."""
+    contract = read_contract(ROOT)
+    missing = unserved(contract, ROOT)
+    pages = {name: "\n".join(make()) for name, make in PAGES_MADE.items()}
+    pages |= contract_pages(contract, missing)
+    pages["permissions.md"] = "\n".join(permissions_page(contract))
+    whole = {PAGES / name: f"{NOTICE}\n\n{text}\n" for name, text in pages.items()}
+    return whole | {MAP: _with_part(MAP.read_text(), unserved_words(contract, missing))}
+
+
+def _with_part(text: str, part: str) -> str:
+    """A page with another text between the two marks of the part that is made."""
+    before, begin, rest = text.partition(PART_BEGINS)
+    _, end, after = rest.partition(PART_ENDS)
+    if not (begin and end):
+        raise ValueError(f"{MAP.name} has lost {PART_BEGINS} or {PART_ENDS}")
+    return f"{before}{begin}\n{part}\n{end}{after}"
+
+
+def left_over(pages: dict[Path, str]) -> list[Path]:
+    """Pages of contracts that are no more."""
+    return sorted(set((PAGES / "contract").rglob("*.md")) - pages.keys())
+
+
+def write(pages: dict[Path, str]) -> None:
+    """Writes the pages, and removes those that are left over."""
+    for page in left_over(pages):
+        page.unlink()
+    for page, text in pages.items():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(text)
 
 
 def main() -> int:
@@ -142,16 +175,15 @@ def main() -> int:
     Returns:
         1 when a page is not what the code says and `--check` was given, else 0.
     """
-    stale = []
-    for name, make in PAGES_MADE.items():
-        text = f"{NOTICE}\n\n" + "\n".join(make()) + "\n"
-        page = PAGES / name
-        if "--check" not in sys.argv:
-            page.write_text(text)
-        elif not page.exists() or page.read_text() != text:
-            stale.append(name)
+    pages = made_pages()
+    if "--check" not in sys.argv:
+        write(pages)
+        return 0
+    stale = left_over(pages)
+    stale += [p for p, text in pages.items() if not p.exists() or p.read_text() != text]
     if stale:
-        print(f"not what the code says: {', '.join(stale)}; run tools/generate_reference.py")
+        names = ", ".join(str(page.relative_to(ROOT)) for page in stale)
+        print(f"not what the code says: {names}; run tools/generate_reference.py")
     return 1 if stale else 0
 
 

@@ -169,8 +169,8 @@ def main(shape: str) -> int:
     title(f"All right. The figure: {figure}")
     if kept():
         print("To talk to what is still up:")
-        for name, value in environment.items():
-            print(f"  export {name}={shlex.quote(value)}")
+        for name, text in environment.items():
+            print(f"  export {name}={shlex.quote(text)}")
     return 0
 
 

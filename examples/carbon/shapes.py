@@ -115,12 +115,12 @@ def _postgresql() -> Iterator[str]:
     URLs."""
     # It looks for a folder that a machine without a desktop need not have, and says so.
     warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
-    import pgserver
+    from pgserver.postgres_server import get_server
 
     # Not below the demo's folder: started by root, it runs as a user who may not enter that.
     root = Path(tempfile.mkdtemp(prefix="gridlane-demo-"))
     root.chmod(0o755)
-    server = pgserver.get_server(root / "data", cleanup_mode=None if kept() else "stop")
+    server = get_server(root / "data", cleanup_mode=None if kept() else "stop")
     try:
         for service in SERVICES[:-1]:  # the gateway has none
             server.psql(f"CREATE DATABASE gridlane_{service}")

@@ -6,6 +6,7 @@ What a role may do stands in `gridlane_kit.decision`.
 from collections.abc import Sequence
 
 from gridlane.authorization.v1 import policy_pb2
+from gridlane_kit.identity import Principal
 from gridlane_kit.policy import Binding, Policy, Role
 from gridlane_kit.policy_messages import binding_message
 
@@ -20,18 +21,18 @@ def policy_message(policy: Policy) -> policy_pb2.Policy:
 
 
 def roles_held(
-    policy: Policy, issuer: str, subject: str, owner: str, now_us: int
+    policy: Policy, principal: Principal, now_us: int
 ) -> Sequence[policy_pb2.RoleBinding]:
-    """Returns the roles that an identity holds now.
+    """Returns the roles that a caller holds now, by itself or by its groups.
 
     REGULAR_USER needs no binding: it is listed for everybody who is not vetoed (gLite: every
     authenticated caller is one).
 
     Parameters:
-        owner: the identity's key, as in `Principal.owner`.
         now_us: microseconds since the epoch (UTC).
     """
-    held = [binding_message(binding) for binding in policy.roles_of(owner, now_us)]
-    if not policy.grants(owner, now_us).vetoed:
-        held.append(binding_message(Binding(issuer=issuer, subject=subject, role=Role.REGULAR)))
-    return held
+    grants = policy.grants(principal, now_us)
+    held = list(grants.bindings)
+    if not grants.vetoed:
+        held.append(Binding(principal.issuer, principal.subject, Role.REGULAR))
+    return [binding_message(binding) for binding in held]

@@ -64,6 +64,14 @@ class PolicyFeed:
         await self._load()
         self._task = asyncio.create_task(self._run(), name="authorization-policy")
 
+    async def refresh(self) -> None:
+        """Puts what was committed just now in force in this process.
+
+        Raises:
+            GridlaneError: STORE_UNAVAILABLE: it will be with the next look at the database.
+        """
+        await self._look()
+
     async def stop(self) -> None:
         """Ends following the database."""
         if self._task is not None:

@@ -14,8 +14,27 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from gridlane.authorization.v1 import (
+    credential_service_pb2,
+    issuer_service_pb2,
+    quota_service_pb2,
+    signing_key_service_pb2,
+)
+from gridlane_authorization.audits import Audits
+from gridlane_authorization.changes import Changes
+from gridlane_authorization.groups import Groups
 from gridlane_authorization.policy_feed import PolicyFeed
-from gridlane_authorization.service import AuthorizationShell, PolicyShell, TokenShell
+from gridlane_authorization.retention import Retention
+from gridlane_authorization.roles import Roles
+from gridlane_authorization.service import (
+    AuditShell,
+    AuthorizationShell,
+    GroupShell,
+    PolicyShell,
+    RoleShell,
+    TokenShell,
+    VoShell,
+)
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_authorization.store import (
     METADATA,
@@ -26,6 +45,7 @@ from gridlane_authorization.store import (
     open_policy,
 )
 from gridlane_authorization.tokens import LocalTokenFile
+from gridlane_authorization.vos import Vos
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.failpoints import failpoint
@@ -37,6 +57,19 @@ USERS_COMMITTED = failpoint("authorization.users.committed")
 
 LOCAL_VO: Final = "local"
 """The virtual organisation of an embedded server's user; its files lie below `LFN:/local`."""
+
+PROMISED: Final = tuple(
+    service.full_name
+    for module in (
+        credential_service_pb2,
+        issuer_service_pb2,
+        quota_service_pb2,
+        signing_key_service_pb2,
+    )
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+"""Services of the contract that nothing implements yet. They are served all the same: a call is
+decided like any other, and then answered with NOT_IMPLEMENTED."""
 
 
 class AuthorizationRoom:
@@ -78,6 +111,7 @@ class AuthorizationRoom:
         self._db: Database | None = None
         self._feed: PolicyFeed | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._pruning: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Opens the database, makes the first users, puts the policy in force, writes the token."""
@@ -96,27 +130,38 @@ class AuthorizationRoom:
             )
             token.write()
             self._renewal = asyncio.create_task(token.keep_fresh())
+        self._pruning = asyncio.create_task(
+            Retention(self._settings, db).run(), name="authorization-retention"
+        )
 
     def handlers(self) -> Sequence[tuple[str, object]]:
-        """Returns the services and their implementations; `start` has been awaited."""
+        """Returns the services and their implementations, None where there is none yet; `start` has
+        been awaited."""
         if self._db is None or self._feed is None:
             raise RuntimeError("the room has not been started")
+        db, changes = self._db, Changes(self._db, self._feed.refresh)
+        issuers = {issuer.url: issuer.vo for issuer in self._settings.issuers}
         return [
+            ("gridlane.authorization.v1.AuditService", AuditShell(Audits(db))),
             (
                 "gridlane.authorization.v1.AuthorizationService",
-                AuthorizationShell(self._db, self._policy),
+                AuthorizationShell(db, self._policy),
             ),
+            ("gridlane.authorization.v1.GroupService", GroupShell(Groups(db, changes))),
             ("gridlane.authorization.v1.PolicyService", PolicyShell(self._feed)),
+            ("gridlane.authorization.v1.RoleService", RoleShell(Roles(db, changes))),
             ("gridlane.authorization.v1.TokenService", TokenShell(self._signer)),
+            ("gridlane.authorization.v1.VoService", VoShell(Vos(db, changes, issuers))),
+            *((name, None) for name in PROMISED),
         ]
 
     async def drain(self) -> None:
-        """Ends the renewal of the token."""
-        if self._renewal is not None:
-            self._renewal.cancel()
+        """Ends the renewal of the token, and pruning."""
+        for task in filter(None, (self._renewal, self._pruning)):
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._renewal
-            self._renewal = None
+                await task
+        self._renewal = self._pruning = None
 
     async def stop(self) -> None:
         """Ends the policy's feed and closes the database."""

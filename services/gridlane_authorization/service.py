@@ -11,29 +11,34 @@ from collections.abc import AsyncIterator
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gridlane.authorization.v1 import (
+    audit_entry_pb2,
+    audit_service_pb2,
     authorization_service_pb2,
+    group_pb2,
+    group_service_pb2,
     policy_pb2,
     policy_service_pb2,
+    role_service_pb2,
     token_service_pb2,
+    vo_pb2,
+    vo_service_pb2,
 )
-from gridlane.type.v1 import principal_pb2, status_pb2
+from gridlane.type.v1 import status_pb2
+from gridlane_authorization.audits import Audits
+from gridlane_authorization.groups import Groups
+from gridlane_authorization.messages import principal_message
 from gridlane_authorization.policy import policy_message, roles_held
 from gridlane_authorization.policy_feed import PolicyFeed
+from gridlane_authorization.roles import Roles
 from gridlane_authorization.store import read_state
+from gridlane_authorization.vos import Vos
 from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us, to_timestamp
 from gridlane_kit.database import Database
-from gridlane_kit.identity import Principal, PrincipalKind
 from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.tokens import TokenSigner
 from gridlane_kit.version import VERSION
-
-_KINDS = {
-    PrincipalKind.USER: principal_pb2.PRINCIPAL_KIND_USER,
-    PrincipalKind.JOB: principal_pb2.PRINCIPAL_KIND_JOB,
-    PrincipalKind.SERVICE: principal_pb2.PRINCIPAL_KIND_SERVICE,
-}
 
 
 class AuthorizationShell:
@@ -51,9 +56,7 @@ class AuthorizationShell:
         policy = self._policy.current
         response = authorization_service_pb2.WhoAmIResponse(
             principal=principal_message(principal),
-            roles=roles_held(
-                policy, principal.issuer, principal.subject, principal.owner, now_us()
-            ),
+            roles=roles_held(policy, principal, now_us()),
             scopes=sorted(principal.scopes or ()),
             policy_revision=policy.revision,
         )
@@ -131,13 +134,131 @@ class TokenShell:
         )
 
 
-def principal_message(principal: Principal) -> principal_pb2.Principal:
-    """Returns the contract's form of a principal."""
-    return principal_pb2.Principal(
-        issuer=principal.issuer,
-        subject=principal.subject,
-        display_name=principal.display_name,
-        vos=sorted(principal.vos),
-        groups=sorted(principal.groups),
-        kind=_KINDS[principal.kind],
-    )
+class RoleShell:
+    """`gridlane.authorization.v1.RoleService`."""
+
+    def __init__(self, roles: Roles) -> None:
+        self._roles = roles
+
+    async def CreateRoleBinding(  # noqa: N802
+        self, request: role_service_pb2.CreateRoleBindingRequest, call: Call
+    ) -> policy_pb2.RoleBinding:
+        """Gives a role."""
+        return await self._roles.create(request, call)
+
+    async def UpdateRoleBinding(  # noqa: N802
+        self, request: role_service_pb2.UpdateRoleBindingRequest, call: Call
+    ) -> policy_pb2.RoleBinding:
+        """Changes a binding."""
+        return await self._roles.update(request, call)
+
+    async def DeleteRoleBinding(  # noqa: N802
+        self, request: role_service_pb2.DeleteRoleBindingRequest, call: Call
+    ) -> role_service_pb2.DeleteRoleBindingResponse:
+        """Takes a role away."""
+        return await self._roles.delete(request, call)
+
+    async def GetRoleBinding(  # noqa: N802
+        self, request: role_service_pb2.GetRoleBindingRequest, call: Call
+    ) -> policy_pb2.RoleBinding:
+        """Answers one binding."""
+        return await self._roles.get(request, call)
+
+    async def ListRoleBindings(  # noqa: N802
+        self, request: role_service_pb2.ListRoleBindingsRequest, call: Call
+    ) -> role_service_pb2.ListRoleBindingsResponse:
+        """Lists bindings."""
+        return await self._roles.list(request, call)
+
+
+class VoShell:
+    """`gridlane.authorization.v1.VoService`."""
+
+    def __init__(self, vos: Vos) -> None:
+        self._vos = vos
+
+    async def CreateVo(  # noqa: N802
+        self, request: vo_service_pb2.CreateVoRequest, call: Call
+    ) -> vo_pb2.Vo:
+        """Makes a virtual organisation."""
+        return await self._vos.create(request, call)
+
+    async def UpdateVo(  # noqa: N802
+        self, request: vo_service_pb2.UpdateVoRequest, call: Call
+    ) -> vo_pb2.Vo:
+        """Changes one."""
+        return await self._vos.update(request, call)
+
+    async def DeleteVo(  # noqa: N802
+        self, request: vo_service_pb2.DeleteVoRequest, call: Call
+    ) -> vo_service_pb2.DeleteVoResponse:
+        """Deletes one."""
+        return await self._vos.delete(request, call)
+
+    async def GetVo(  # noqa: N802
+        self, request: vo_service_pb2.GetVoRequest, call: Call
+    ) -> vo_pb2.Vo:
+        """Answers one."""
+        return await self._vos.get(request, call)
+
+    async def ListVos(  # noqa: N802
+        self, request: vo_service_pb2.ListVosRequest, call: Call
+    ) -> vo_service_pb2.ListVosResponse:
+        """Lists virtual organisations."""
+        return await self._vos.list(request, call)
+
+
+class GroupShell:
+    """`gridlane.authorization.v1.GroupService`."""
+
+    def __init__(self, groups: Groups) -> None:
+        self._groups = groups
+
+    async def CreateGroup(  # noqa: N802
+        self, request: group_service_pb2.CreateGroupRequest, call: Call
+    ) -> group_pb2.Group:
+        """Declares a group."""
+        return await self._groups.create(request, call)
+
+    async def UpdateGroup(  # noqa: N802
+        self, request: group_service_pb2.UpdateGroupRequest, call: Call
+    ) -> group_pb2.Group:
+        """Changes one."""
+        return await self._groups.update(request, call)
+
+    async def DeleteGroup(  # noqa: N802
+        self, request: group_service_pb2.DeleteGroupRequest, call: Call
+    ) -> group_service_pb2.DeleteGroupResponse:
+        """Takes one back."""
+        return await self._groups.delete(request, call)
+
+    async def GetGroup(  # noqa: N802
+        self, request: group_service_pb2.GetGroupRequest, call: Call
+    ) -> group_pb2.Group:
+        """Answers one."""
+        return await self._groups.get(request, call)
+
+    async def ListGroups(  # noqa: N802
+        self, request: group_service_pb2.ListGroupsRequest, call: Call
+    ) -> group_service_pb2.ListGroupsResponse:
+        """Lists a VO's groups."""
+        return await self._groups.list(request, call)
+
+
+class AuditShell:
+    """`gridlane.authorization.v1.AuditService`."""
+
+    def __init__(self, audits: Audits) -> None:
+        self._audits = audits
+
+    async def GetAuditEntry(  # noqa: N802
+        self, request: audit_service_pb2.GetAuditEntryRequest, call: Call
+    ) -> audit_entry_pb2.AuditEntry:
+        """Answers one entry."""
+        return await self._audits.get(request, call)
+
+    async def ListAuditEntries(  # noqa: N802
+        self, request: audit_service_pb2.ListAuditEntriesRequest, call: Call
+    ) -> audit_service_pb2.ListAuditEntriesResponse:
+        """Lists entries."""
+        return await self._audits.list(request, call)

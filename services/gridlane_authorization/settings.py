@@ -1,9 +1,11 @@
 """What can be set: `GRIDLANE_AUTHORIZATION_…`, `[authorization]` of the file."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from gridlane_kit.issuers import Issuer
 from gridlane_kit.settings import StoreSettings
 
 
@@ -20,10 +22,31 @@ class AuthorizationSettings(StoreSettings):
         min_length=1,
         description="`aud` that every token must name; one for the whole deployment",
     )
+    issuers: tuple[Issuer, ...] = Field(
+        default=(),
+        description="outside issuers of users' tokens, for every service; a list of tables"
+        " `[[authorization.issuers]]`, or JSON: see"
+        " [how to accept their tokens](../how-to/accept-tokens-of-an-issuer.md)",
+    )
+    issuers_ca: Path | None = Field(
+        default=None,
+        description="roots (PEM) that the issuers' certificates are verified with, beside the"
+        " system's",
+    )
+    issuers_refresh_s: float = Field(
+        default=600.0, ge=1, description="how often an issuer's keys are fetched again"
+    )
+    issuers_retry_s: float = Field(
+        default=10.0,
+        ge=0.1,
+        description="they are never fetched again sooner, be it after a failure or for a token that"
+        " names an unknown key",
+    )
     jwks: Path | None = Field(
         default=None,
         description="one process a service: the public keys of the issuer (JWKS), for every service"
-        " to verify tokens with; the embedded server makes its own",
+        " to verify tokens with, read again when the file changes; the embedded server makes its"
+        " own",
     )
     token_key: Path | None = Field(
         default=None,
@@ -55,6 +78,25 @@ class AuthorizationSettings(StoreSettings):
         default=True,
         description="whether jobs may be read within their VO (credentials and sandboxes never)",
     )
+    keep_audit_days: float = Field(
+        default=400.0, gt=0, description="entries of the audit are kept so long"
+    )
+    keep_ended_bindings_days: float = Field(
+        default=1.0,
+        ge=0,
+        description="role bindings past their end, which count for nothing, are kept so long",
+    )
+    prune_interval_s: float = Field(
+        default=600.0, gt=0, description="how often what is past its time is deleted"
+    )
+
+    @model_validator(mode="after")
+    def _each_issuer_once(self) -> Self:
+        urls = [self.issuer, *(issuer.url for issuer in self.issuers)]
+        twice = next((url for url in urls if urls.count(url) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the issuer {twice} is configured twice")
+        return self
 
     @field_validator("bootstrap_admin")
     @classmethod

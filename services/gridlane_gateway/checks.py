@@ -42,13 +42,15 @@ async def violations(
         GridlaneError: a service could not be asked; nothing is known then.
     """
     checks: list[Awaitable[Iterable[Violation]]] = [_backend(peers, call)]
-    names = [i for i, item in enumerate(description.inputs) if item.source.startswith(LOGICAL)]
+    # What comes with the description has no source, and nothing is asked of anybody for it.
+    brought = [index for index, item in enumerate(description.inputs) if item.source]
+    names = [i for i in brought if description.inputs[i].source.startswith(LOGICAL)]
     if names:
         checks.append(_inputs_resolve(peers, call, description, names))
-    if len(names) < len(description.inputs) or description.outputs:
+    if len(names) < len(brought) or description.outputs:
         checks.append(_ends_served(peers, call, description, vo))
-    if description.inputs or description.outputs:
-        field = "inputs" if description.inputs else "outputs"
+    if brought or description.outputs:
+        field = "inputs" if brought else "outputs"
         checks.append(_channel(peers, call, f"job.description.{field}"))
     return [violation for found in await together(*checks) for violation in found]
 
@@ -88,7 +90,7 @@ async def _ends_served(
     elements = await _storage_elements(peers, call)
     found: list[Violation] = []
     for index, item in enumerate(description.inputs):
-        if not item.source.startswith(LOGICAL):
+        if item.source and not item.source.startswith(LOGICAL):
             field = f"job.description.inputs[{index}].source"
             found.extend(_unserved(field, item.source, elements, vo, lambda e: e.readable, "read"))
     for index, output in enumerate(description.outputs):

@@ -100,10 +100,12 @@ class TaskShell:
     ) -> job_pb2.Job | None:
         """Returns the job that this very request made before, None when it made none.
 
-        What an earlier call was promised holds, even when its checks would fail today.
+        What an earlier call was promised holds, even when its checks would fail today. And what
+        Workload itself would refuse it refuses here, in its own words.
+
+        Raises:
+            GridlaneError: as `JobService.SubmitJob`.
         """
-        if not submit.request_id or submit.validate_only:
-            return None
         asked = job_service_pb2.SubmitJobRequest()
         asked.CopyFrom(submit)
         asked.validate_only = True

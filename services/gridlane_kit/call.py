@@ -5,7 +5,7 @@ decision, deadline and trace. Not for making any of them (`registration`), and n
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
@@ -60,10 +60,10 @@ class Call(Caller):
     `method` is "package.Service/Method". `decision` says how far the caller's right reaches; a
     stream reads it anew for every page, since it changes with the policy. `resume_token` is the
     stream's own: it is told to the caller when the stream is cut. `request_id` is the request's,
-    for the log.
+    for the log. `peer` tells the network address from which the call came; empty within a process.
     """
 
-    __slots__ = ("attributes", "cut", "decision", "method", "request_id", "resume_token")
+    __slots__ = ("attributes", "cut", "decision", "method", "peer", "request_id", "resume_token")
 
     def __init__(
         self,
@@ -73,8 +73,10 @@ class Call(Caller):
         *,
         method: str,
         decision: Decision = OPEN,
+        peer: Callable[[], str] = str,
     ) -> None:
         super().__init__(principal, deadline, trace)
+        self.peer = peer
         self.method = method
         self.decision = decision
         self.request_id = ""

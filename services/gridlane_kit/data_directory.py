@@ -113,17 +113,18 @@ class DataDirectory:
         os.close(self._lock)
 
 
-def write_secret(path: Path, content: bytes) -> None:
+def write_secret(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file that only its owner may read, whole or not at all, durably.
 
     Parameters:
         path: the file, replaced when it is there; its folder exists.
         content: all of it.
+        mode: for a file that is no secret, and is to be written the same way.
     """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
+            os.fchmod(descriptor, mode)
             file.write(content)
             file.flush()
             os.fsync(descriptor)

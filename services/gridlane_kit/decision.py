@@ -1,49 +1,21 @@
-"""Who may do what: the permission table and the one pure function that evaluates it.
+"""The one pure function that decides who may do what.
 
-Responsible for the coarse decision on a call: veto first, then role, then the token's scopes, which
-only narrow. The answer says how far the caller's right reaches (`Visibility`); that the resource at
-hand lies within the reach is decided by the store's query. No I/O here, and nothing of how a policy
-is kept or brought (`policy`).
-
-The roles and what each may do are those of the gLite File Transfer Service's documentation, joined
-to DIRAC's properties (JobAdministrator = VO manager, NormalUser = submitter) and the WLCG token
-profile's capabilities. Every method of the contracts names a permission of this table.
+Responsible for the coarse decision on a call, by the table of `permissions`: veto first, then role,
+then the token's scopes, which only narrow. The answer says how far the caller's right reaches
+(`Visibility`); that the resource at hand lies within the reach is decided by the store's query. No
+I/O here, and nothing of how a policy is kept or brought (`policy`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from gridlane_kit import errors
 from gridlane_kit.identity import Principal, PrincipalKind, normal_path
-from gridlane_kit.policy import Grants, Policy
+from gridlane_kit.permissions import PERMISSIONS, Reach, Rule, Vetoed
+from gridlane_kit.policy import Grants, Policy, Role
 
 _NONE: Final[frozenset[str]] = frozenset()
-_SERVICES: Final = frozenset({"authorization", "transfer", "workload", "reporting", "gateway"})
-
-
-class Reach(Enum):
-    """How far a role's right reaches."""
-
-    ALL = auto()
-    """Everything."""
-    CHANNEL = auto()
-    """What lies on the channels that the caller manages."""
-    VO = auto()
-    """What belongs to a VO: managed (VO manager), bound and belonged to (submitter), belonged to.
-    """
-    OWN = auto()
-    """What the caller owns."""
-
-
-class Vetoed(Enum):
-    """What a vetoed caller gets."""
-
-    DENIED = auto()
-    EMPTY = auto()
-    """An empty listing without an error (gLite's list of requests)."""
+_NO_PAIRS: Final[frozenset[tuple[str, str]]] = frozenset()
 
 
 class Reason(Enum):
@@ -54,36 +26,13 @@ class Reason(Enum):
     SCOPE_TOO_NARROW = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One permission: the reach that each role gives, and who else may.
-
-    `vo_readable`: a member of the VO may read it too, where the policy says that jobs are readable
-    within their VO. `scopes`: the WLCG capabilities of which a narrowed token needs one; empty when
-    scopes do not govern the permission. `services`: those that may act so for themselves. `actors`:
-    when not empty, only these services may, on the caller's behalf. `jobs`: a job's own token may,
-    for that job.
-    """
-
-    admin: Reach | None = None
-    channel_manager: Reach | None = None
-    vo_manager: Reach | None = None
-    submitter: Reach | None = None
-    regular: Reach | None = None
-    vo_readable: bool = False
-    vetoed: Vetoed = Vetoed.DENIED
-    scopes: frozenset[str] = _NONE
-    services: frozenset[str] = _NONE
-    actors: frozenset[str] = _NONE
-    jobs: bool = False
-
-
 class Visibility(NamedTuple):
     """What of a collection a call may touch; a store turns it into a WHERE clause.
 
     `nothing` excludes all, `everything` includes all; otherwise a row is within reach when its
-    owner is `owner`, its VO is in `vos` or its channel's uid is in `channels`. `job` narrows to one
-    job: the caller is that job itself.
+    owner is `owner`, its VO is in `vos`, its channel's uid is in `channels`, or its VO and its
+    owner's active group when it was made are a pair in `groups`. `job` narrows to one job: the
+    caller is that job itself.
     """
 
     everything: bool = False
@@ -92,9 +41,17 @@ class Visibility(NamedTuple):
     channels: frozenset[str] = _NONE
     nothing: bool = False
     job: str | None = None
+    groups: frozenset[tuple[str, str]] = _NO_PAIRS
 
-    def covers(self, *, owner: str = "", vo: str = "", channel: str = "") -> bool:
-        """Whether a row of this owner, VO and channel uid (empty: it has none) is within reach."""
+    def covers(
+        self, *, owner: str = "", vo: str = "", channel: str = "", group: str | None = None
+    ) -> bool:
+        """Whether a row is within reach.
+
+        Parameters:
+            owner, vo, channel: its owner's key, VO and channel uid; empty when it has none.
+            group: its owner's active group; None or empty when there was none.
+        """
         if self.nothing or self.job is not None:
             return False
         return (
@@ -102,6 +59,7 @@ class Visibility(NamedTuple):
             or (bool(owner) and owner == self.owner)
             or vo in self.vos
             or channel in self.channels
+            or (bool(group) and (vo, group) in self.groups)
         )
 
 
@@ -122,88 +80,6 @@ class Decision(NamedTuple):
 
 NOTHING: Final = Visibility(nothing=True)
 EVERYTHING: Final = Visibility(everything=True)
-
-_READ = frozenset({"storage.read"})
-_WRITE = frozenset({"storage.create", "storage.modify"})
-_MODIFY = frozenset({"storage.modify"})
-_MOVE = _WRITE | {"storage.stage"}
-_LOOK = _MOVE | {"storage.read", "storage.poll"}
-_COMPUTE_READ = frozenset({"compute.read"})
-_COMPUTE_CREATE = frozenset({"compute.create"})
-_COMPUTE_CANCEL = frozenset({"compute.cancel"})
-
-_ALL, _CHANNEL, _VO, _OWN = Reach.ALL, Reach.CHANNEL, Reach.VO, Reach.OWN
-
-_SELF = Rule(regular=_OWN, services=_SERVICES, jobs=True)
-_STATUS = Rule(admin=_ALL, regular=_ALL, services=_SERVICES)
-_JOB_VIEW = Rule(admin=_ALL, vo_manager=_VO, regular=_OWN, vo_readable=True, scopes=_COMPUTE_READ)
-_JOB_SUBMIT = Rule(admin=_ALL, submitter=_VO, scopes=_COMPUTE_CREATE)
-_JOB_KILL = Rule(admin=_ALL, vo_manager=_VO, regular=_OWN, scopes=_COMPUTE_CANCEL)
-
-PERMISSIONS: Final[Mapping[str, Rule]] = MappingProxyType(
-    {
-        "authorization.self.view": _SELF,
-        "authorization.policy.view": Rule(services=_SERVICES),
-        "authorization.policy.follow": Rule(services=_SERVICES),
-        "authorization.tokens.mint": Rule(regular=_OWN, actors=frozenset({"workload"})),
-        "authorization.status.view": _STATUS,
-        "transfer.jobs.submit": Rule(admin=_ALL, submitter=_VO, scopes=_MOVE),
-        "transfer.jobs.view": Rule(
-            admin=_ALL,
-            channel_manager=_CHANNEL,
-            vo_manager=_VO,
-            regular=_OWN,
-            vo_readable=True,
-            scopes=_LOOK,
-        ),
-        "transfer.jobs.list": Rule(
-            admin=_ALL,
-            channel_manager=_CHANNEL,
-            vo_manager=_VO,
-            regular=_OWN,
-            vetoed=Vetoed.EMPTY,
-            scopes=_LOOK,
-        ),
-        "transfer.jobs.cancel": Rule(
-            admin=_ALL, channel_manager=_CHANNEL, vo_manager=_VO, regular=_OWN, scopes=_MOVE
-        ),
-        "transfer.channels.list": Rule(admin=_ALL, regular=_ALL),
-        "transfer.channels.view": Rule(admin=_ALL, channel_manager=_CHANNEL, vo_manager=_ALL),
-        "transfer.storage.view": Rule(admin=_ALL, regular=_ALL),
-        "transfer.content.read": Rule(admin=_ALL, regular=_VO, scopes=_READ),
-        "transfer.content.write": Rule(admin=_ALL, submitter=_VO, scopes=_WRITE),
-        "transfer.content.delete": Rule(admin=_ALL, vo_manager=_VO, submitter=_OWN, scopes=_MODIFY),
-        "transfer.replicas.view": Rule(admin=_ALL, regular=_VO, scopes=_LOOK),
-        "transfer.replicas.register": Rule(admin=_ALL, submitter=_VO, scopes=_WRITE),
-        "transfer.replicas.unregister": Rule(
-            admin=_ALL, vo_manager=_VO, submitter=_OWN, scopes=_MODIFY
-        ),
-        "transfer.events.follow": Rule(services=frozenset({"reporting", "workload"})),
-        "transfer.status.view": _STATUS,
-        "workload.jobs.submit": _JOB_SUBMIT,
-        "workload.jobs.view": _JOB_VIEW,
-        "workload.jobs.list": Rule(
-            admin=_ALL,
-            vo_manager=_VO,
-            regular=_OWN,
-            vetoed=Vetoed.EMPTY,
-            scopes=_COMPUTE_READ,
-        ),
-        "workload.jobs.kill": _JOB_KILL,
-        "workload.logs.read": Rule(admin=_ALL, vo_manager=_VO, regular=_OWN, scopes=_COMPUTE_READ),
-        "workload.events.follow": Rule(services=frozenset({"reporting"})),
-        "workload.status.view": _STATUS,
-        "reporting.accounting.view": _JOB_VIEW,
-        "reporting.spans.view": _JOB_VIEW,
-        "reporting.spans.write": Rule(services=_SERVICES, jobs=True),
-        "reporting.status.view": _STATUS,
-        "gateway.tasks.submit": _JOB_SUBMIT,
-        "gateway.tasks.view": _JOB_VIEW,
-        "gateway.tasks.cancel": _JOB_KILL,
-        "gateway.status.view": _STATUS,
-        "server.reflection.view": Rule(admin=_ALL, regular=_ALL),
-    }
-)
 
 
 def decide(principal: Principal, permission: str, policy: Policy, now_us: int) -> Decision:
@@ -227,7 +103,7 @@ def decide(principal: Principal, permission: str, policy: Policy, now_us: int) -
         if principal.subject in rule.services:
             return _allowed("service", EVERYTHING, revision, permission)
         return _denied(permission, revision, Reason.PERMISSION_DENIED)
-    grants = policy.grants(principal.owner, now_us)
+    grants = policy.grants(principal, now_us)
     if grants.vetoed:
         if rule.vetoed is Vetoed.EMPTY:
             return _allowed("vetoed: an empty list", NOTHING, revision, permission)
@@ -246,7 +122,7 @@ def _by_role(permission: str, principal: Principal, grants: Grants, policy: Poli
     column, visibility = _reach(rule, principal, grants, policy.jobs_vo_readable)
     if visibility is NOTHING:
         return _denied(permission, revision, Reason.PERMISSION_DENIED)
-    if rule.scopes and not _scopes_cover(principal, rule.scopes):
+    if not _scopes_allow(principal, rule):
         return _denied(permission, revision, Reason.SCOPE_TOO_NARROW, rule.scopes)
     return _allowed(column, visibility, revision, permission, policy.vos)
 
@@ -294,13 +170,25 @@ def _denied(
     return Decision(False, "denied", NOTHING, revision, reason, scopes, permission)
 
 
-def _scopes_cover(principal: Principal, scopes: frozenset[str]) -> bool:
+def _scopes_allow(principal: Principal, rule: Rule) -> bool:
     if principal.capabilities is None:
         return True
+    scopes = rule.scopes
+    if not scopes:
+        return not rule.whole
     for c in principal.capabilities:
         if c.operation in scopes and (c.path is not None or not c.operation.startswith("storage.")):
             return True
     return False
+
+
+_IN_ITS_VOS: Final = {
+    (Role.SUBMITTER, Reach.VO): "submitter: its VOs",
+    (Role.SUBMITTER, Reach.OWN): "submitter: own",
+    (Role.JOB_SHARER, Reach.GROUP): "job sharer: its active group",
+    (Role.PILOT, Reach.VO): "pilot: its VOs",
+    (Role.JOB_MONITOR, Reach.VO): "job monitor: its VOs",
+}
 
 
 def _reach(
@@ -311,23 +199,43 @@ def _reach(
     if column:
         return column, EVERYTHING
     channels = vos = _NONE
+    groups = _NO_PAIRS
     owner: str | None = None
     if grants.managed_vos and rule.vo_manager is Reach.VO:
         column, vos = "VO manager: that VO", grants.managed_vos
     if grants.channels and rule.channel_manager is Reach.CHANNEL:
         column, channels = column or "channel manager: that channel", grants.channels
-    if grants.submits and rule.submitter is Reach.VO:
-        bound = principal.vos & grants.submit_vos if grants.submit_vos else principal.vos
-        column, vos = column or "submitter: its VOs", vos | bound
-    if grants.submits and rule.submitter is Reach.OWN:
-        column, owner = column or "submitter: own", principal.owner
+    if rule.in_its_vos and grants.in_vos:
+        in_vos, owner, more, groups = _reach_in_its_vos(rule, principal, grants)
+        column, vos = column or in_vos, vos | more
     if rule.regular is Reach.OWN:
         column, owner = column or "regular user: own", principal.owner
     if rule.regular is Reach.VO or (rule.vo_readable and vo_readable):
         column, vos = column or "regular user: its VOs", vos | principal.vos
-    if owner is None and not vos and not channels:
+    if owner is None and not vos and not channels and not groups:
         return column, NOTHING
-    return column, Visibility(False, owner, vos, channels)
+    return column, Visibility(False, owner, vos, channels, False, None, groups)
+
+
+def _reach_in_its_vos(
+    rule: Rule, principal: Principal, grants: Grants
+) -> tuple[str, str | None, frozenset[str], frozenset[tuple[str, str]]]:
+    """What the roles give that count where their holder belongs: the strongest of them, the owner,
+    the VOs and the groups."""
+    column, owner, vos, groups = "", None, _NONE, _NO_PAIRS
+    for role, reach in rule.in_its_vos:
+        bound = grants.in_vos.get(role)
+        if bound is None:
+            continue
+        column = column or _IN_ITS_VOS[role, reach]
+        belongs = principal.vos & bound if bound else principal.vos
+        if reach is Reach.VO:
+            vos |= belongs
+        elif reach is Reach.OWN:
+            owner = principal.owner
+        elif principal.active_group in principal.groups:
+            groups = frozenset((vo, principal.active_group) for vo in belongs)
+    return column, owner, vos, groups
 
 
 def _column_of_all(rule: Rule, grants: Grants) -> str:

@@ -1,105 +1,22 @@
 """Typed errors: every failure that a caller may see is a `GridlaneError` with a documented reason.
 
-Responsible for reasons, their gRPC codes, the details of `google.rpc` that go with them, and the
-words. The vocabulary is `gridlane/type/v1/error_reason.proto`; a contract test compares this module
-with it. Not responsible for sending: the server's shell turns what is raised into the call's
-status, and what is not a `GridlaneError` into `internal`.
+Responsible for the details of `google.rpc` that go with each reason, and for the words. The reasons
+and their gRPC codes stand in `error_reasons`. Not responsible for sending: the server's shell turns
+what is raised into the call's status, and what is not a `GridlaneError` into `internal`.
 
 Use: `from gridlane_kit import errors` and `raise errors.not_found("jobs/…")`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from enum import StrEnum
 
-import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from gridlane_kit.error_reasons import CODES as CODES
+from gridlane_kit.error_reasons import ErrorReason as ErrorReason
+
 DOMAIN = "gridlane"
-
-
-class ErrorReason(StrEnum):
-    """The values of `gridlane.type.v1.ErrorReason` without prefix: the strings on the wire."""
-
-    TOKEN_MISSING = "TOKEN_MISSING"  # noqa: S105 - a reason, no secret
-    TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105
-    TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105
-    PERMISSION_DENIED = "PERMISSION_DENIED"
-    CALLER_VETOED = "CALLER_VETOED"
-    SCOPE_TOO_NARROW = "SCOPE_TOO_NARROW"
-    MALFORMED_MESSAGE = "MALFORMED_MESSAGE"
-    INVALID_FIELDS = "INVALID_FIELDS"
-    REQUEST_ID_TOO_OLD = "REQUEST_ID_TOO_OLD"
-    TOKEN_NOT_OURS = "TOKEN_NOT_OURS"  # noqa: S105
-    FILTER_UNSUPPORTED = "FILTER_UNSUPPORTED"
-    NO_STORAGE_ELEMENT = "NO_STORAGE_ELEMENT"
-    VO_AMBIGUOUS = "VO_AMBIGUOUS"
-    NOT_FOUND = "NOT_FOUND"
-    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
-    ALREADY_EXISTS = "ALREADY_EXISTS"
-    ILLEGAL_TRANSITION = "ILLEGAL_TRANSITION"
-    PRECONDITION = "PRECONDITION"
-    REVISION_CONFLICT = "REVISION_CONFLICT"
-    POSITION_TRIMMED = "POSITION_TRIMMED"
-    OVERLOADED = "OVERLOADED"
-    NO_SPACE = "NO_SPACE"
-    DRAINING = "DRAINING"
-    WATCHER_TOO_SLOW = "WATCHER_TOO_SLOW"
-    PEER_UNAVAILABLE = "PEER_UNAVAILABLE"
-    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
-    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
-    POLICY_STALE = "POLICY_STALE"
-    NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
-    CHECKSUM_MISMATCH = "CHECKSUM_MISMATCH"
-    INTERNAL = "INTERNAL"
-
-
-_REASONS_BY_CODE: Mapping[grpc.StatusCode, Sequence[ErrorReason]] = {
-    grpc.StatusCode.UNAUTHENTICATED: (
-        ErrorReason.TOKEN_MISSING,
-        ErrorReason.TOKEN_INVALID,
-        ErrorReason.TOKEN_EXPIRED,
-    ),
-    grpc.StatusCode.PERMISSION_DENIED: (
-        ErrorReason.PERMISSION_DENIED,
-        ErrorReason.CALLER_VETOED,
-        ErrorReason.SCOPE_TOO_NARROW,
-    ),
-    grpc.StatusCode.INVALID_ARGUMENT: (
-        ErrorReason.MALFORMED_MESSAGE,
-        ErrorReason.INVALID_FIELDS,
-        ErrorReason.REQUEST_ID_TOO_OLD,
-        ErrorReason.TOKEN_NOT_OURS,
-        ErrorReason.FILTER_UNSUPPORTED,
-        ErrorReason.NO_STORAGE_ELEMENT,
-        ErrorReason.VO_AMBIGUOUS,
-    ),
-    grpc.StatusCode.NOT_FOUND: (ErrorReason.NOT_FOUND,),
-    grpc.StatusCode.ALREADY_EXISTS: (ErrorReason.REQUEST_ID_REUSED, ErrorReason.ALREADY_EXISTS),
-    grpc.StatusCode.FAILED_PRECONDITION: (
-        ErrorReason.ILLEGAL_TRANSITION,
-        ErrorReason.PRECONDITION,
-    ),
-    grpc.StatusCode.ABORTED: (ErrorReason.REVISION_CONFLICT,),
-    grpc.StatusCode.OUT_OF_RANGE: (ErrorReason.POSITION_TRIMMED,),
-    grpc.StatusCode.RESOURCE_EXHAUSTED: (ErrorReason.OVERLOADED, ErrorReason.NO_SPACE),
-    grpc.StatusCode.UNAVAILABLE: (
-        ErrorReason.DRAINING,
-        ErrorReason.WATCHER_TOO_SLOW,
-        ErrorReason.PEER_UNAVAILABLE,
-        ErrorReason.STORE_UNAVAILABLE,
-        ErrorReason.POLICY_STALE,
-    ),
-    grpc.StatusCode.DEADLINE_EXCEEDED: (ErrorReason.DEADLINE_EXCEEDED,),
-    grpc.StatusCode.UNIMPLEMENTED: (ErrorReason.NOT_IMPLEMENTED,),
-    grpc.StatusCode.DATA_LOSS: (ErrorReason.CHECKSUM_MISMATCH,),
-    grpc.StatusCode.INTERNAL: (ErrorReason.INTERNAL,),
-}
-
-CODES: Mapping[ErrorReason, grpc.StatusCode] = {
-    reason: code for code, reasons in _REASONS_BY_CODE.items() for reason in reasons
-}
 
 
 class GridlaneError(Exception):
@@ -157,6 +74,26 @@ def token_expired() -> GridlaneError:
     return GridlaneError(ErrorReason.TOKEN_EXPIRED, "the token has expired: get a new one")
 
 
+def issuer_unavailable() -> GridlaneError:
+    """The keys that a token would be proven with cannot be fetched from its issuer."""
+    return GridlaneError(
+        ErrorReason.PEER_UNAVAILABLE,
+        "the keys of the token's issuer cannot be had just now: try again",
+        {"service": "issuer"},
+        [_retry_info(5)],
+    )
+
+
+def group_not_asserted(group: str) -> GridlaneError:
+    """The caller wants to act in a group that its token does not assert."""
+    return GridlaneError(
+        ErrorReason.PERMISSION_DENIED,
+        "your token does not assert the group that 'gridlane-group' names: leave it out, or name"
+        " one of those that WhoAmI lists",
+        {"group": group[:255]},
+    )
+
+
 def permission_denied(permission: str, resource: str = "", message: str = "") -> GridlaneError:
     """No role of the caller gives `permission`, or gives it for what is named.
 
@@ -179,10 +116,16 @@ def caller_vetoed() -> GridlaneError:
 
 
 def scope_too_narrow(permission: str, scopes_needed: str) -> GridlaneError:
-    """The role would do, the token's scopes do not."""
+    """The role would do, the token's scopes do not.
+
+    Parameters:
+        scopes_needed: those of which one would do; empty when none does, and only a token that is
+            not narrowed to capabilities will.
+    """
+    needed = f"with the scope {scopes_needed}" if scopes_needed else "without capability scopes"
     return GridlaneError(
         ErrorReason.SCOPE_TOO_NARROW,
-        f"{permission} needs a token with the scope {scopes_needed}",
+        f"{permission} needs a token {needed}",
         {"permission": permission, "scopes_needed": scopes_needed},
     )
 
@@ -200,19 +143,23 @@ def invalid(violations: Sequence[tuple[str, str]]) -> GridlaneError:
     Parameters:
         violations: pairs of the field's path ("job.vo") and what is expected of it.
     """
-    return GridlaneError(
-        ErrorReason.INVALID_FIELDS,
-        "; ".join(f"{field}: {description}" for field, description in violations),
-        details=[
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(
-                        field=field, description=description
-                    )
-                    for field, description in violations
-                ]
-            )
-        ],
+    return _bad_request(ErrorReason.INVALID_FIELDS, violations)
+
+
+def capability_missing(
+    violations: Sequence[tuple[str, str]], capability: str, backend: str = "gridlane"
+) -> GridlaneError:
+    """Fields ask for what the backend, or this version, does not do.
+
+    Parameters:
+        violations: pairs of the field's path ("transfer_job.target_qos") and the cure; not empty.
+        capability: what the first of them needs, for example "TARGET_QOS".
+        backend: which backend lacks it; "gridlane" when this version has none that does it.
+    """
+    return _bad_request(
+        ErrorReason.CAPABILITY_MISSING,
+        violations,
+        {"field": violations[0][0], "capability": capability, "backend": backend},
     )
 
 
@@ -311,6 +258,33 @@ def revision_conflict(name: str) -> GridlaneError:
     """The resource changed between read and write."""
     return GridlaneError(
         ErrorReason.REVISION_CONFLICT, f"{name} changed meanwhile: read it again", {"name": name}
+    )
+
+
+def last_admin(name: str) -> GridlaneError:
+    """The change would leave nobody who is an administrator, not vetoed and without an end.
+
+    Parameters:
+        name: of the role binding by which the last one is.
+    """
+    return _precondition_failure(
+        ErrorReason.LAST_ADMIN,
+        kind="LAST_ADMIN",
+        subject=name,
+        description="nobody else is an administrator, not vetoed and without an end: give that role"
+        " to another identity first",
+        metadata={"name": name},
+    )
+
+
+def in_use(name: str, by: str) -> GridlaneError:
+    """What is to be deleted is named by something else (`by`)."""
+    return _precondition_failure(
+        ErrorReason.IN_USE,
+        kind="IN_USE",
+        subject=name,
+        description=f"{name} is used by {by}: delete or change that first",
+        metadata={"name": name, "by": by},
     )
 
 
@@ -438,6 +412,23 @@ def internal(trace_id: str) -> GridlaneError:
         ErrorReason.INTERNAL,
         f"an error in the server; its log tells more under the trace id {trace_id}",
         {"trace_id": trace_id},
+    )
+
+
+def _bad_request(
+    reason: ErrorReason,
+    violations: Sequence[tuple[str, str]],
+    metadata: Mapping[str, str] | None = None,
+) -> GridlaneError:
+    named = [
+        error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+        for field, description in violations
+    ]
+    return GridlaneError(
+        reason,
+        "; ".join(f"{field}: {description}" for field, description in violations),
+        metadata,
+        [error_details_pb2.BadRequest(field_violations=named)],
     )
 
 

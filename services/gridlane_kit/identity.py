@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 SERVICE_ISSUER: Final = "urn:gridlane:service"
 """Issuer of the identities under which services act for themselves. No user's token carries it."""
@@ -29,9 +30,9 @@ class PrincipalKind(StrEnum):
 class Capability:
     """One capability scope of a token (WLCG profile): an operation and, for storage, a path.
 
-    `path` has no trailing slash ("/" is the empty string), so that a prefix test at a slash
-    decides; None means that the scope can cover no path: a storage scope without an absolute, plain
-    path.
+    `path` is decoded, has no empty and no "." segment and no trailing slash ("/" is the empty
+    string), so that a prefix test at a slash decides; None means that the scope can cover no path:
+    one that is not absolute, or climbs.
     """
 
     operation: str
@@ -45,7 +46,8 @@ class Principal:
     Issuer and subject are the identity; everything else describes it. `scopes` is None when the
     token carried none; `actor` names the service that acts on the principal's behalf; `job`
     ("jobs/{uuid}") and `attempt` are set for a job's own token; `token_expires_us` (microseconds
-    since the epoch, UTC) is when the token that proved the identity ends.
+    since the epoch, UTC) is when the token that proved the identity ends. `active_group` is the one
+    of `groups` in which the caller acts (DIRAC's group), empty for none.
     """
 
     issuer: str
@@ -59,6 +61,7 @@ class Principal:
     job: str | None = None
     attempt: int | None = None
     token_expires_us: int | None = field(default=None, compare=False)
+    active_group: str = ""
     owner: str = field(init=False, compare=False)
     """`issuer|subject`: the key under which rows are owned and roles are bound."""
     capabilities: tuple[Capability, ...] | None = field(init=False, compare=False, repr=False)
@@ -84,6 +87,7 @@ class Principal:
             "display_name": self.display_name,
             "vos": sorted(self.vos),
             "groups": sorted(self.groups),
+            "active_group": self.active_group,
             "scopes": None if self.scopes is None else sorted(self.scopes),
             "kind": self.kind.value,
             "job": self.job,
@@ -109,14 +113,27 @@ class Principal:
             kind=PrincipalKind(stored["kind"]),
             job=stored["job"],
             attempt=stored["attempt"],
+            # Rows from before there were active groups have none.
+            active_group=stored.get("active_group", ""),
         )
 
 
+class Trust:
+    """The keys, or the word, of an issuer as they were when something was proven by them."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        self.ended = False
+        """Whether what was proven must be proven anew: a key is gone, or the issuer."""
+
+
 class Proof(NamedTuple):
-    """A principal that was proven, and until when (seconds since the epoch, UTC)."""
+    """A principal that was proven, until when (seconds since the epoch, UTC), and by what."""
 
     principal: Principal
     expires_s: float
+    trust: Trust = Trust()
 
 
 def owner_key(issuer: str, subject: str) -> str:
@@ -129,6 +146,12 @@ def service_principal(service: str) -> Principal:
     return Principal(
         issuer=SERVICE_ISSUER, subject=service, display_name=service, kind=PrincipalKind.SERVICE
     )
+
+
+def scope_is_whole(scope: str) -> bool:
+    """Whether a scope has the absolute path that those for storage need (WLCG profile)."""
+    operation, _, path = scope.partition(":")
+    return not operation.startswith("storage.") or path.startswith("/")
 
 
 def normal_path(path: str) -> str | None:
@@ -156,5 +179,24 @@ def _capabilities(scopes: Iterable[str] | None) -> tuple[Capability, ...] | None
 
 
 def _capability(scope: str) -> Capability:
-    operation, _, path = scope.partition(":")
-    return Capability(operation, normal_path(path))
+    operation, colon, path = scope.partition(":")
+    if colon and not operation.startswith("storage."):
+        return Capability(scope, None)  # whatever it narrows to, it is not the whole operation
+    return Capability(operation, _scope_path(path))
+
+
+def _scope_path(path: str) -> str | None:
+    """Reads the path of a scope: percent-encoded (RFC 3986), not always in its plainest form."""
+    if not path.startswith("/"):
+        return None
+    kept = []
+    for encoded in path.split("/"):
+        try:
+            segment = unquote(encoded, errors="strict")
+        except UnicodeDecodeError:
+            return None
+        if segment == ".." or "/" in segment or "\0" in segment:
+            return None
+        if segment not in ("", "."):
+            kept.append(segment)
+    return "".join(f"/{segment}" for segment in kept)

@@ -223,7 +223,10 @@ class LocalServices:
             code = "CANCELLED"
             error = self.steps.answerable(plan, call, raised)
             code = error.code.name
-            raise error from None
+            try:
+                raise error from None
+            finally:
+                del error  # it keeps this frame, and so the request, as long as this frame names it
         finally:
             self.steps.ended(plan, call, code, begun)
             CURRENT.reset(current)

@@ -17,9 +17,9 @@ from google.protobuf.message import Message
 
 from gridlane.type.v1 import options_pb2
 from gridlane_kit.admission import Admission, AdmissionClass, Gate
-from gridlane_kit.decision import PERMISSIONS
 from gridlane_kit.foreign import FOREIGN_RULES, MethodRule
 from gridlane_kit.metrics import MethodStats, Metrics
+from gridlane_kit.permissions import PERMISSIONS
 from gridlane_kit.telemetry import AttributeValue
 from gridlane_kit.validation import compile_rules, has_rules
 

@@ -1,22 +1,26 @@
 """The policy that decisions are made from: who holds which role, who is vetoed.
 
-Responsible for the frozen form of the bindings, indexed by identity, and for the one mutable place
-of a process that holds the policy in force (`PolicyHolder`). Not for where a policy comes from
+Responsible for the frozen form of the bindings, indexed by who holds them (an identity, or a group
+of a VO), and for the one mutable place of a process that holds the policy in force
+(`PolicyHolder`). Not for where a policy comes from
 (only Authorization keeps bindings) nor for what a role may do (`decision`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
-from gridlane_kit.identity import owner_key
+from gridlane_kit.identity import Principal, owner_key
 
 _Key = tuple[str, str, str]
 
 
 class Role(StrEnum):
-    """The roles of the gLite File Transfer Service. REGULAR needs no binding."""
+    """The roles of the gLite File Transfer Service, and those of DIRAC's properties that they lack:
+    JobSharing, GenericPilot, JobMonitor. REGULAR needs no binding.
+    """
 
     ADMIN = "admin"
     CHANNEL_MANAGER = "channel_manager"
@@ -24,15 +28,32 @@ class Role(StrEnum):
     SUBMITTER = "submitter"
     REGULAR = "regular"
     VETOED = "vetoed"
+    JOB_SHARER = "job_sharer"
+    PILOT = "pilot"
+    JOB_MONITOR = "job_monitor"
+
+
+IN_ITS_VOS: Final = (Role.SUBMITTER, Role.JOB_SHARER, Role.PILOT, Role.JOB_MONITOR)
+"""The roles that count only in VOs to which their holder belongs."""
+
+
+class WorkAction(StrEnum):
+    """What a veto does to the work of those vetoed; later ones are severer."""
+
+    KEEP = "keep"
+    HOLD = "hold"
+    CANCEL = "cancel"
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One role given to one identity.
+    """One role given to one identity, or to a group: everybody whose token asserts it, in that VO.
 
-    `vo` belongs to VO_MANAGER and SUBMITTER (an empty one lets a submitter submit in every VO it
-    belongs to), `channel_uid` to CHANNEL_MANAGER. `expires_us`: microseconds since the epoch (UTC),
-    None = never.
+    `vo` belongs to VO_MANAGER and to the roles `IN_ITS_VOS` (an empty one lets such a role count in
+    every VO that its holder belongs to), and to every binding of a group; `channel_uid` to
+    CHANNEL_MANAGER. `expires_us`: microseconds since the epoch (UTC), None = never. `group` (with a
+    leading slash) stands instead of issuer and subject, which are empty then. `queued_work` and
+    `running_work` belong to VETOED.
     """
 
     issuer: str
@@ -41,50 +62,62 @@ class Binding:
     vo: str = ""
     channel_uid: str = ""
     expires_us: int | None = None
+    group: str = ""
+    queued_work: WorkAction = WorkAction.HOLD
+    running_work: WorkAction = WorkAction.KEEP
 
     @property
     def owner(self) -> str:
-        """The identity's key, as in `Principal.owner`."""
+        """The key of who holds it: an identity's, as in `Principal.owner`, or a group's."""
+        if self.group:
+            return _group_key(self.vo, self.group)
         return owner_key(self.issuer, self.subject)
 
     @property
     def key(self) -> _Key:
-        """What of the binding differs from the others of its identity; its end does not."""
+        """What differs from the holder's other bindings; neither its end nor what a veto does to
+        work does."""
         return (self.role, self.vo, self.channel_uid)
 
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """What one identity holds, ready to decide from.
+    """What one caller holds, ready to decide from.
 
-    `submit_vos` empty with `submits` set means every VO the caller belongs to. `until_us` is when
-    the first of the bindings ends; from then on the grants must be made anew.
+    `in_vos`: the VOs in which each held role of `IN_ITS_VOS` counts, as far as the caller belongs
+    to them; an empty set means every VO that the caller belongs to. `until_us` is when the first of
+    the bindings ends; from then on the grants must be made anew. `queued_work` and `running_work`:
+    what the severest of the vetoes says.
     """
 
     vetoed: bool = False
     admin: bool = False
     channels: frozenset[str] = frozenset()
     managed_vos: frozenset[str] = frozenset()
-    submits: bool = False
-    submit_vos: frozenset[str] = frozenset()
+    in_vos: Mapping[Role, frozenset[str]] = field(default_factory=lambda: _NO_ROLES)
     until_us: int | None = None
     bindings: tuple[Binding, ...] = ()
+    queued_work: WorkAction = WorkAction.KEEP
+    running_work: WorkAction = WorkAction.KEEP
 
 
+_NO_ROLES: Final[Mapping[Role, frozenset[str]]] = MappingProxyType({})
 _NO_GRANTS: Final = Grants()
 
 # The index is kept in parts: a change copies those that it touches, and shares the others.
 _PARTS: Final = 256
 _Part = dict[str, tuple[Binding, ...]]
 _Index = tuple[_Part, ...]
+# Grants that join an identity's and its groups' bindings are kept for so many callers.
+_KEPT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
     """What leads from one revision to `revision`.
 
-    `added`: each takes the place of one that differs from it in nothing but its end. `removed`:
-    their ends do not matter. `jobs_vo_readable` None: as before.
+    `added`: each takes the place of one that differs from it in nothing but its end and what it
+    does to work. `removed`: neither matters. `jobs_vo_readable` None: as before.
     """
 
     revision: int
@@ -107,7 +140,16 @@ class Policy:
         closed: nothing is known of anybody: every decision is refused (POLICY_STALE).
     """
 
-    __slots__ = ("_index", "_made", "closed", "jobs_vo_readable", "revision", "vos")
+    __slots__ = (
+        "_groups",
+        "_index",
+        "_joined",
+        "_made",
+        "closed",
+        "jobs_vo_readable",
+        "revision",
+        "vos",
+    )
 
     def __init__(
         self,
@@ -122,30 +164,41 @@ class Policy:
         self.jobs_vo_readable = jobs_vo_readable
         self.vos = frozenset(vos)
         self.closed = closed
-        self._index = _indexed(bindings)
+        held = tuple(bindings)
+        self._index = _indexed(held)
+        # All groups that hold something, and perhaps some that did before a change.
+        self._groups = _groups_of(held)
         # What was asked for so far; most identities never are.
         self._made: dict[str, Grants] = {}
+        self._joined: dict[tuple[str, frozenset[str], frozenset[str]], Grants] = {}
 
     def __repr__(self) -> str:
         return f"Policy(revision={self.revision}, closed={self.closed})"
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
-        """All bindings, those of one identity together; gathered at each use."""
+        """All bindings, those of one holder together; gathered at each use."""
         return tuple(b for part in self._index for held in part.values() for b in held)
 
-    def grants(self, owner: str, now_us: int) -> Grants:
-        """Returns what the identity with this owner key holds now; O(1)."""
-        grants = self._made.get(owner) or self._make(owner)
+    def grants(self, principal: Principal, now_us: int) -> Grants:
+        """Returns what a caller holds now, by itself and by its groups; O(1).
+
+        A group's binding counts for those who assert the group and belong to the binding's VO: what
+        the issuers of one VO assert gives nothing in another.
+
+        Parameters:
+            now_us: microseconds since the epoch (UTC).
+        """
+        if self._groups and not self._groups.isdisjoint(principal.groups):
+            grants = self._join(principal)
+        else:
+            owner = principal.owner
+            grants = self._made.get(owner) or self._make(owner)
         if grants.until_us is None or now_us < grants.until_us:
             return grants
         return _grants(
             [b for b in grants.bindings if b.expires_us is None or now_us < b.expires_us]
         )
-
-    def roles_of(self, owner: str, now_us: int) -> tuple[Binding, ...]:
-        """Returns the bindings of the identity that are in force now."""
-        return self.grants(owner, now_us).bindings
 
     def changed(self, change: PolicyChange) -> "Policy":
         """Returns the policy after a change; costs what the change is large, not the policy."""
@@ -156,6 +209,7 @@ class Policy:
             vos=(self.vos - change.removed_vos) | change.added_vos,
         )
         policy._index = _reindexed(self._index, change.added, change.removed)
+        policy._groups = self._groups | _groups_of(change.added)
         return policy
 
     def _make(self, owner: str) -> Grants:
@@ -165,23 +219,40 @@ class Policy:
         made = self._made[owner] = _grants(held)
         return made
 
+    def _join(self, principal: Principal) -> Grants:
+        key = (principal.owner, principal.vos, principal.groups)
+        joined = self._joined.get(key)
+        if joined is None:
+            owners = [principal.owner]
+            for vo in principal.vos:
+                owners += [_group_key(vo, group) for group in self._groups & principal.groups]
+            held = [b for owner in owners for b in self._index[hash(owner) % _PARTS].get(owner, ())]
+            if len(self._joined) >= _KEPT:
+                self._joined.clear()
+            joined = self._joined[key] = _grants(held)
+        return joined
+
 
 class PolicyDraft:
     """A policy that comes in parts, and is none until it is whole."""
 
     def __init__(self) -> None:
         self._index = _indexed(())
+        self._groups: frozenset[str] = frozenset()
         self._vos: set[str] = set()
 
     def add(self, bindings: Iterable[Binding], vos: Iterable[str]) -> None:
         """Takes a part of the bindings and of the virtual organisations."""
-        _put(self._index, bindings)
+        part = tuple(bindings)
+        _put(self._index, part)
+        self._groups |= _groups_of(part)
         self._vos.update(vos)
 
     def finished(self, revision: int, *, jobs_vo_readable: bool) -> Policy:
         """Returns the policy; the draft is not used any more."""
         policy = Policy(revision, jobs_vo_readable=jobs_vo_readable, vos=self._vos)
         policy._index = self._index
+        policy._groups = self._groups
         return policy
 
 
@@ -233,19 +304,42 @@ def _reindexed(index: _Index, added: Sequence[Binding], removed: Sequence[Bindin
     return tuple(parts)
 
 
+def _group_key(vo: str, group: str) -> str:
+    """The key under which a group holds roles. No identity's has a NUL: `claims` refuses it."""
+    return f"\0{vo}|{group}"
+
+
+def _groups_of(bindings: Iterable[Binding]) -> frozenset[str]:
+    return frozenset(binding.group for binding in bindings if binding.group)
+
+
 def _grants(bindings: Iterable[Binding]) -> Grants:
     held = tuple(bindings)
     ends = [b.expires_us for b in held if b.expires_us is not None]
-    submitter = [b.vo for b in held if b.role is Role.SUBMITTER]
+    vetoes = [b for b in held if b.role is Role.VETOED]
     return Grants(
-        vetoed=any(b.role is Role.VETOED for b in held),
+        vetoed=bool(vetoes),
         admin=any(b.role is Role.ADMIN for b in held),
         channels=frozenset(
             b.channel_uid for b in held if b.role is Role.CHANNEL_MANAGER and b.channel_uid
         ),
         managed_vos=frozenset(b.vo for b in held if b.role is Role.VO_MANAGER and b.vo),
-        submits=bool(submitter),
-        submit_vos=frozenset() if "" in submitter else frozenset(submitter),
+        in_vos=_in_vos(held) or _NO_ROLES,
         until_us=min(ends, default=None),
         bindings=held,
+        queued_work=_severest(b.queued_work for b in vetoes),
+        running_work=_severest(b.running_work for b in vetoes),
     )
+
+
+def _in_vos(held: Sequence[Binding]) -> dict[Role, frozenset[str]]:
+    found: dict[Role, frozenset[str]] = {}
+    for role in IN_ITS_VOS:
+        vos = frozenset(b.vo for b in held if b.role is role)
+        if vos:
+            found[role] = frozenset() if "" in vos else vos
+    return found
+
+
+def _severest(actions: Iterable[WorkAction]) -> WorkAction:
+    return max(actions, key=list(WorkAction).index, default=WorkAction.KEEP)

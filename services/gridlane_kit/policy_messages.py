@@ -11,7 +11,7 @@ from typing import Final
 
 from gridlane.authorization.v1 import policy_pb2, policy_service_pb2
 from gridlane_kit.clock import from_timestamp, to_timestamp
-from gridlane_kit.policy import Binding, Policy, PolicyChange, Role
+from gridlane_kit.policy import Binding, Policy, PolicyChange, Role, WorkAction
 
 # A binding's texts are at most 610 characters long (its columns), so a full part of a snapshot is
 # below 2.5 MB: a message may have 4 MiB.
@@ -26,9 +26,20 @@ _ROLES: Final = MappingProxyType(
         Role.SUBMITTER: policy_pb2.ROLE_SUBMITTER,
         Role.REGULAR: policy_pb2.ROLE_REGULAR_USER,
         Role.VETOED: policy_pb2.ROLE_VETOED_USER,
+        Role.JOB_SHARER: policy_pb2.ROLE_JOB_SHARER,
+        Role.PILOT: policy_pb2.ROLE_PILOT,
+        Role.JOB_MONITOR: policy_pb2.ROLE_JOB_MONITOR,
     }
 )
 _ROLES_OF: Final = MappingProxyType({number: role for role, number in _ROLES.items()})
+_ACTIONS: Final = MappingProxyType(
+    {
+        WorkAction.KEEP: policy_pb2.WORK_ACTION_KEEP,
+        WorkAction.HOLD: policy_pb2.WORK_ACTION_HOLD,
+        WorkAction.CANCEL: policy_pb2.WORK_ACTION_CANCEL,
+    }
+)
+_ACTIONS_OF: Final = MappingProxyType({number: action for action, number in _ACTIONS.items()})
 
 
 def binding_message(binding: Binding) -> policy_pb2.RoleBinding:
@@ -39,7 +50,11 @@ def binding_message(binding: Binding) -> policy_pb2.RoleBinding:
         role=_ROLES[binding.role],
         vo=binding.vo,
         channel_uid=binding.channel_uid,
+        group=binding.group,
     )
+    if binding.role is Role.VETOED:
+        message.queued_work = _ACTIONS[binding.queued_work]
+        message.running_work = _ACTIONS[binding.running_work]
     if binding.expires_us is not None:
         message.expire_time.CopyFrom(to_timestamp(binding.expires_us))
     return message
@@ -49,7 +64,8 @@ def binding_of(message: policy_pb2.RoleBinding) -> Binding:
     """Reads a binding.
 
     Raises:
-        KeyError: a role that this version does not know: the policy cannot be evaluated.
+        KeyError: a role, or an action on work, that this version does not know: the policy cannot
+            be evaluated.
     """
     expires = message.HasField("expire_time")
     return Binding(
@@ -60,6 +76,9 @@ def binding_of(message: policy_pb2.RoleBinding) -> Binding:
         sys.intern(message.vo),
         message.channel_uid,
         from_timestamp(message.expire_time) if expires else None,
+        sys.intern(message.group),
+        _ACTIONS_OF[message.queued_work or policy_pb2.WORK_ACTION_HOLD],
+        _ACTIONS_OF[message.running_work or policy_pb2.WORK_ACTION_KEEP],
     )
 
 

@@ -32,7 +32,7 @@ from gridlane_kit.sessions import Session, Sessions, Verifier
 from gridlane_kit.steps import Steps, denial, out_of_time
 from gridlane_kit.streams import OpenStream, OpenStreams
 from gridlane_kit.telemetry import Telemetry
-from gridlane_kit.wire import MAX_MESSAGE_BYTES, header_and_traceparent, send_error, send_trace_id
+from gridlane_kit.wire import MAX_MESSAGE_BYTES, caller_and_traceparent, send_error, send_trace_id
 
 ANONYMOUS: Final = Principal(issuer="", subject="anonymous")
 """The principal of a call before its identity is known, and of methods that need none."""
@@ -183,8 +183,14 @@ class Pipeline:
 
         async def serve(raw: bytes, context: Context) -> bytes:
             begun = perf_counter()
-            header, traceparent = header_and_traceparent(context.invocation_metadata())
-            call = Call(ANONYMOUS, None, self.telemetry.continued(traceparent), method=plan.name)
+            header, group, traceparent = caller_and_traceparent(context.invocation_metadata())
+            call = Call(
+                ANONYMOUS,
+                None,
+                self.telemetry.continued(traceparent),
+                method=plan.name,
+                peer=context.peer,
+            )
             current = CURRENT.set(call)
             code, entered, timer = "OK", False, None
             try:
@@ -195,7 +201,7 @@ class Pipeline:
                 if permission is None:
                     request = _parsed(plan, raw)
                 else:
-                    session = sessions.known(header) or await sessions.prove(header)
+                    session = sessions.known(header, group) or await sessions.prove(header, group)
                     call.principal = session.principal
                     request = _parsed(plan, raw)
                     call.decision = _permitted(sessions, session, permission)
@@ -206,9 +212,7 @@ class Pipeline:
                 return encoded
             except BaseException as raised:
                 code = "CANCELLED"
-                error = steps.answerable(plan, call, raised)
-                code = error.code.name
-                send_error(context, call, error)
+                code = send_error(context, call, steps.answerable(plan, call, raised))
                 return b""
             finally:
                 if timer is not None:
@@ -226,8 +230,14 @@ class Pipeline:
 
         async def serve(source: Any, context: Context) -> bytes | None:
             begun = perf_counter()
-            header, traceparent = header_and_traceparent(context.invocation_metadata())
-            call = Call(ANONYMOUS, None, self.telemetry.continued(traceparent), method=plan.name)
+            header, group, traceparent = caller_and_traceparent(context.invocation_metadata())
+            call = Call(
+                ANONYMOUS,
+                None,
+                self.telemetry.continued(traceparent),
+                method=plan.name,
+                peer=context.peer,
+            )
             current = CURRENT.set(call)
             stream = OpenStream(call, plan, asyncio.current_task())
             code, entered = "OK", False
@@ -239,7 +249,7 @@ class Pipeline:
                 self._streams.add(stream)
                 session = None
                 if permission is not None:
-                    session = sessions.known(header) or await sessions.prove(header)
+                    session = sessions.known(header, group) or await sessions.prove(header, group)
                     call.principal = session.principal
                 request = None if plan.client_streaming else _parsed(plan, source)
                 if session is not None and permission is not None:
@@ -252,11 +262,9 @@ class Pipeline:
                 return _encoded(plan, await handler(requests, call))
             except BaseException as raised:
                 code = "CANCELLED"
-                error = steps.answerable(plan, call, raised)
-                code = error.code.name
+                code = send_error(context, call, steps.answerable(plan, call, raised))
                 if plan.client_streaming:
                     await _let_finish(source)
-                send_error(context, call, error)
                 return b""
             finally:
                 if entered:

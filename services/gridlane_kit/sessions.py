@@ -2,18 +2,21 @@
 
 Responsible for not proving the same token and not making the same decision twice: a session holds
 the principal that a token proved, and the decisions made for it under the policy in force. It lasts
-until the token or a role binding ends, at most five minutes; a new policy makes every decision
-anew. Lives in memory only, bounded; it is found by the whole text of the `authorization` header, so
-that no two callers can ever be taken for each other.
+until the token or a role binding ends or a key of the issuer is gone, at most five minutes; a new
+policy makes every decision anew. Lives in memory only, bounded; it is found by a hash (SHA-256) of
+the `authorization` header and of the group in which the caller wants to act: no two callers are
+taken for each other, and no token is kept.
 """
 
 import time
+from dataclasses import replace
+from hashlib import sha256
 from typing import Final, Protocol
 
 from gridlane_kit import errors
 from gridlane_kit.clock import now_us
 from gridlane_kit.decision import Decision, decide
-from gridlane_kit.identity import Principal, Proof
+from gridlane_kit.identity import Principal, Proof, Trust
 from gridlane_kit.policy import Policy, PolicyHolder
 
 MAX_AGE_S: Final = 300.0
@@ -32,13 +35,15 @@ class Verifier(Protocol):
 
 
 class Session:
-    """One token's principal and decisions; `good_until_s` is on the wall clock (UTC)."""
+    """One token's principal and decisions; `good_until_s` is on the wall clock (UTC), `trust` what
+    the token was proven by."""
 
-    __slots__ = ("decisions", "good_until_s", "policy", "principal")
+    __slots__ = ("decisions", "good_until_s", "policy", "principal", "trust")
 
-    def __init__(self, principal: Principal, good_until_s: float) -> None:
+    def __init__(self, principal: Principal, good_until_s: float, trust: Trust) -> None:
         self.principal = principal
         self.good_until_s = good_until_s
+        self.trust = trust
         self.policy: Policy | None = None
         self.decisions: dict[str, Decision] = {}
 
@@ -57,37 +62,49 @@ class Sessions:
         self._policy = policy
         self._half = max(1, size // 2)
         # Two generations instead of a list by use: what is found costs no write.
-        self._young: dict[str, Session] = {}
-        self._old: dict[str, Session] = {}
+        self._young: dict[bytes, Session] = {}
+        self._old: dict[bytes, Session] = {}
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def known(self, header: str) -> Session | None:
-        """Returns the session of an `authorization` header that was proven lately and is good."""
-        session = self._young.get(header)
+    def known(self, header: str, group: str = "") -> Session | None:
+        """Returns the session of a caller that was proven lately and is good.
+
+        Parameters:
+            header: its `authorization` header.
+            group: the group in which it wants to act; empty for the token's first one.
+        """
+        # Written out: each call passes here.
+        key = _key(header, group) if group else sha256(header.encode()).digest()
+        session = self._young.get(key)
         if session is None:
-            session = self._old.pop(header, None)
+            session = self._old.pop(key, None)
             if session is None:
                 return None
-            self._keep(header, session)
-        if time.time() < session.good_until_s:
+            self._keep(key, session)
+        if time.time() < session.good_until_s and not session.trust.ended:
             return session
-        self._young.pop(header, None)
+        self._young.pop(key, None)
         return None
 
-    async def prove(self, header: str) -> Session:
-        """Begins the session of an `authorization` header.
+    async def prove(self, header: str, group: str = "") -> Session:
+        """Begins the session of a caller; the parameters are those of `known`.
 
         Raises:
-            GridlaneError: TOKEN_MISSING, and what the verifier raises.
+            GridlaneError: TOKEN_MISSING, PERMISSION_DENIED: the group is not one of the caller's;
+                what the verifier raises.
         """
         token = header[len(_SCHEME) :].strip()
         if header[: len(_SCHEME)].lower() != _SCHEME or not token:
             raise errors.token_missing()
-        proof = await self._verifier.prove(token)
-        session = Session(proof.principal, min(proof.expires_s, time.time() + MAX_AGE_S))
-        self._keep(header, session)
+        principal, expires_s, trust = await self._verifier.prove(token)
+        if group:
+            if group not in principal.groups:
+                raise errors.group_not_asserted(group)
+            principal = replace(principal, active_group=group)
+        session = Session(principal, min(expires_s, time.time() + MAX_AGE_S), trust)
+        self._keep(_key(header, group), session)
         return session
 
     def decision(self, session: Session, permission: str) -> Decision:
@@ -101,16 +118,22 @@ class Sessions:
             session.decisions[permission] = decision
         return decision
 
-    def _keep(self, header: str, session: Session) -> None:
+    def _keep(self, key: bytes, session: Session) -> None:
         if len(self._young) >= self._half:
             self._old = self._young
             self._young = {}
-        self._young[header] = session
+        self._young[key] = session
+
+
+def _key(header: str, group: str) -> bytes:
+    # Neither has a line feed: gRPC's metadata are printable.
+    text = f"{header}\n{group}" if group else header
+    return sha256(text.encode()).digest()
 
 
 def _begin_under(session: Session, policy: Policy) -> None:
     session.policy = policy
     session.decisions = {}
-    ends_us = policy.grants(session.principal.owner, now_us()).until_us
+    ends_us = policy.grants(session.principal, now_us()).until_us
     if ends_us is not None:
         session.good_until_s = min(session.good_until_s, ends_us / 1e6)

@@ -1,59 +1,31 @@
 """Bearer tokens: signing Gridlane's own, and turning a token into a Principal.
 
-Responsible for the form of a token (JWT, ES256; the claims of the WLCG token profile 1.0 and a few
-of Gridlane's own) and for everything that is checked before a caller is believed. Not for where
-keys lie (Authorization keeps them) nor for what the caller may do (`decision`). What is wrong with
-a token is logged, never told: a caller learns TOKEN_INVALID or TOKEN_EXPIRED.
-
-Trusted issuers are Gridlane's Authorizations: their private claims (`gridlane.*`) are believed.
+Responsible for the form of Gridlane's own tokens (JWT, ES256; the claims of the WLCG token profile
+1.0 and a few more, `gridlane.*`) and for the order in which a token is checked before its bearer is
+believed. Not for the rules themselves (`token_profile`), for where private keys lie (Authorization
+keeps them) nor for what the caller may do (`decision`). What is wrong with a token is logged, never
+told: a caller learns TOKEN_INVALID or TOKEN_EXPIRED, and the trace id under which the log has it.
 """
 
 import logging
 import secrets
 import time
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet
+from joserfc.jwk import ECKey
 
 from gridlane_kit import errors
-from gridlane_kit.claims import BadTokenError, describe, instant, text, texts, unverified_issuer
+from gridlane_kit.claims import BadTokenError, describe, read_jwt
 from gridlane_kit.identity import SERVICE_ISSUER, Principal, PrincipalKind, Proof
+from gridlane_kit.issuer_keys import KeySource
+from gridlane_kit.issuer_keys import StaticKeys as StaticKeys
+from gridlane_kit.issuers import IssuerBook, TrustedIssuer
+from gridlane_kit.jwks import ALGORITHMS
+from gridlane_kit.token_profile import WLCG_VERSION, IssuerProfile, principal_of, signing_header
 
-MAX_SUBJECT_CHARACTERS: Final = 255
-ALGORITHMS: Final = ("ES256", "RS256")
-"""Signature algorithms accepted (WLCG profile: RS256 and ES256 and no others are required)."""
-
-WLCG_VERSION: Final = "1.0"
-CLOCK_LEEWAY_S: Final = 30
-"""How far an issuer's clock may run ahead of ours for `iat` and `nbf`."""
-
-_log = logging.getLogger(__name__)
-
-
-class KeySource(Protocol):
-    """Where an issuer's public keys come from."""
-
-    async def key_set(self) -> KeySet:
-        """Returns the issuer's keys as they are now.
-
-        Raises:
-            GridlaneError: PEER_UNAVAILABLE: they cannot be had just now.
-        """
-
-
-class StaticKeys:
-    """Keys that do not change while the process lives: a JWKS from configuration or from this
-    process."""
-
-    def __init__(self, jwks: Mapping[str, Any]) -> None:
-        self._keys = KeySet.import_key_set({"keys": list(jwks["keys"])})
-
-    async def key_set(self) -> KeySet:
-        """Returns the keys."""
-        return self._keys
+_log: Final = logging.getLogger(__name__)
 
 
 def new_key() -> ECKey:
@@ -90,16 +62,39 @@ class TokenSigner:
         key: the private key.
         issuer: `iss`, compared exactly by verifiers.
         audience: `aud`, one for the whole deployment.
+        retired: public halves (JWK) of keys before this one; each proves until its `exp`.
     """
 
-    def __init__(self, key: ECKey, issuer: str, audience: str) -> None:
+    def __init__(
+        self,
+        key: ECKey,
+        issuer: str,
+        audience: str,
+        retired: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self._key = key
+        self._retired = tuple(retired)
+        self._followers: list[Callable[[], None]] = []
         self.issuer = issuer
         self.audience = audience
+        self.keys = StaticKeys(self.jwks())
+        """The public halves: proves in this process what is signed here."""
 
     def jwks(self) -> dict[str, Any]:
-        """Returns the public half, as a JWKS."""
-        return {"keys": [self._key.as_dict(private=False)]}
+        """Returns the public halves, as a JWKS."""
+        return {"keys": [self._key.as_dict(private=False), *self._retired]}
+
+    def replace_key(self, key: ECKey, retired: Sequence[Mapping[str, Any]]) -> None:
+        """Signs with another key from now on, and tells who follows."""
+        self._key = key
+        self._retired = tuple(retired)
+        self.keys.replace(self.jwks())
+        for follower in self._followers:
+            follower()
+
+    def subscribe(self, follower: Callable[[], None]) -> None:
+        """Has `follower` called after each change of the key."""
+        self._followers.append(follower)
 
     def sign_user(
         self,
@@ -108,14 +103,18 @@ class TokenSigner:
         lifetime_s: int,
         display_name: str = "",
         vos: Collection[str] = (),
-        groups: Collection[str] = (),
+        groups: Iterable[str] = (),
         scopes: Iterable[str] | None = None,
     ) -> str:
-        """Signs a user's token, good for `lifetime_s` seconds from now."""
+        """Signs a user's token, good for `lifetime_s` seconds from now.
+
+        Parameters:
+            groups: the first is the one in which the user acts by default.
+        """
         claims: dict[str, Any] = {
             "gridlane.kind": PrincipalKind.USER.value,
             "gridlane.vos": sorted(vos),
-            "wlcg.groups": sorted(groups),
+            "wlcg.groups": list(dict.fromkeys(groups)),
         }
         if display_name:
             claims["name"] = display_name
@@ -169,85 +168,65 @@ class TokenVerifier:
     """Turns bearer tokens into principals. What was proven is remembered by `sessions`.
 
     Parameters:
-        issuers: the issuers believed, each with the source of its keys; compared exactly.
-        audience: the deployment's audience, which every token must carry.
+        issuers: Gridlane's own issuers, each with the source of its keys; compared exactly.
+        audience: the deployment's audience, which every token of theirs must carry.
+        outside: the other issuers that are believed.
 
     Raises:
         ValueError: an issuer has the name of a service, whose word counts in assertions alone.
     """
 
-    def __init__(self, issuers: Mapping[str, KeySource], audience: str) -> None:
+    def __init__(
+        self,
+        issuers: Mapping[str, KeySource],
+        audience: str,
+        outside: IssuerBook | None = None,
+    ) -> None:
         if any(issuer.startswith(SERVICE_ISSUER) for issuer in issuers):
             raise ValueError(f"no issuer of users' tokens is called {SERVICE_ISSUER}…")
-        self._issuers = dict(issuers)
-        self._audience = audience
+        profile = IssuerProfile(frozenset({audience}))
+        self._own = {
+            url: TrustedIssuer(profile, keys, frozenset(ALGORITHMS))
+            for url, keys in issuers.items()
+        }
+        self._outside = outside
 
     async def verify(self, token: str) -> Principal:
-        """Returns the principal that a token proves.
-
-        Raises:
-            GridlaneError: TOKEN_INVALID, TOKEN_EXPIRED; what the issuer's key source raises.
-        """
-        try:
-            claims = await self._claims(token)
-            return _principal(claims, self._audience, time.time())
-        except (BadTokenError, JoseError, ValueError, TypeError, RecursionError) as error:
-            _log.warning("token refused: %s", describe(error))
-            raise errors.token_invalid() from None
+        """Returns the principal that a token proves; raises as `prove` does."""
+        return (await self.prove(token)).principal
 
     async def prove(self, token: str) -> Proof:
-        """Returns the principal that a token proves, and until when; raises as `verify` does."""
-        principal = await self.verify(token)
-        return Proof(principal, (principal.token_expires_us or 0) / 1e6)
+        """Returns the principal that a token proves, and until when.
 
-    async def _claims(self, token: str) -> Mapping[str, Any]:
-        issuer = unverified_issuer(token)
-        source = self._issuers.get(issuer)
-        if source is None:
-            raise BadTokenError("issuer is not trusted")
-        keys = await source.key_set()
-        return jwt.decode(token, keys, algorithms=list(ALGORITHMS)).claims
+        Raises:
+            GridlaneError: TOKEN_INVALID, TOKEN_EXPIRED; what the issuer's source of keys raises.
+        """
+        try:
+            proof = await self._proven(token)
+        except (BadTokenError, ValueError) as error:
+            _log.warning("token refused: %s", describe(error))
+            raise errors.token_invalid() from None
+        if time.time() >= proof.expires_s:
+            raise errors.token_expired()
+        return proof
 
+    async def _proven(self, encoded: str) -> Proof:
+        token = read_jwt(encoded)
+        algorithm, kid = signing_header(token)
+        issuer = self._issuer(token.issuer)
+        if issuer is None:
+            raise BadTokenError("the issuer is not trusted")
+        if algorithm not in issuer.algorithms:
+            raise BadTokenError("alg is none of those of the issuer")
+        keys = await issuer.keys.find(algorithm, kid)
+        trust = issuer.keys.trust
+        if not any(key.proves(token) for key in keys):
+            raise BadTokenError("not signed with a key of the issuer")
+        principal = principal_of(token.claims, issuer.profile, time.time())
+        return Proof(principal, (principal.token_expires_us or 0) / 1e6, trust)
 
-def _principal(claims: Mapping[str, Any], audience: str, now_s: float) -> Principal:
-    """Checks the claims of a token whose signature is good (WLCG token profile 1.0)."""
-    if text(claims, "wlcg.ver").partition(".")[0] != "1":
-        raise BadTokenError("unknown major version of the WLCG profile")
-    subject = text(claims, "sub")
-    if len(subject) > MAX_SUBJECT_CHARACTERS:
-        raise BadTokenError("sub is too long")
-    text(claims, "jti")
-    audiences = claims.get("aud")
-    if audience not in (audiences if isinstance(audiences, list) else [audiences]):
-        raise BadTokenError("aud is another one")
-    if instant(claims, "iat") > now_s + CLOCK_LEEWAY_S:
-        raise BadTokenError("iat lies in the future")
-    if "nbf" in claims and instant(claims, "nbf") > now_s + CLOCK_LEEWAY_S:
-        raise BadTokenError("nbf lies in the future")
-    expires_s = instant(claims, "exp")
-    job, attempt = _job(claims)
-    principal = Principal(
-        issuer=text(claims, "iss" if job is None else "gridlane.owner_issuer"),
-        subject=subject,
-        display_name=str(claims.get("name", "")),
-        vos=texts(claims, "gridlane.vos"),
-        groups=texts(claims, "wlcg.groups"),
-        scopes=frozenset(text(claims, "scope").split()) if claims.get("scope") else None,
-        kind=PrincipalKind.USER if job is None else PrincipalKind.JOB,
-        job=job,
-        attempt=attempt,
-        token_expires_us=int(expires_s * 1_000_000),
-    )
-    if now_s >= expires_s:
-        raise errors.token_expired()
-    return principal
-
-
-def _job(claims: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    kind = text(claims, "gridlane.kind")
-    if kind == PrincipalKind.USER:
-        return None, None
-    attempt = claims.get("gridlane.attempt")
-    if kind != PrincipalKind.JOB or not isinstance(attempt, int):
-        raise BadTokenError("neither a user's token nor a job's")
-    return text(claims, "gridlane.job"), attempt
+    def _issuer(self, url: str) -> TrustedIssuer | None:
+        own = self._own.get(url)
+        if own is None and self._outside is not None:
+            return self._outside.get(url)
+        return own

@@ -1,6 +1,7 @@
 """The form of a call on the wire: metadata in, status and trailing metadata out.
 
-Responsible for reading `authorization` and `traceparent`, and for errors as gRPC status with
+Responsible for reading `authorization`, `gridlane-group` (in which of its groups the caller wants
+to act) and `traceparent`, and for errors as gRPC status with
 `grpc-status-details-bin` (google.rpc.Status), written and read. Trailing metadata is kept small:
 clients refuse more than a few KiB of it, and would then not see the error at all.
 """
@@ -20,6 +21,7 @@ from gridlane_kit.errors import CODES, DOMAIN, ErrorReason, GridlaneError
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 DETAILS_KEY: Final = "grpc-status-details-bin"
 TRACE_ID_KEY: Final = "gridlane-trace-id"
+GROUP_KEY: Final = "gridlane-group"
 # Bytes. Clients take 8 KiB of trailing metadata by default; the message travels percent-encoded
 # (at most three times as long), the details are in base64.
 _MAX_MESSAGE: Final = 700
@@ -46,21 +48,31 @@ _BROADEST: Final[Mapping[grpc.StatusCode, ErrorReason]] = MappingProxyType(
 """What stands for a reason that only a newer version knows."""
 
 
-def header_and_traceparent(metadata: Iterable[tuple[str, Any]] | None) -> tuple[str, str]:
-    """Returns the `authorization` header and the trace context of a call; empty when not sent."""
-    header = traceparent = ""
+def caller_and_traceparent(metadata: Iterable[tuple[str, Any]] | None) -> tuple[str, str, str]:
+    """Returns the `authorization` header, the group in which the caller wants to act and the trace
+    context of a call; each is empty when not sent."""
+    header = group = traceparent = ""
     for key, value in metadata or ():
         if key == "authorization":
             header = value
         elif key == "traceparent":
             traceparent = value
-    return header, traceparent
+        elif key == GROUP_KEY:
+            group = value
+    return header, group, traceparent
 
 
 def send_error(
     context: "aio.ServicerContext[bytes, bytes]", call: Call, error: GridlaneError
-) -> None:
-    """Ends a call with an error; a stream that named its place tells it (`resume_token`)."""
+) -> str:
+    """Ends a call with an error; a stream that named its place tells it (`resume_token`).
+
+    Whoever caught the error passes it on without a name of its own: a frame that names an error
+    which came through it is kept by that error, and the request with it, until the collector runs.
+
+    Returns:
+        The name of its code.
+    """
     if call.resume_token:
         error.metadata.setdefault("resume_token", call.resume_token)
     context.set_code(error.code)
@@ -68,6 +80,7 @@ def send_error(
     context.set_trailing_metadata(
         ((DETAILS_KEY, _details(error)), (TRACE_ID_KEY, call.trace.trace_id_hex))
     )
+    return error.code.name
 
 
 def send_trace_id(context: "aio.ServicerContext[bytes, bytes]", call: Call) -> None:

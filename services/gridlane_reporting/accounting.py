@@ -63,6 +63,7 @@ class NewRecord:
     kind: str
     end_us: int
     owner: str
+    owner_group: str | None
     vo: str
     job: str
     message: accounting_record_pb2.AccountingRecord
@@ -133,7 +134,7 @@ def _job_usage(event: job_event_pb2.JobEvent) -> accounting_record_pb2.JobUsage:
     exec_time.FromMicroseconds(wall_us * max(1, use.processors))
     return accounting_record_pb2.JobUsage(
         attempt=event.attempt,
-        user_group=next(iter(job.owner.groups), ""),
+        user_group=job.owner.active_group or next(iter(job.owner.groups), ""),
         job_group=job.description.job_group,
         job_type=job.description.job_type or "User",
         job_class="single",
@@ -198,6 +199,7 @@ def _stored(
         kind=kind,
         end_us=from_timestamp(message.end_time),
         owner=owner_key(owner.issuer, owner.subject),
+        owner_group=owner.active_group or None,
         vo=message.vo,
         job=message.job,
         message=message,

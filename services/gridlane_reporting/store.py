@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     false,
     func,
     insert,
@@ -54,12 +55,23 @@ _RECORD = Table(
     Column("vo", String(64), nullable=False),
     Column("job", String(64), nullable=False),
     Column("message", LargeBinary, nullable=False),
+    # The owner's active group when the work was submitted; null for none.
+    Column("owner_group", String(255)),
 )
-# One for each documented way to list, and for the two reaches that a caller may have.
+# One for each documented way to list, and for the reaches that a caller may have.
 Index(None, _RECORD.c.end_us, _RECORD.c.uid)
 Index(None, _RECORD.c.kind, _RECORD.c.end_us, _RECORD.c.uid)
 Index(None, _RECORD.c.vo, _RECORD.c.end_us, _RECORD.c.uid)
 Index(None, _RECORD.c.owner, _RECORD.c.end_us, _RECORD.c.uid)
+_GROUPED = _RECORD.c.owner_group.is_not(None)
+Index(
+    None,
+    _RECORD.c.owner_group,
+    _RECORD.c.end_us,
+    _RECORD.c.uid,
+    sqlite_where=_GROUPED,
+    postgresql_where=_GROUPED,
+)
 Index(None, _RECORD.c.job, _RECORD.c.end_us, _RECORD.c.uid)
 
 _CURSOR = Table(
@@ -257,6 +269,7 @@ def _row(record: NewRecord) -> dict[str, Any]:
         "kind": record.kind,
         "end_us": record.end_us,
         "owner": record.owner,
+        "owner_group": record.owner_group,
         "vo": record.vo,
         "job": record.job,
         "message": record.message.SerializeToString(),
@@ -303,4 +316,8 @@ def _visible(visibility: Visibility) -> ColumnElement[bool]:
         false(),
         *([_RECORD.c.owner == visibility.owner] if visibility.owner else []),
         *([_RECORD.c.vo.in_(visibility.vos)] if visibility.vos else []),
+        *(
+            and_(_RECORD.c.owner_group == group, _RECORD.c.vo == vo)
+            for vo, group in sorted(visibility.groups)
+        ),
     )

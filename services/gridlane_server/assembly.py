@@ -4,12 +4,15 @@ Responsible for which rooms there are, in the order in which they start. How a r
 in `rooms`, what it does is its own; how they are run is the kit's (`gridlane_kit.server`).
 """
 
-from gridlane_authorization.tokens import open_signer, verifier_of
+from functools import partial
+
+from gridlane_authorization.tokens import KeyFiles, follow_key, open_signer, verifier_of
 from gridlane_kit.data_directory import DataDirectory
 from gridlane_kit.server import ReadyInfo, Server, ServiceRoom
 from gridlane_kit.sqlite import sqlite_url
 from gridlane_kit.tokens import TokenSigner
 from gridlane_server.configuration import Configuration
+from gridlane_server.issuers import TokenKeys, outside_issuers
 from gridlane_server.process import Process
 from gridlane_server.rooms import Rooms
 from gridlane_transfer.settings import TransferSettings, embedded_storage_elements
@@ -25,6 +28,7 @@ def embedded_server(configuration: Configuration, data: DataDirectory) -> Server
     Raises:
         UnsafeBindError: payloads would run as the server's user while the port is open to others.
         SigningKeyError, OSError: the signing key cannot be used or made.
+        IssuerError: an outside issuer is not usable.
     """
     check_bind(configuration.server.host, configuration.workload)
     settings = configuration.authorization
@@ -42,7 +46,9 @@ class _Assembly:
         self._data = data
         self._signer = signer
         self._server: Server | None = None
-        self._process = Process(configuration.server, "gridlane", verifier_of(signer))
+        self._issuers = outside_issuers(configuration.authorization)
+        verifier = verifier_of(signer, self._issuers)
+        self._process = Process(configuration.server, "gridlane", verifier)
 
     def server(self) -> Server:
         """Makes the rooms, in the order of their start, and the server that runs them."""
@@ -54,7 +60,9 @@ class _Assembly:
             database_url=lambda service: sqlite_url(data.database_file(service)),
             migrate=True,
         )
+        follow_own = partial(follow_key, self._signer, KeyFiles.in_folder(data.keys))
         rooms: list[ServiceRoom] = [
+            TokenKeys(self._issuers, follow_own),
             make.authorization(self._signer, data.token_file),
             make.transfer(self._transfer_settings()),
             make.workload(data.jobs, self._address),

@@ -1,8 +1,9 @@
 """`gridlane-server`: the command of those who run Gridlane.
 
 Responsible for the commands of the embedded server, of settings and of databases, and for what
-people read. Those of one process a service stand in `service_commands`; what all share in
-`command`. Everything heavy is imported by the command that needs it.
+people read. Those of one process a service stand in `service_commands`, those about tokens in
+`token_commands`; what all share in `command`. Everything heavy is imported by the command that
+needs it.
 
 Exit codes (sysexits.h): 64 usage or settings, 69 a port or the database cannot be had, 73 a
 directory is not to be initialised, 75 another process holds the data directory or the database.
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gridlane.configuration import SERVICES
-from gridlane_server import service_commands
+from gridlane_server import service_commands, token_commands
 from gridlane_server.command import (
     EX_TEMPFAIL,
     EX_UNAVAILABLE,
@@ -222,6 +223,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 service_commands.register(app)
+token_commands.register(app)
 
 
 def main() -> None:

@@ -106,10 +106,12 @@ async def serve(
     from gridlane_kit.database import DatabaseUnusableError
     from gridlane_kit.server import PortUnavailableError, rest_collector
     from gridlane_kit.tls import CertificateError
+    from gridlane_server.issuers import IssuerError
 
     refusals += (
         CertificateError,
         DatabaseUnusableError,
+        IssuerError,
         OSError,
         PortUnavailableError,
         ServiceKeysError,

@@ -81,6 +81,8 @@ $listeners
 database_url = $authorization_url
 issuer = $issuer
 audience = $audience
+# Whose users come with tokens of their own issuer: a table [[authorization.issuers]] for each, see
+# docs/how-to/accept-tokens-of-an-issuer.md. `gridlane-server issuers` checks them.
 # Every service verifies users' tokens with this; Authorization alone has the key.
 jwks = $jwks
 token_key = $token_key

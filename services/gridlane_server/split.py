@@ -5,26 +5,26 @@ way to its peers, the policy that it follows, its spans' way to Reporting, and t
 database that takes one process alone. How the room is made is told in `rooms`.
 """
 
-import json
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
-
-from joserfc.errors import JoseError
 
 from gridlane.configuration import is_loopback
 from gridlane_kit.assertions import AssertionSigner, AssertionVerifier, ServiceKeysError
 from gridlane_kit.channels import PeerChannel
 from gridlane_kit.data_directory import take_lock
+from gridlane_kit.issuer_keys import FileKeys
 from gridlane_kit.peers import EDGES, SPAN_KEEPER
 from gridlane_kit.policy_feed import PolicyFollower
 from gridlane_kit.server import ReadyInfo, Server, ServiceRoom
 from gridlane_kit.span_export import SpanExport
 from gridlane_kit.tls import ClientTls
-from gridlane_kit.tokens import StaticKeys, TokenVerifier
+from gridlane_kit.tokens import TokenVerifier
 from gridlane_kit.wire_peers import WirePeers
 from gridlane_server.configuration import STORES, Configuration, PeerSettings
+from gridlane_server.issuers import TokenKeys, outside_issuers
 from gridlane_server.process import Process
 from gridlane_server.rooms import Rooms
 
@@ -88,8 +88,8 @@ def service_server(service: str, configuration: Configuration, *, migrate: bool)
 
     Raises:
         NotConfiguredError: a setting is missing.
-        ServiceKeysError, SigningKeyError, CertificateError, OSError: a key or certificate is not
-            usable.
+        ServiceKeysError, SigningKeyError, CertificateError, IssuerError, OSError: a key or
+            certificate is not usable.
         UnsafeBindError: payloads would run as the server's user while the port is open to others.
     """
     return _Split(service, configuration, migrate).server()
@@ -112,10 +112,14 @@ class _Split:
         own = (listener.tls_certificate, listener.tls_key)
         self._tls = None if peers.ca is None else ClientTls(peers.ca, *own)
         _refuse_plain_text_to_others(configuration.peers)
+        tokens = configuration.authorization
+        own_keys = _own_keys(configuration)
+        issuers = outside_issuers(tokens)
+        self._token_keys = TokenKeys(issuers, own_keys.keep_fresh)
         self._process = Process(
             configuration.server,
             service,
-            _token_verifier(configuration),
+            TokenVerifier({tokens.issuer: own_keys}, tokens.audience, issuers),
             AssertionVerifier.from_file(service, service_keys),
         )
         for peer in sorted(EDGES[service]):
@@ -147,6 +151,7 @@ class _Split:
             "gateway": self._make.gateway,
         }
         rooms: list[ServiceRoom] = [
+            self._token_keys,
             _Support("peers", stop=self._peers.close),
             *self._span_export(),
             *self._policy_feed(),
@@ -156,13 +161,14 @@ class _Split:
         return Server(self._configuration.server, rooms, self._process.pipeline, ready)
 
     def _authorization(self) -> ServiceRoom:
-        from gridlane_authorization.tokens import read_signer
+        from gridlane_authorization.tokens import KeyFiles, follow_key, read_signer
 
         settings = self._configuration.authorization
         key = _required(
             settings.token_key, "GRIDLANE_AUTHORIZATION_TOKEN_KEY", "the key that signs tokens"
         )
         signer = read_signer(key, settings.issuer, settings.audience)
+        self._token_keys.follow(partial(follow_key, signer, KeyFiles(key, settings.jwks)))
         return self._make.authorization(signer, settings.token_file)
 
     def _workload(self) -> ServiceRoom:
@@ -212,19 +218,17 @@ def _database_url(service: str, configuration: Configuration) -> str:
     )
 
 
-def _token_verifier(configuration: Configuration) -> TokenVerifier:
-    """Believes the tokens that Authorization signs, by a file of its public keys."""
-    settings = configuration.authorization
+def _own_keys(configuration: Configuration) -> FileKeys:
+    """The public keys of Authorization, from a file that it keeps."""
     file = _required(
-        settings.jwks,
+        configuration.authorization.jwks,
         "GRIDLANE_AUTHORIZATION_JWKS",
         "the public keys that tokens are verified with",
     )
     try:
-        keys = StaticKeys(json.loads(file.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, JoseError) as error:
+        return FileKeys(file)
+    except (OSError, ValueError) as error:
         raise ServiceKeysError(f"{file}: the keys of users' tokens are not usable") from error
-    return TokenVerifier({settings.issuer: keys}, settings.audience)
 
 
 def _refuse_plain_text_to_others(peers: PeerSettings) -> None:

@@ -14,7 +14,7 @@ from gridlane_kit.clock import to_timestamp
 from gridlane_kit.identity import Principal, PrincipalKind
 from gridlane_transfer.channels import Channel, Channels
 from gridlane_transfer.failures import Failed
-from gridlane_transfer.states import JOB_FINAL, JobState
+from gridlane_transfer.states import FILE_FINAL, JOB_FINAL, JobState
 from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.tables import FileRow, JobRow
 
@@ -33,6 +33,8 @@ _KINDS: Mapping[PrincipalKind, principal_pb2.PrincipalKind.ValueType] = {
 
 def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
     """A job without its files."""
+    counts = _counts(row.counts)
+    file_count = sum(count for _, count in counts)
     message = transfer_job_pb2.TransferJob(
         name=PREFIX + row.uuid,
         number=row.number,
@@ -52,8 +54,11 @@ def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
             transfer_job_pb2.FileStateCount(
                 state=transfer_job_pb2.FileTransferState.ValueType(state), count=count
             )
-            for state, count in _counts(row.counts)
+            for state, count in counts
         ],
+        kind=transfer_job_pb2.TRANSFER_JOB_KIND_TRANSFER,
+        completeness_percent=_completeness(counts, file_count),
+        file_count=file_count,
     )
     if row.end_us is not None:
         message.end_time.CopyFrom(to_timestamp(row.end_us))
@@ -170,6 +175,7 @@ def owner_message(principal_json: str) -> principal_pb2.Principal:
         display_name=principal.display_name,
         vos=sorted(principal.vos),
         groups=sorted(principal.groups),
+        active_group=principal.active_group,
         kind=_KINDS[principal.kind],
     )
 
@@ -178,6 +184,11 @@ def _counts(text: str) -> list[tuple[int, int]]:
     """How many files are in each state, by the states' numbers."""
     counts = json.loads(text).items()
     return sorted((int(state), count) for state, count in counts if state != MOVED)
+
+
+def _completeness(counts: list[tuple[int, int]], files: int) -> int:
+    """How many of the files have ended, in percent, rounded down."""
+    return sum(count for state, count in counts if state in FILE_FINAL) * 100 // files
 
 
 def _duration(micros: int) -> Duration:

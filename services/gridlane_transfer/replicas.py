@@ -19,7 +19,7 @@ from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.pages import page_request
-from gridlane_transfer import access, messages
+from gridlane_transfer import access, capabilities, messages
 from gridlane_transfer.storage_elements import Located, StorageElements
 from gridlane_transfer.store import catalogue
 from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Registration
@@ -88,9 +88,11 @@ class Replicas:
         """Register a copy.
 
         Raises:
-            GridlaneError: NO_STORAGE_ELEMENT, INVALID_FIELDS when the URL is not the logical name's
-                on any element, PERMISSION_DENIED, SCOPE_TOO_NARROW, ALREADY_EXISTS.
+            GridlaneError: CAPABILITY_MISSING, NO_STORAGE_ELEMENT, INVALID_FIELDS when the URL is
+                not the logical name's on any element, PERMISSION_DENIED, SCOPE_TOO_NARROW,
+                ALREADY_EXISTS.
         """
+        capabilities.refuse_registration(request)
         located = self._elements.locate(request.url)
         if located is None:
             raise errors.no_storage_element(request.url)

@@ -10,10 +10,16 @@ from functools import partial
 from pathlib import Path
 
 from gridlane.transfer.v1 import (  # noqa: F401 - the server reads the services' descriptors
+    activity_service_pb2,
+    backend_admin_service_pb2,
+    backend_service_pb2,
+    channel_admin_service_pb2,
     channel_service_pb2,
     event_service_pb2,
     replica_service_pb2,
+    storage_admin_service_pb2,
     storage_service_pb2,
+    transfer_admin_service_pb2,
     transfer_service_pb2,
 )
 from gridlane_kit.database import Database
@@ -54,6 +60,21 @@ from gridlane_transfer.uploads import Uploads
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _PACKAGE = "gridlane.transfer.v1"
+
+PROMISED = tuple(
+    service.full_name
+    for module in (
+        activity_service_pb2,
+        backend_admin_service_pb2,
+        backend_service_pb2,
+        channel_admin_service_pb2,
+        storage_admin_service_pb2,
+        transfer_admin_service_pb2,
+    )
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+"""Services of the contract that nothing implements yet. They are served all the same: a call is
+decided like any other, and then answered with NOT_IMPLEMENTED."""
 
 
 class TransferRoom:
@@ -123,7 +144,7 @@ class TransferRoom:
             self._metrics.watch(GROUP_COMMIT_QUEUE, self.name, lambda: parts.group.depth)
 
     def handlers(self) -> Sequence[tuple[str, object]]:
-        """The implementations, by their services' full names."""
+        """The implementations, by their services' full names; None where there is none yet."""
         parts = self._started
         return [
             (f"{_PACKAGE}.TransferService", service.TransferShell(parts.jobs)),
@@ -134,6 +155,7 @@ class TransferRoom:
             (f"{_PACKAGE}.ChannelService", service.ChannelShell(parts.db, parts.channels)),
             (f"{_PACKAGE}.ReplicaService", service.ReplicaShell(parts.replicas)),
             (f"{_PACKAGE}.TransferEventService", service.TransferEventShell(parts.feed)),
+            *((name, None) for name in PROMISED),
         ]
 
     async def drain(self) -> None:

@@ -49,6 +49,7 @@ class JobState(IntEnum):
     PARTIALLY_FINISHED = 11
     FAILED = 12
     CANCELED = 13
+    UNKNOWN = 14
 
 
 _F = FileState

@@ -18,7 +18,7 @@ from gridlane_kit.clock import now_us, to_timestamp
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.identity import Principal
 from gridlane_kit.request_ids import RequestKey
-from gridlane_transfer import access, messages
+from gridlane_transfer import access, capabilities, messages
 from gridlane_transfer.channels import Channel, Channels
 from gridlane_transfer.file_transfers import (
     OVERWRITE_NEVER,
@@ -69,11 +69,13 @@ class Submissions:
         """Check a description and make what is to be stored.
 
         Raises:
-            GridlaneError: INVALID_FIELDS that names each violation; NO_STORAGE_ELEMENT with them;
-                VO_AMBIGUOUS; PERMISSION_DENIED or SCOPE_TOO_NARROW for a path; PRECONDITION when no
-                channel leads there.
+            GridlaneError: CAPABILITY_MISSING for fields that are not carried out; INVALID_FIELDS
+                that names each violation; NO_STORAGE_ELEMENT with them; VO_AMBIGUOUS;
+                PERMISSION_DENIED or SCOPE_TOO_NARROW for a path; PRECONDITION when no channel leads
+                there.
         """
         job = request.transfer_job
+        capabilities.refuse_job(job)
         key = _request_key(request, call)
         vo = call.choose_vo(job.vo)
         access.require_free_tags(call, job.tags)
@@ -258,6 +260,7 @@ def _job_row(job: transfer_job_pb2.TransferJob, call: Call, vo: str) -> JobRow:
         create_us=now,
         update_us=now,
         end_us=None,
+        owner_group=call.principal.active_group or None,
     )
 
 
@@ -290,6 +293,8 @@ def _event(job: transfer_job_pb2.TransferJob, row: JobRow) -> event_pb2.Transfer
                     state=transfer_job_pb2.FILE_TRANSFER_STATE_READY, count=len(job.files)
                 )
             ],
+            kind=transfer_job_pb2.TRANSFER_JOB_KIND_TRANSFER,
+            file_count=len(job.files),
         ),
     )
 

@@ -23,7 +23,7 @@ from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.pages import Keyset, fetch_page, page_request
 from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.resume_tokens import ResumeTokens
-from gridlane_transfer import messages
+from gridlane_transfer import capabilities, messages
 from gridlane_transfer.backends.base import TransferBackend
 from gridlane_transfer.channels import Channels
 from gridlane_transfer.states import FileState, JobState
@@ -157,7 +157,12 @@ class TransferJobs:
     async def list_files(
         self, request: transfer_service_pb2.ListFileTransfersRequest, call: Call
     ) -> tuple[list[transfer_job_pb2.FileTransfer], str]:
-        """A page of a job's files in order, and the next page's token."""
+        """A page of a job's files in order, and the next page's token.
+
+        Raises:
+            GridlaneError: CAPABILITY_MISSING, NOT_FOUND.
+        """
+        capabilities.refuse_file_listing(request)
         job = (await self._visible([request.parent], call))[0]
         page = page_request(
             jobs.IN_ORDER,
@@ -255,7 +260,7 @@ def _uuid(name: str) -> str:
 
 
 def _covers(visibility: Visibility, job: JobRow) -> bool:
-    return visibility.covers(owner=job.owner, vo=job.vo)
+    return visibility.covers(owner=job.owner, vo=job.vo, group=job.owner_group)
 
 
 def _within(visibility: Visibility, job: JobRow, files: Sequence[FileRow]) -> bool:

@@ -227,7 +227,7 @@ def _kill(conn: Connection, feed: Feed, wish: KillWish) -> StoredJob | Exception
 
 
 def _stored(row: Row[Any]) -> StoredJob:
-    return StoredJob(row.number, row.uid, row.owner, row.vo, row.job, row.status)
+    return StoredJob(row.number, row.uid, row.owner, row.vo, row.job, row.status, row.owner_group)
 
 
 def _columns(status: Job, due_us: int | None, now_us: int) -> dict[str, Any]:

@@ -7,13 +7,14 @@ clock; `store` keeps what is made here, `steps` decides when.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from gridlane.ids import uuid7
 from gridlane.type.v1 import principal_pb2
 from gridlane.type.v1.failure_pb2 import Failure, FailureClass
 from gridlane.workload.v1.event_pb2 import JobEvent
-from gridlane.workload.v1.job_pb2 import Job, JobDescription, JobPhase
+from gridlane.workload.v1.job_pb2 import Job, JobDescription, JobInput, JobPhase
 from gridlane_kit import errors
 from gridlane_kit.clock import to_timestamp
 from gridlane_kit.feed import NewEvent
@@ -27,6 +28,11 @@ from gridlane_workload.store import Submission
 DEFAULT_PRIORITY: Final = 1
 """Of a job that does not say: DIRAC's UserPriority."""
 
+MAX_CONTENT_BYTES: Final = 1024 * 1024
+"""Of all inputs of a job that come with its description: they are stored with it and answered."""
+
+_CONTENT: Final = attrgetter("content")
+
 RESERVED_TAGS: Final = "gridlane."
 """What keys of tags begin with that no user sets."""
 
@@ -36,12 +42,13 @@ class Submitter:
     """Who submits, as jobs keep it.
 
     Parameters:
-        owner: as in the column.
+        owner, owner_group: as in the columns.
         encoded: a Job's field `owner`, encoded.
         stored: the form that acts later.
     """
 
     owner: str
+    owner_group: str | None
     encoded: bytes
     stored: str
 
@@ -96,10 +103,12 @@ def submitter(principal: Principal) -> Submitter:
         display_name=principal.display_name,
         vos=sorted(principal.vos),
         groups=sorted(principal.groups),
+        active_group=principal.active_group,
         kind=principal_pb2.PrincipalKind.Value(f"PRINCIPAL_KIND_{principal.kind.name}"),
     )
     encoded = Job(owner=message).SerializeToString()
-    return Submitter(principal.owner, encoded, principal.to_json())
+    group = principal.active_group or None
+    return Submitter(principal.owner, group, encoded, principal.to_json())
 
 
 def check(description: JobDescription, capabilities: Capabilities) -> None:
@@ -132,10 +141,22 @@ def _violations(
                 f"job.description.tags[{tag}]",
                 f"keys beginning with {RESERVED_TAGS!r} are Gridlane's own",
             )
-    if description.resources.cpu_cores > capabilities.max_cpu_cores:
+    yield from _too_much(description, capabilities)
+
+
+def _too_much(description: JobDescription, capabilities: Capabilities) -> Iterator[tuple[str, str]]:
+    resources = description.resources
+    if resources.cpu_cores > capabilities.max_cpu_cores:
         yield (
             "job.description.resources.cpu_cores",
             f"at most {capabilities.max_cpu_cores}, which is what the backend has",
+        )
+    if 0 < resources.max_cpu_cores < (resources.cpu_cores or 1):
+        yield "job.description.resources.max_cpu_cores", "not less than cpu_cores"
+    if sum(map(len, map(_CONTENT, description.inputs))) > MAX_CONTENT_BYTES:
+        yield (
+            "job.description.inputs",
+            f"contents of {MAX_CONTENT_BYTES} bytes together at most; larger files need a source",
         )
 
 
@@ -197,6 +218,7 @@ def accept(
     return Submission(
         uid=uid,
         owner=acceptance.submitter.owner,
+        owner_group=acceptance.submitter.owner_group,
         vo=vo,
         priority=description.priority if description.HasField("priority") else DEFAULT_PRIORITY,
         job=Job(name=name, vo=vo).SerializeToString() + described + acceptance.job,
@@ -213,7 +235,7 @@ def accept(
 def admit(description: JobDescription, attempt: int, backend: str) -> list[Change]:
     """What an accepted job goes through at once: its attempt is numbered, and it waits.
 
-    It waits for its inputs when it has any, else for a place to run.
+    It waits for its inputs when any are to be brought, else for a place to run.
 
     Parameters:
         attempt: the number of the one before, 0 at first.
@@ -221,10 +243,16 @@ def admit(description: JobDescription, attempt: int, backend: str) -> list[Chang
     """
     numbered = Job(attempt=attempt + 1, backend=backend)
     checking = Change(states.CHECKING, Minor.RESOLVING, "being checked", sets=numbered)
-    if not description.inputs:
+    inputs = to_be_brought(description)
+    if not inputs:
         return [checking, Change(states.WAITING, Minor.QUEUED, "waits for a place to run")]
-    count = files(len(description.inputs))
+    count = files(len(inputs))
     return [checking, Change(states.STAGING, Minor.BRINGING, f"{count} to be brought")]
+
+
+def to_be_brought(description: JobDescription) -> list[JobInput]:
+    """The inputs that a transfer brings: all whose content is not in the description."""
+    return [item for item in description.inputs if not item.HasField("content")]
 
 
 def files(count: int) -> str:

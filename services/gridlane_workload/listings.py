@@ -64,3 +64,6 @@ def _reaches(
     for name in sorted(visibility.vos):
         if vo is None or vo == name:
             yield and_(JOB.c.vo == name, in_state)
+    for name, group in sorted(visibility.groups):
+        if (vo is None or vo == name) and name not in visibility.vos:
+            yield and_(JOB.c.owner_group == group, (JOB.c.vo + literal("")) == name, in_state)

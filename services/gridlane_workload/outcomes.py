@@ -29,6 +29,7 @@ def resource_use(end: End, description: JobDescription) -> ResourceUse:
         peak_memory_bytes=end.peak_memory_bytes,
         processors=description.resources.cpu_cores or 1,
         disk_bytes=end.disk_bytes,
+        input_sandbox_bytes=sum(len(item.content) for item in description.inputs),
     )
 
 

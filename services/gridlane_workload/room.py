@@ -117,7 +117,7 @@ class WorkloadRoom:
         )
         # What callers wait for is declared, and so applied, before what the reconciler does.
         submissions = Submissions(
-            db, group, feed, reads, backend.capabilities, lambda: self._reconciler.accepted()
+            db, group, feed, reads, backend, lambda: self._reconciler.accepted()
         )
         kill: WriteKind[KillWish, StoredJob] = group.kind(
             "jobs.kill",

@@ -84,11 +84,6 @@ def word(state: State) -> str:
     return JobState.Name(state).removeprefix("JOB_STATE_")
 
 
-def dirac_word(state: State) -> str:
-    """The state as DIRAC writes it: "Running"."""
-    return word(state).capitalize()
-
-
 def parse(text: str) -> State:
     """Read a state as filters write it.
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from google.protobuf.duration_pb2 import Duration
 
 from gridlane.authorization.v1.token_service_pb2 import MintJobTokenRequest
-from gridlane.workload.v1.job_pb2 import Job, JobOutput, JobPhase, ResourceUse
+from gridlane.workload.v1.job_pb2 import Executor, Job, JobOutput, JobPhase, ResourceUse
 from gridlane_kit import errors
 from gridlane_kit.call import Caller, later
 from gridlane_kit.clock import now_us, to_timestamp
@@ -162,7 +162,7 @@ class Steps:
         return Result([queued], committed=_STAGE_IN_ENDED)
 
     async def _submit_stage_in(self, at_hand: JobAtHand, caller: Caller) -> str:
-        inputs = at_hand.job.description.inputs
+        inputs = jobs.to_be_brought(at_hand.job.description)
         await self._backend.prepare(at_hand.attempt, [item.path for item in inputs])
         _STAGE_IN_PREPARED()
         job = transfers.stage_in(at_hand.job.vo, inputs, at_hand.attempt, self._backend)
@@ -321,12 +321,14 @@ class Steps:
             )
         )
         return Work(
-            commands=[Command(e.command, e.environment) for e in description.executors],
+            commands=[_command(executor) for executor in description.executors],
             walltime_s=walltime_s,
             memory_bytes=description.resources.memory_bytes,
             disk_bytes=description.resources.disk_bytes,
             token=minted.token,
             traceparent=caller.traceparent,
+            contents={i.path: i.content for i in description.inputs if i.HasField("content")},
+            executables=[item.path for item in description.inputs if item.executable],
         )
 
     async def _outputs(self, at_hand: JobAtHand) -> list[Any]:
@@ -345,6 +347,19 @@ class Steps:
 
     def _poll_us(self) -> int:
         return now_us() + round(self._settings.poll_s * 1e6)
+
+
+def _command(executor: Executor) -> Command:
+    return Command(
+        arguments=list(executor.command),
+        environment=dict(executor.environment),
+        workdir=executor.workdir,
+        stdin=executor.stdin,
+        stdout=executor.stdout,
+        stderr=executor.stderr,
+        ignore_error=executor.ignore_error,
+        run_always=executor.run_always,
+    )
 
 
 def _done(message: str, sets: Job | None = None) -> Change:

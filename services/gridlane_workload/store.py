@@ -78,6 +78,8 @@ JOB = Table(
     Column("principal", Text, nullable=False),
     Column("job", LargeBinary, nullable=False),
     Column("status", LargeBinary, nullable=False),
+    # The owner's active group at submission: job sharers of the same one reach it. Null for none.
+    Column("owner_group", String(255)),
     *lease_columns(),
 )
 # Every documented listing goes along one of these (`listings`), newest first.
@@ -86,6 +88,16 @@ Index(None, JOB.c.owner, JOB.c.state, JOB.c.number)
 Index(None, JOB.c.vo, JOB.c.number)
 Index(None, JOB.c.vo, JOB.c.state, JOB.c.number)
 Index(None, JOB.c.state, JOB.c.number)
+_GROUPED = JOB.c.owner_group.is_not(None)
+for _by in ((), (JOB.c.state,)):
+    Index(
+        None,
+        JOB.c.owner_group,
+        *_by,
+        JOB.c.number,
+        sqlite_where=_GROUPED,
+        postgresql_where=_GROUPED,
+    )
 _DUE = JOB.c.due_us.is_not(None)
 Index(None, JOB.c.due_us, sqlite_where=_DUE, postgresql_where=_DUE)
 # Written out, not bound: only then does a planner see that the index has what is asked for.
@@ -131,7 +143,7 @@ class Submission(NamedTuple):
 
     Parameters:
         uid: the job's UUIDv7.
-        owner, vo, priority: as in the columns.
+        owner, owner_group, vo, priority: as in the columns.
         job: the encoded Job that never changes, still without its number.
         status: the encoded first status.
         event: the first event; its payload still without the job.
@@ -143,6 +155,7 @@ class Submission(NamedTuple):
 
     uid: str
     owner: str
+    owner_group: str | None
     vo: str
     priority: int
     job: bytes
@@ -177,6 +190,7 @@ class StoredJob(NamedTuple):
     vo: str
     job: bytes
     status: bytes
+    owner_group: str | None
 
     @property
     def name(self) -> str:
@@ -258,6 +272,7 @@ _NEW_COLUMNS: Final = (
     "principal",
     "job",
     "status",
+    "owner_group",
 )
 
 
@@ -285,6 +300,7 @@ def _insert(conn: Connection, feed: Feed, entries: Sequence[Submission]) -> list
                 entry.principal,
                 job,
                 entry.status,
+                entry.owner_group,
             )
         )
         events.append(
@@ -318,7 +334,7 @@ def sees(visibility: Visibility, job: StoredJob) -> bool:
     """`visible` for a job that was read for several callers at once."""
     if visibility.job is not None:
         return visibility.job == job.name
-    return visibility.covers(owner=job.owner, vo=job.vo)
+    return visibility.covers(owner=job.owner, vo=job.vo, group=job.owner_group)
 
 
 # Bound names must differ from the columns' that are set.

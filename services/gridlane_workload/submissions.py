@@ -26,7 +26,8 @@ from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.request_ids import RequestKey
 from gridlane_kit.validation import validate
 from gridlane_workload import jobs, store
-from gridlane_workload.backends.interface import Capabilities
+from gridlane_workload.backends.interface import Backend
+from gridlane_workload.capabilities import Requirements
 from gridlane_workload.jobs import Acceptance
 from gridlane_workload.store import Accepted, Repeated, StoredJob, Submission
 
@@ -39,7 +40,7 @@ class Submissions:
     """Takes jobs in; made before the group commit is started, whose kind of write it declares.
 
     Parameters:
-        capabilities: of the backend that runs jobs.
+        backend: that runs jobs.
         reads: of jobs by uuid, to answer repetitions.
         accepted: called after jobs were stored.
     """
@@ -50,12 +51,13 @@ class Submissions:
         group: GroupCommit,
         feed: Feed,
         reads: GroupedRead[str, StoredJob],
-        capabilities: Capabilities,
+        backend: Backend,
         accepted: Callable[[], None],
     ) -> None:
         self._db = db
         self._reads = reads
-        self._capabilities = capabilities
+        self._capabilities = backend.capabilities
+        self._requirements = Requirements(backend.capabilities, backend.name)
         self._accepted = accepted
         self._submit: WriteKind[Submission, Accepted | Repeated] = group.kind(
             "jobs.submit",
@@ -67,8 +69,8 @@ class Submissions:
         """Accept a job; it is durable when this returns.
 
         Raises:
-            GridlaneError: INVALID_FIELDS, VO_AMBIGUOUS, PERMISSION_DENIED, REQUEST_ID_TOO_OLD,
-                REQUEST_ID_REUSED, and those of the store.
+            GridlaneError: INVALID_FIELDS, CAPABILITY_MISSING, VO_AMBIGUOUS, PERMISSION_DENIED,
+                REQUEST_ID_TOO_OLD, REQUEST_ID_REUSED, and those of the store.
         """
         acceptance = _acceptance(call)
         submission = self._prepared(request, call, acceptance)
@@ -118,6 +120,7 @@ class Submissions:
     ) -> Submission:
         vo = call.choose_vo(request.job.vo)
         jobs.check(request.job.description, self._capabilities)
+        self._requirements.check(request.job.description)
         key = None
         if request.request_id:
             request_ids.check(request.request_id, acceptance.now_us)

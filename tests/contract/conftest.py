@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from workers import alone
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -76,18 +77,34 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def tools(root: Path) -> Path:
+def tools(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tool environments, made when missing.
 
     Where they cannot be made (a Python newer than the oldest toolchain's) a developer's run skips
     and says so; in CI it fails.
     """
+    with alone(tmp_path_factory):
+        _make(root, "tools")
+    return root / ".tools"
+
+
+@pytest.fixture(scope="session")
+def foreign_packages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The environment of the foreign packages that our messages are compared with.
+
+    Made when missing; where it cannot be made, as `tools`.
+    """
+    with alone(tmp_path_factory):
+        _make(root, ".tools/shapes/.installed")
+    return root / ".tools/shapes"
+
+
+def _make(root: Path, target: str) -> None:
     made = subprocess.run(
-        ["make", "--silent", "tools"], cwd=root, capture_output=True, text=True, check=False
+        ["make", "--silent", target], cwd=root, capture_output=True, text=True, check=False
     )
     if made.returncode != 0:
-        message = f"`make tools` failed: {made.stderr.strip()}"
+        message = f"`make {target}` failed: {made.stderr.strip()}"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    return root / ".tools"

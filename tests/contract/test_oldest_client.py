@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from workers import Told
 
 CLIENT_PROGRAM = Path(__file__).with_name("oldest_client.py")
 START_SECONDS = 60
@@ -16,6 +17,7 @@ START_SECONDS = 60
 RULES_KEY = "ba48"
 
 Oldest = Callable[..., dict[str, Any]]
+AssertOlder = Callable[[dict[str, str]], None]
 
 
 @pytest.fixture
@@ -67,40 +69,43 @@ def server(bin_directory: Path, tmp_path: Path) -> Iterator[dict[str, Any]]:
         process.wait(timeout=30)
 
 
-def assert_older(versions: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Prints both sets of versions; the test would prove nothing if they were the same."""
-    newest = {name: version(name) for name in versions}
-    with capsys.disabled():
+@pytest.fixture
+def assert_older(tell: Told) -> AssertOlder:
+    """Tells both sets of versions; the test would prove nothing if they were the same."""
+
+    def assert_older(versions: dict[str, str]) -> None:
+        newest = {name: version(name) for name in versions}
         for name, oldest_version in versions.items():
-            print(f"\n{name}: client {oldest_version}, server {newest[name]}", end="")
-    for name, oldest_version in versions.items():
-        assert oldest_version != newest[name], f"{name} is the same on both sides"
+            tell("oldest client", [f"{name}: client {oldest_version}, server {newest[name]}"])
+            assert oldest_version != newest[name], f"{name} is the same on both sides"
+
+    return assert_older
 
 
 def test_the_oldest_client_calls_the_newest_server(
-    oldest: Oldest, server: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    oldest: Oldest, server: dict[str, Any], assert_older: AssertOlder
 ) -> None:
     token = Path(server["token_file"]).read_text().strip()
     answer = oldest("call", server["address"], token)
-    assert_older(answer["versions"], capsys)
+    assert_older(answer["versions"])
     assert answer["subject"]
     assert {"authorization", "transfer", "workload", "reporting"} <= set(answer["reachable"])
 
 
 def test_the_facade_works_under_the_oldest_versions(
-    oldest: Oldest, server: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    oldest: Oldest, server: dict[str, Any], assert_older: AssertOlder
 ) -> None:
     token = Path(server["token_file"]).read_text().strip()
     answer = oldest("facade", server["address"], token)
-    assert_older(answer["versions"], capsys)
+    assert_older(answer["versions"])
     assert (answer["log"], answer["unknown"]) == ("old", "NOT_FOUND")
     assert answer["states"][0] == answer["states"][1]
     assert answer["violations"] == ["job.description.inputs[0].path"]
 
 
 def test_the_rules_stay_in_the_stubs_under_the_oldest_protobuf(
-    oldest: Oldest, capsys: pytest.CaptureFixture[str]
+    oldest: Oldest, assert_older: AssertOlder
 ) -> None:
     answer = oldest("stubs")
-    assert_older(answer["versions"], capsys)
+    assert_older(answer["versions"])
     assert RULES_KEY in answer["options"]["name"]

@@ -39,7 +39,7 @@ def export(user: Any, token: str, job: str) -> trace_service_pb2.ExportTraceServ
     )
     spans = trace_pb2.ResourceSpans(scope_spans=[trace_pb2.ScopeSpans(spans=[span])])
     request = trace_service_pb2.ExportTraceServiceRequest(resource_spans=[spans])
-    stub = trace_service_pb2_grpc.TraceServiceStub(user.server.channel)
+    stub = trace_service_pb2_grpc.TraceServiceStub(user.server.channel)  # type: ignore[no-untyped-call]
     return user.server.call(stub.Export, request, token=token)
 
 

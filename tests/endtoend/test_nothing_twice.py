@@ -101,6 +101,7 @@ def test_a_watch_cut_by_the_server_s_end_goes_on_where_it_was(
     task = user.submit("import time; time.sleep(4)")
     user.wait_for_state(task, job_pb2.JOB_STATE_RUNNING)
     ids: list[str] = []
+    token = ""
     watch = user.watch(task)
     for page in watch:
         ids += [event.job.event_id for event in page.events]
@@ -112,8 +113,8 @@ def test_a_watch_cut_by_the_server_s_end_goes_on_where_it_was(
         with pytest.raises(grpc.RpcError) as cut:
             next(watch)
         assert cut.value.code() is grpc.StatusCode.UNAVAILABLE
-        details = dict(cut.value.trailing_metadata() or ())["grpc-status-details-bin"]
-        assert token.encode() in bytes(details)
+        trailing: Any = cut.value.trailing_metadata()
+        assert token.encode() in dict(trailing)["grpc-status-details-bin"]
         assert gateway.wait_dead() == 0
     else:
         gateway.kill()

@@ -157,7 +157,7 @@ def test_ping_names_the_service_that_is_away(user: Any, away: Away) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_service_speaks_plain_text(split_server: SplitServer, service: str) -> None:
     with grpc.insecure_channel(split_server.part(service).address) as channel:
-        call = channel.unary_unary(f"/gridlane.{service}.v1.Any/Any")
+        call: Any = channel.unary_unary(f"/gridlane.{service}.v1.Any/Any")
         with pytest.raises(grpc.RpcError) as refused:
             call(b"", timeout=5)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -1,7 +1,7 @@
 """Who may do what, over the wire: services' verbs, strangers, members of the VO, vetoed users."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -57,8 +57,8 @@ def code_of(user: Any, method: Any, request: Any, token: str) -> grpc.StatusCode
     """How a call ends; a stream is read to its first message."""
     try:
         answer = user.server.call(method, request, token=token)
-        if isinstance(answer, grpc.Call):
-            next(iter(answer))
+        if isinstance(answer, Iterator):
+            next(answer)
     except grpc.RpcError as error:
         return error.code()
     return grpc.StatusCode.OK

@@ -1,10 +1,11 @@
-"""The cycles of the run: begun together, waited for by their tests, shown as a table at the end."""
+"""The cycles of the run: begun together, waited for by their tests, told as a table at the end."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from postgresql import PostgresqlServer
+from workers import Told
 
 # Before they are imported: their assertions, too, tell what they compared.
 pytest.register_assert_rewrite(
@@ -17,12 +18,10 @@ from faults.split_cycles import SplitCycles  # noqa: E402
 # They wait for leases and starts more than they compute.
 _DEPLOYMENTS_AT_ONCE = 4
 
-_shown: list[Outcome] = []
-
 
 @pytest.fixture(scope="session")
 def cycles(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tell: Told
 ) -> Iterator[Cycles]:
     """All cycles that this run has tests for, under way."""
     running = Cycles(tmp_path_factory.mktemp("cycles"))
@@ -31,7 +30,7 @@ def cycles(
     running.begin(_asked(request, "cycle"))
     yield running
     running.close()
-    _shown.extend(running.outcomes())
+    _tell(tell, running.outcomes())
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +38,7 @@ def split_cycles(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     postgresql_server: PostgresqlServer,
+    tell: Told,
 ) -> Iterator[SplitCycles]:
     """The same with one process a service."""
     folder = tmp_path_factory.mktemp("split-cycles")
@@ -46,7 +46,7 @@ def split_cycles(
     running.begin(_asked(request, "split_cycle"))
     yield running
     running.close()
-    _shown.extend(running.outcomes())
+    _tell(tell, running.outcomes())
 
 
 def _asked(request: pytest.FixtureRequest, parameter: str) -> Iterator[Cycle]:
@@ -58,18 +58,17 @@ def _asked(request: pytest.FixtureRequest, parameter: str) -> Iterator[Cycle]:
             yield cycle
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints how often each failpoint killed a real server that was started again."""
-    for where in sorted({outcome.where for outcome in _shown}):
-        outcomes = [outcome for outcome in _shown if outcome.where == where]
+def _tell(tell: Told, outcomes: Sequence[Outcome]) -> None:
+    """How often each failpoint killed a real server that was started again."""
+    for where in sorted({outcome.where for outcome in outcomes}):
+        there = [outcome for outcome in outcomes if outcome.where == where]
         restarts: Counter[str] = Counter()
-        for outcome in outcomes:
+        for outcome in there:
             restarts.update(outcome.restarts)
-        terminalreporter.section(f"failpoint × restarts, {where}")
-        for name, count in sorted(restarts.items()):
-            terminalreporter.write_line(f"{name:<45} {count:>3}")
-        seconds = sum(outcome.seconds for outcome in outcomes)
-        terminalreporter.write_line(
-            f"{where}: {len(restarts)} failpoints, {len(outcomes)} lives, "
+        seconds = sum(outcome.seconds for outcome in there)
+        total = (
+            f"{where}: {len(restarts)} failpoints, {len(there)} lives, "
             f"{restarts.total()} restarts, {seconds:.0f} s of lives"
         )
+        each = [f"{name:<45} {count:>3}" for name, count in sorted(restarts.items())]
+        tell(f"failpoint × restarts, {where}", [*each, total])

@@ -3,7 +3,7 @@
 Responsible for what a client does with the store and the catalogue; lives of tasks are `lives`'.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,7 +30,7 @@ class FilesLife(Life):
                 step(client)
                 self._step += 1
 
-    def _steps(self) -> Iterable[Callable[[gridlane.Client], object]]:
+    def _steps(self) -> Sequence[Callable[[gridlane.Client], object]]:
         kept, removed = self.kept, self.removed
         return (
             lambda client: client.storage.put(kept[1], kept[0]),

@@ -164,7 +164,7 @@ class Hostility:
         message = self._filled(kind, odd=0)
         inner: Message = message
         while True:
-            fields = list(inner.DESCRIPTOR.fields)
+            fields: list[Any] = list(inner.DESCRIPTOR.fields)
             if not fields:
                 break
             chosen = self._random.choice(fields)
@@ -227,7 +227,7 @@ class Hostility:
     def _set(self, message: Message, each: FieldDescriptor, *, odd: float, depth: int) -> None:
         if each.message_type is not None and each.message_type.GetOptions().map_entry:
             if odd:
-                getattr(message, each.name)[self._text("", odd=odd)] = self._text("", odd=odd)
+                self._set_entry(message, each, odd=odd, depth=depth)
         elif each.message_type is not None:
             if depth < _DEPTH:
                 self._set_message(message, each, odd=odd, depth=depth)
@@ -237,9 +237,22 @@ class Hostility:
         else:
             setattr(message, each.name, self._value(each, odd=odd))
 
+    def _set_entry(
+        self, message: Message, each: FieldDescriptor, *, odd: float, depth: int
+    ) -> None:
+        assert each.message_type is not None
+        key, value = (each.message_type.fields_by_name[name] for name in ("key", "value"))
+        entries = getattr(message, each.name)
+        if value.message_type is None:
+            entries[self._value(key, odd=odd)] = self._value(value, odd=odd)
+        elif depth < _DEPTH:
+            filled = self._filled(value.message_type, odd=odd, depth=depth + 1)
+            entries[self._value(key, odd=odd)].CopyFrom(filled)
+
     def _set_message(
         self, message: Message, each: FieldDescriptor, *, odd: float, depth: int
     ) -> None:
+        assert each.message_type is not None
         filled = self._filled(each.message_type, odd=odd, depth=depth + 1)
         if each.is_repeated:
             getattr(message, each.name).append(filled)

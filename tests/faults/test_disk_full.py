@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from faults import checks, lives
 from support import EmbeddedServer
 
 import gridlane
+from gridlane.reporting.v1.accounting_record_pb2 import AccountingRecord
 from gridlane.workload.v1.job_pb2 import Job, JobState
 
 # What a file system hands out at last.
@@ -110,11 +112,12 @@ def _all_end(client: gridlane.Client, names: set[str]) -> None:
         job = client.tasks.wait(name, timeout=lives.PATIENCE_S).job
         assert job.state == JobState.JOB_STATE_DONE, job
         checks.job_history(list(client.jobs.events(name)), job)
-        lives.until(
-            lambda name=name: list(client.accounting.records(job=name, kind=None)),
-            "the accounting",
-        )
+        lives.until(partial(_accounted, client, name), "the accounting")
     assert {job.name for job in client.jobs.list()} == names
+
+
+def _accounted(client: gridlane.Client, name: str) -> list[AccountingRecord]:
+    return list(client.accounting.records(job=name, kind=None))
 
 
 def _plain() -> Job:

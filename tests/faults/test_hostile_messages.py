@@ -28,6 +28,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support import EmbeddedServer, bearer
+from workers import Told
 
 import gridlane
 from gridlane.gateway.v1 import task_service_pb2, task_service_pb2_grpc
@@ -268,13 +269,13 @@ class Range:
     def _call(self, shot: Shot) -> Any:
         service, method = shot.method.containing_service.full_name, shot.method
         channel = self._health if service == HEALTH else self._calls
-        form = channel.unary_stream if method.server_streaming else channel.unary_unary
+        form: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
         return form(f"/{service}/{method.name}")(shot.requests[0], metadata=shot.metadata)
 
     def _uploaded(self, shot: Shot) -> Answer:
         service, method = shot.method.containing_service.full_name, shot.method
         channel = self._uploads
-        form = channel.stream_stream if method.server_streaming else channel.stream_unary
+        form: Any = channel.stream_stream if method.server_streaming else channel.stream_unary
         call = form(f"/{service}/{method.name}")
         try:
             answer = call(iter(shot.requests), metadata=shot.metadata, timeout=ANSWER_S)
@@ -333,7 +334,7 @@ def wrong(answer: Answer) -> str:
 
 
 async def test_no_message_makes_a_method_answer_what_is_not_documented(
-    embedded_server: EmbeddedServer, known: Known, capsys: pytest.CaptureFixture[str]
+    embedded_server: EmbeddedServer, known: Known, tell: Told
 ) -> None:
     server = embedded_server
     process = psutil.Process(server.pid)
@@ -350,8 +351,10 @@ async def test_no_message_makes_a_method_answer_what_is_not_documented(
     seconds = time.monotonic() - begun
     grown = process.memory_info().rss - before
     total = report(every, answers)
-    with capsys.disabled():
-        print(f"\n{total}; {seconds:.1f} s; memory grew by {grown / 2**20:.0f} MiB")
+    tell(
+        "hostile messages",
+        [f"{total}; {seconds:.1f} s; memory grew by {grown / 2**20:.0f} MiB"],
+    )
     faults = [
         f"{shot}\n    {what}" for shot, a in zip(every, answers, strict=True) if (what := wrong(a))
     ]
@@ -380,7 +383,7 @@ def test_headers_of_any_size_are_answered_or_refused(
 
 
 def test_a_message_over_4_mib_is_refused_before_it_is_read(embedded_server: EmbeddedServer) -> None:
-    raw = embedded_server.channel.unary_unary("/gridlane.workload.v1.JobService/GetJob")
+    raw: Any = embedded_server.channel.unary_unary("/gridlane.workload.v1.JobService/GetJob")
     with pytest.raises(grpc.RpcError) as refused:
         embedded_server.call(raw, bytes(5 * 1024 * 1024))
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -403,8 +406,8 @@ def report(every: Sequence[Shot], answers: Sequence[Answer]) -> str:
 def well(server: EmbeddedServer) -> bool:
     """Whether the server serves and says so."""
     with grpc.insecure_channel(server.health_address) as channel:
-        check = health_pb2_grpc.HealthStub(channel).Check
-        serving = check(health_pb2.HealthCheckRequest(), timeout=ANSWER_S).status
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        serving = health.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_S).status
     tasks = task_service_pb2_grpc.TaskServiceStub(server.channel)
     ping = server.call(tasks.Ping, task_service_pb2.PingRequest())
     return serving == health_pb2.HealthCheckResponse.SERVING and all(

@@ -181,7 +181,7 @@ class SleepingServer(lives.TaskLife):
         self._sleep()
 
     def _sleep(self) -> None:
-        process = psutil.Process(self.server.pid)
+        process = psutil.Process(self.server.part("workload").pid)
         process.suspend()
         time.sleep(self.LEASE_S + 0.5)
         process.resume()

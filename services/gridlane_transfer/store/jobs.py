@@ -299,7 +299,7 @@ def _cancel(
 
 
 def _may_end(job: JobRow, files: Sequence[FileRow], visibility: Visibility) -> bool:
-    return visibility.covers(owner=job.owner, vo=job.vo) or all(
+    return visibility.covers(owner=job.owner, vo=job.vo, group=job.owner_group) or all(
         row.channel_uid in visibility.channels for row in files
     )
 

@@ -99,6 +99,8 @@ class JobRow(NamedTuple):
     create_us: int
     update_us: int
     end_us: int | None
+    owner_group: str | None = None
+    """The owner's active group at submission: job sharers of the same one reach the job."""
 
 
 JOB: Final = Table(
@@ -124,6 +126,7 @@ JOB: Final = Table(
     Column("create_us", Micros, nullable=False),
     Column("update_us", Micros, nullable=False),
     Column("end_us", Micros),
+    Column("owner_group", String(255)),
 )
 
 
@@ -249,12 +252,22 @@ def file_in(states: frozenset[FileState]) -> ColumnElement[bool]:
     return FILE.c.state.in_(bindparam(None, numbers, expanding=True, literal_execute=True))
 
 
-# Listings: of an owner, of a VO, in a state, by the tag of a job; newest first.
+# Listings: of an owner, of a VO, of a group, in a state, by the tag of a job; newest first.
 Index(None, JOB.c.owner, JOB.c.number)
 Index(None, JOB.c.vo, JOB.c.number)
 Index(None, JOB.c.state, JOB.c.number)
 Index(None, JOB.c.owner, JOB.c.state, JOB.c.number)
 Index(None, JOB.c.vo, JOB.c.state, JOB.c.number)
+_GROUPED = JOB.c.owner_group.is_not(None)
+for _by in ((), (JOB.c.state,)):
+    Index(
+        None,
+        JOB.c.owner_group,
+        *_by,
+        JOB.c.number,
+        sqlite_where=_GROUPED,
+        postgresql_where=_GROUPED,
+    )
 Index(
     None,
     JOB.c.job_tag,

@@ -12,7 +12,8 @@ from gridlane_transfer.store.tables import FILE, JOB
 
 
 def visible_jobs(visibility: Visibility) -> ColumnElement[bool]:
-    """The jobs within reach: own, of a VO, or with a file on a channel of the caller's.
+    """The jobs within reach: own, of a VO, of a group in a VO, or with a file on a channel of the
+    caller's.
 
     For statements that find a few jobs by another condition with an index of its own, which this
     one leaves to it. What lists jobs goes along `reaches`.
@@ -45,6 +46,9 @@ def _reaches(
     reached = [of(JOB.c.vo) == vo for vo in sorted(visibility.vos)]
     if visibility.owner is not None:
         reached.append(of(JOB.c.owner) == visibility.owner)
+    for vo, group in sorted(visibility.groups):
+        if vo not in visibility.vos:
+            reached.append(and_(of(JOB.c.owner_group) == group, _unindexed(JOB.c.vo) == vo))
     if visibility.channels:
         reached.append(
             exists().where(

@@ -11,7 +11,7 @@ of an attempt ever runs.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from pathlib import Path
 
 
@@ -24,6 +24,29 @@ class DataOwner(Enum):
     """The backend itself, from the description."""
 
 
+class Capability(StrEnum):
+    """What a field of a job's description may need and not every backend has.
+
+    The contract's `WorkloadCapability`, in the words of the error's metadata. Which field needs
+    which: `gridlane_workload.capabilities`.
+    """
+
+    ACCOUNTING = "ACCOUNTING"
+    BACKEND_PARAMETERS = "BACKEND_PARAMETERS"
+    CONCURRENCY_LIMITS = "CONCURRENCY_LIMITS"
+    CPU_TIME = "CPU_TIME"
+    DESTINATION = "DESTINATION"
+    DIRECTORIES = "DIRECTORIES"
+    IMAGES = "IMAGES"
+    MIN_MEMORY = "MIN_MEMORY"
+    OUTPUT_PATTERNS = "OUTPUT_PATTERNS"
+    OUTPUT_SANDBOX = "OUTPUT_SANDBOX"
+    REMOTE_INPUTS = "REMOTE_INPUTS"
+    RETRIES = "RETRIES"
+    STORAGE_CHOICE = "STORAGE_CHOICE"
+    WHOLE_NODE = "WHOLE_NODE"
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a backend can do; what it cannot is refused at submission.
@@ -32,11 +55,13 @@ class Capabilities:
         data_owner: who moves the data.
         max_cpu_cores: the most processors that one payload can ask for.
         logs_while_running: whether output can be read before the payload has ended.
+        offers: what it has beyond what all have.
     """
 
     data_owner: DataOwner
     max_cpu_cores: int
     logs_while_running: bool
+    offers: frozenset[Capability] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +79,25 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command of a payload: program with arguments, and variables of its own."""
+    """One command of a payload.
+
+    Parameters:
+        arguments: the program and its arguments.
+        environment: variables of its own.
+        workdir: below the working directory; empty for that itself.
+        stdin, stdout, stderr: files below the working directory; empty for none, and for the log.
+        ignore_error: whether the payload goes on, and can end well, though it fails.
+        run_always: whether it runs although an earlier one failed.
+    """
 
     arguments: Sequence[str]
     environment: Mapping[str, str]
+    workdir: str = ""
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    ignore_error: bool = False
+    run_always: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +110,8 @@ class Work:
         memory_bytes, disk_bytes: limits as the contract defines them; 0 for none.
         token: the job's own token. A secret.
         traceparent: the span under which the payload's is to stand.
+        contents: files that are put into the working directory, by path.
+        executables: paths in the working directory that are made executable.
     """
 
     commands: Sequence[Command]
@@ -78,6 +120,8 @@ class Work:
     disk_bytes: int
     token: str = field(repr=False)
     traceparent: str
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+    executables: Sequence[str] = ()
 
 
 class Standing(Enum):

@@ -31,7 +31,7 @@ async def test_it_names_owner_job_and_attempt() -> None:
     for issuer in (OURS, THEIRS):
         found = await minted(issuer)
         assert (found.issuer, found.subject) == (issuer, "ada")
-        assert (found.job, found.attempt, found.vos) == (JOB, 3, {"local"})
+        assert (found.job, found.attempt, found.vos) == (JOB, 3, frozenset({"local"}))
 
 
 async def test_the_veto_of_one_issuer_s_user_is_none_of_the_other_s() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy import func, select
 
 from gridlane_authorization import store
 from gridlane_kit.database import Database
-from gridlane_kit.policy import Binding, Policy, Role
+from gridlane_kit.policy import Binding, Policy, Role, WorkAction
 from gridlane_kit.policy_messages import change_of
 
 ISSUER = "https://issuer.test/"
@@ -61,7 +62,7 @@ async def test_who_replays_the_changes_has_the_stored_policy(db: Database) -> No
     await change(db, removed=[ADMIN], added=[Binding(ISSUER, "eve", Role.VETOED)])
     await change(db, removed_vos=["cms"], jobs_vo_readable=False)
     now = await stored(db)
-    assert (now.revision, now.vos, now.jobs_vo_readable) == (3, {"local"}, False)
+    assert (now.revision, now.vos, now.jobs_vo_readable) == (3, frozenset({"local"}), False)
     assert same(await replayed(db, begun), now)
     assert same(await replayed(db, between), now)
 
@@ -75,6 +76,27 @@ async def test_a_binding_that_differs_only_in_its_end_takes_the_place_of_the_oth
     await change(db, added=[ending])
     assert (await stored(db)).bindings == (ending,)
     assert same(await replayed(db, begun), await stored(db))
+
+
+async def test_groups_and_what_vetoes_do_to_work_are_kept(db: Database) -> None:
+    begun = await stored(db)
+    groups = [
+        Binding("", "", Role.SUBMITTER, "local", group=group) for group in ("/local/a", "/local/b")
+    ]
+    veto = Binding(
+        ISSUER,
+        "eve",
+        Role.VETOED,
+        queued_work=WorkAction.CANCEL,
+        running_work=WorkAction.HOLD,
+    )
+    await change(db, added=[ADMIN, *groups, veto])
+    assert set((await stored(db)).bindings) == {ADMIN, *groups, veto}
+    milder = replace(veto, queued_work=WorkAction.KEEP)
+    before = await change(db, added=[milder], removed=groups[:1])
+    assert set((await stored(db)).bindings) == {ADMIN, groups[1], milder}
+    assert same(await replayed(db, begun), await stored(db))
+    assert await change(db, added=[milder, groups[1]]) == before
 
 
 @pytest.mark.parametrize(
@@ -119,7 +141,7 @@ async def test_writers_at_once_make_revisions_without_a_gap(db: Database) -> Non
 async def test_only_the_last_changes_are_kept(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "KEPT_CHANGES", 3)
+    monkeypatch.setattr(store.policy, "KEPT_CHANGES", 3)
     for n in range(5):
         await change(db, added=[Binding(ISSUER, f"user-{n}", Role.VETOED)])
     table = store.METADATA.tables["policy_change"]

@@ -31,7 +31,7 @@ async def data(tmp_path: Path) -> AsyncIterator[DataDirectory]:
 
 
 @pytest.fixture
-async def start(data: DataDirectory, database_url: str) -> AsyncIterator[Start]:
+def start(data: DataDirectory, database_url: str) -> Start:
     """Starts the room once and stops it again; gives the policy that it put in force."""
 
     async def start_and_stop(embedded: bool = True, **given: Any) -> PolicyHolder:

@@ -6,7 +6,7 @@ servers' code.
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -115,7 +115,7 @@ class Stranger:
         """The error of a call that must not succeed; a stream is read to its end."""
         try:
             answer = self.call(method, request)
-            found = list(answer) if isinstance(answer, grpc.Call) else answer
+            found = list(answer) if isinstance(answer, Iterator) else answer
         except grpc.RpcError as error:
             return refusal(error)
         raise AssertionError(f"it was answered: {found}")

@@ -94,7 +94,9 @@ def test_a_broken_upload_is_not_seen_and_can_be_sent_again(me: Stranger, folder:
 
 
 @pytest.mark.parametrize("kind", DIGITS)
-def test_a_checksum_has_as_many_digits_as_its_type(me: Stranger, folder: str, kind: int) -> None:
+def test_a_checksum_has_as_many_digits_as_its_type(
+    me: Stranger, folder: str, kind: checksum_pb2.ChecksumType.ValueType
+) -> None:
     right = DIGITS[kind]
     for digits in {*DIGITS.values(), 7, 65} - {right}:
         checksum = checksum_pb2.Checksum(type=kind, value="0" * digits)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from integration.contract_promises.stranger import (
     NOBODYS,
     Refusal,
@@ -192,8 +193,8 @@ def tried(user: Stranger, verb: str, things: Things) -> Refusal | None:
     method, request = VERBS[verb](user, things)
     try:
         answer = user.call(method, request)
-        if isinstance(answer, grpc.Call):
-            next(iter(answer), None)
+        if not isinstance(answer, Message):
+            next(answer, None)
             answer.cancel()
     except grpc.RpcError as error:
         return refusal(error)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -56,6 +57,13 @@ def things() -> dict[str, Any]:
     return {}
 
 
+def accounted(me: Stranger, job: str) -> Sequence[Any]:
+    """What is accounted for a job by now."""
+    request = accounting_service_pb2.ListAccountingRecordsRequest(filter=f'job = "{job}"')
+    found: Sequence[Any] = me.call(me.accounting.ListAccountingRecords, request).records
+    return found
+
+
 @pytest.fixture
 def listings(me: Stranger, things: dict[str, Any]) -> dict[str, Listing]:
     if not things:
@@ -69,16 +77,12 @@ def listings(me: Stranger, things: dict[str, Any]) -> dict[str, Listing]:
         request = transfer_service_pb2.SubmitTransferJobRequest(
             transfer_job=transfer_job_pb2.TransferJob(files=files)
         )
-        transfers = [me.call(me.transfers.SubmitTransferJob, request).name]
-        transfers += [me.transfer(f"{folder}/0", f"{folder}/{n}").name for n in ("x", "y")]
+        moved = [me.call(me.transfers.SubmitTransferJob, request).name]
+        moved += [me.transfer(f"{folder}/0", f"{folder}/{n}").name for n in ("x", "y")]
         jobs = [me.done().name for _ in range(3)]
-        things.update(folder=folder, jobs=jobs, transfers=[me.arrived(t).name for t in transfers])
-        asked = accounting_service_pb2.ListAccountingRecordsRequest
+        things.update(folder=folder, jobs=jobs, transfers=[me.arrived(t).name for t in moved])
         for job in jobs:
-            accounted = asked(filter=f'job = "{job}"')
-            me.eventually(
-                lambda a=accounted: me.call(me.accounting.ListAccountingRecords, a).records
-            )
+            me.eventually(partial(accounted, me, job))
     job, transfer = things["jobs"][0], things["transfers"][0]
     transfers, storage = transfer_service_pb2, storage_service_pb2
     return {

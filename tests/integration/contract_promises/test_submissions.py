@@ -50,12 +50,12 @@ class Verb:
     def count(self) -> int:
         """How many there are."""
         if self._kind == "transfer":
-            request = transfer_service_pb2.ListTransferJobsRequest(page_size=1000)
-            return len(
-                self._me.pages(self._me.transfers.ListTransferJobs, request, "transfer_jobs")
-            )
-        request = job_service_pb2.ListJobsRequest(page_size=1000)
-        return len(self._me.pages(self._me.jobs.ListJobs, request, "jobs"))
+            transfers = transfer_service_pb2.ListTransferJobsRequest(page_size=1000)
+            found = self._me.pages(self._me.transfers.ListTransferJobs, transfers, "transfer_jobs")
+        else:
+            jobs = job_service_pb2.ListJobsRequest(page_size=1000)
+            found = self._me.pages(self._me.jobs.ListJobs, jobs, "jobs")
+        return len(found)
 
 
 @pytest.fixture(params=["job", "task", "transfer"])
@@ -95,7 +95,7 @@ def test_an_id_older_than_30_days_is_refused_and_a_younger_one_is_taken(verb: Ve
         "0192f0c4-0000-4000-8000-000000000000",
         "0192F0C4-0000-7000-8000-000000000000",
         "0192f0c400007000800000000000000",
-        uuid7() + "\n",
+        pytest.param(uuid7() + "\n", id="a line"),
     ],
 )
 def test_an_id_that_is_no_uuidv7_is_refused(verb: Verb, request_id: str) -> None:

@@ -87,15 +87,15 @@ def test_always_replaces_it(me: Stranger, folder: str, source: str) -> None:
 def test_a_file_may_say_for_itself_whether_it_replaces(
     me: Stranger, folder: str, source: str
 ) -> None:
-    never, always = (
+    unsaid, never, always = (
         transfer_job_pb2.OverwriteMode.Value(f"OVERWRITE_MODE_{mode}")
-        for mode in ("NEVER", "ALWAYS")
+        for mode in ("UNSPECIFIED", "NEVER", "ALWAYS")
     )
     for name in "abc":
         me.put(f"{folder}/{name}", b"other")
     files = [
         transfer_job_pb2.FileTransfer(source=source, target=f"{folder}/{name}", overwrite=mode)
-        for name, mode in (("a", never), ("b", always), ("c", None))
+        for name, mode in (("a", never), ("b", always), ("c", unsaid))
     ]
     job = transfer_job_pb2.TransferJob(files=files, overwrite=always)
     request = transfer_service_pb2.SubmitTransferJobRequest(transfer_job=job)

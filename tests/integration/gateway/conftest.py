@@ -38,14 +38,14 @@ from gridlane_kit.call import Call
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
 from gridlane_kit.registration import Pipeline
-from gridlane_kit.server import Server
+from gridlane_kit.server import Server, ServiceRoom
 from gridlane_kit.settings import ServerSettings
 from gridlane_kit.telemetry import Telemetry
 from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, new_key
 
 ISSUER = "https://issuer.test/"
 PING_TIMEOUT_S = 0.3
-assert token_service_pb2.DESCRIPTOR  # a server wants its whole package
+assert token_service_pb2.DESCRIPTOR.name  # a server wants its whole package
 
 
 @dataclass
@@ -318,7 +318,8 @@ async def gateway() -> AsyncIterator[Gateway]:
     settings = GatewaySettings.load(
         "gateway", ping_timeout_s=PING_TIMEOUT_S, part_timeout_s=1, lookup_interval_s=0.02
     )
-    rooms = [StandInRoom(grid), GatewayRoom(settings, peers=pipeline.peers_for("gateway"))]
+    room = GatewayRoom(settings, peers=pipeline.peers_for("gateway"))
+    rooms: list[ServiceRoom] = [StandInRoom(grid), room]
     server = Server(
         ServerSettings.load("server", port=0, health_port=0, grace_s=1), rooms, pipeline
     )

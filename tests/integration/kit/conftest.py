@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from postgresql import PostgresqlServer
 from sqlalchemy import Connection, MetaData, make_url
 
 from gridlane_kit.database import Database
@@ -66,6 +67,14 @@ class Gate:
             self._open.set()
             if lock is not None:
                 await lock.close()
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PostgresqlServer]:
+    """A server that tests may kill; it runs again when they are done."""
+    server = PostgresqlServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ async def _rows(url: str) -> list[Row[Any]]:
 
 def stored(url: str) -> dict[str, str]:
     """The resource of each request in the database; fails when a request made two."""
-    rows = [(request_id, uid) for request_id, uid in asyncio.run(_rows(url))]
+    rows = [(row.request_id, row.uid) for row in asyncio.run(_rows(url))]
     assert max(Counter(request_id for request_id, _ in rows).values(), default=1) == 1
     return dict(rows)
 

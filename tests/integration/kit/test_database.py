@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol
 
 import pytest
@@ -100,7 +101,7 @@ async def test_a_value_that_does_not_fit_is_no_failure_of_the_store(
     for size in (2**70, object()):
         rows = [{"uid": "a", "size": size}]
         with pytest.raises((DBAPIError, OverflowError)) as caught:
-            await db.write(lambda conn, rows=rows: insert_rows(conn, ITEM, rows))
+            await db.write(partial(insert_rows, table=ITEM, rows=rows))
         assert db.store_failure(caught.value) is None
     await db.write(add("a"))
 

@@ -1,5 +1,7 @@
 """The quick ways to read and to run a statement give what SQLAlchemy's own give."""
 
+from functools import partial
+
 from sqlalchemy import Column, Connection, Integer, LargeBinary, String, Table, bindparam, update
 
 from gridlane_kit.database import (
@@ -48,7 +50,7 @@ async def test_rows_are_found_by_any_number_of_keys(database_url: str) -> None:
     try:
         for count in range(len(_NAMES) + 1):
             names = _NAMES[:count]
-            found = await database.read(lambda conn, names=names: asked(conn, (*names, "none")))
+            found = await database.read(partial(asked, names=(*names, "none")))
             assert found == {(name, name.encode()) for name in names}
     finally:
         await database.close()
@@ -67,9 +69,12 @@ async def test_no_key_finds_no_row(database_url: str) -> None:
 
 async def test_a_kept_statement_takes_its_own_values_and_those_given(database_url: str) -> None:
     database = await _open(database_url)
+
+    def grown(conn: Connection, by: int) -> object:
+        return run_kept(conn, _GROW, by=by).scalar()
+
     try:
         for by, size in ((5, 7), (1, 8)):
-            grown = await database.write(lambda conn, by=by: run_kept(conn, _GROW, by=by).scalar())
-            assert grown == size
+            assert await database.write(partial(grown, by=by)) == size
     finally:
         await database.close()

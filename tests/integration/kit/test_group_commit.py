@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 import pytest
@@ -268,10 +269,13 @@ async def test_an_answer_comes_after_the_commit(
     """Another connection sees the row at the moment of the answer."""
     writer = await start_writer()
     other = await open_database(METADATA)
+
+    def size_of(conn: Connection, uid: str) -> object:
+        return conn.scalar(select(ITEM.c.size).where(ITEM.c.uid == uid))
+
     for number in range(20):
         await writer.add((str(number), number))
-        found = select(ITEM.c.size).where(ITEM.c.uid == str(number))
-        assert await other.read(lambda conn, found=found: conn.scalar(found)) == number
+        assert await other.read(partial(size_of, uid=str(number))) == number
     await writer.group.drain()
 
 

@@ -33,7 +33,9 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
 
     async def come(self) -> None:
         self._server = aio.server(options=(("grpc.so_reuseport", 0),))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            self, self._server
+        )
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 

@@ -4,26 +4,36 @@ import asyncio
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
+from integration.kit_server.served import (
+    AUDIENCE,
+    ISSUER,
+    JWKS,
+    SERVICE_KEYS,
+    FailureOf,
+    Room,
+    Serve,
+    Served,
+    SignerOf,
+    WirePeersOf,
+    failure_of,
+    policy_for_ada,
+)
 
 from gridlane.type.v1 import options_pb2
 from gridlane_kit import logs
 from gridlane_kit.admission import Admission, Limits
-from gridlane_kit.assertions import AssertionSigner, AssertionVerifier, service_jwks
+from gridlane_kit.assertions import AssertionSigner, AssertionVerifier
 from gridlane_kit.metrics import Metrics
-from gridlane_kit.peers import EDGES
-from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
+from gridlane_kit.policy import PolicyHolder, Role
 from gridlane_kit.registration import Pipeline
 from gridlane_kit.server import Server
 from gridlane_kit.settings import ServerSettings
@@ -33,15 +43,9 @@ from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, new_key
 from gridlane_kit.wire_peers import WirePeers
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-ISSUER = "https://issuer.test/"
-AUDIENCE = "https://gridlane.test"
-SAMPLE = "gridlane.transfer.sample.v1.SampleService"
 _RULES_IMPORT = "buf/validate/validate.proto"
-SERVICE_KEYS = {service: new_key() for service in EDGES}
-JWKS = service_jwks(SERVICE_KEYS)
-"""The services' keys, and the file of public halves that each of them has."""
 
-assert options_pb2.DESCRIPTOR  # the pool must know the options before the sample
+assert options_pb2.DESCRIPTOR.name  # the pool must know the options before the sample
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,13 +58,15 @@ def sample_file(tmp_path_factory: pytest.TempPathFactory) -> descriptor_pb2.File
     """The compiled sample contract, without the import of the rules, as the generator makes it."""
     tree = tmp_path_factory.mktemp("sample")
     shutil.copytree(REPOSITORY / "protos/gridlane/type", tree / "gridlane/type")
-    shutil.copytree(REPOSITORY / "third_party/buf", tree / "buf")
+    for package in ("buf", "google"):
+        shutil.copytree(REPOSITORY / "third_party" / package, tree / package)
     shutil.copy(Path(__file__).with_name("sample.proto"), tree)
     (tree / "buf.yaml").write_text("version: v2\n")
     buf = Path(sys.executable).with_name("buf")
-    command = [buf, "build", tree, "--as-file-descriptor-set", "-o", tree / "sample.binpb"]
-    subprocess.run(command, check=True, timeout=60)
-    compiled = descriptor_pb2.FileDescriptorSet.FromString((tree / "sample.binpb").read_bytes())
+    binary = tree / "sample.binpb"
+    options = ("--as-file-descriptor-set", "-o", binary)
+    subprocess.run([buf, "build", tree, *options], check=True, timeout=60)
+    compiled = descriptor_pb2.FileDescriptorSet.FromString(binary.read_bytes())
     file = next(f for f in compiled.file if f.name == "sample.proto")
     file.dependency.remove(_RULES_IMPORT)
     return file
@@ -81,115 +87,8 @@ def messages(sample_file: descriptor_pb2.FileDescriptorProto) -> SimpleNamespace
     )
 
 
-@dataclass
-class Room:
-    """A room with the sample service; notes in which order it was asked for what."""
-
-    implementation: object
-    name: str = "sample"
-    full_name: str = SAMPLE
-    steps: list[str] = field(default_factory=list)
-
-    async def start(self) -> None:
-        self.steps.append("start")
-
-    def handlers(self) -> Sequence[tuple[str, object]]:
-        return [(self.full_name, self.implementation)]
-
-    async def drain(self) -> None:
-        self.steps.append("drain")
-
-    async def stop(self) -> None:
-        self.steps.append("stop")
-
-
-@dataclass
-class Failure:
-    """A failed call, its details unpacked."""
-
-    code: grpc.StatusCode
-    reason: str
-    message: str
-    metadata: dict[str, str]
-    fields: dict[str, str]
-    retry_after_s: float | None
-    trace_id: str
-    raw: str
-
-
-def failure_of(error: aio.AioRpcError) -> Failure:
-    """Unpacks what a client sees; fails the test when it is no Gridlane error."""
-    trailing = dict(error.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
-    assert status.code == error.code().value[0]
-    info = error_details_pb2.ErrorInfo()
-    bad = error_details_pb2.BadRequest()
-    retry = error_details_pb2.RetryInfo()
-    for detail in status.details:
-        for target in (info, bad, retry):
-            detail.Unpack(target)
-    assert info.domain == "gridlane"
-    return Failure(
-        code=error.code(),
-        reason=info.reason,
-        message=error.details() or "",
-        metadata=dict(info.metadata),
-        fields={v.field: v.description for v in bad.field_violations},
-        retry_after_s=retry.retry_delay.ToTimedelta().total_seconds() or None,
-        trace_id=str(trailing["gridlane-trace-id"]),
-        raw=f"{error.details()} {status}",
-    )
-
-
-@dataclass
-class Served:
-    """The sample, served: a channel to it and everything a test may want to turn."""
-
-    server: Server
-    pipeline: Pipeline
-    policy: PolicyHolder
-    signer: TokenSigner
-    channel: aio.Channel
-    room: Room
-    spans: list[FinishedSpan]
-
-    def token(self, subject: str = "ada", **claims: Any) -> str:
-        return self.signer.sign_user(subject, lifetime_s=600, **{"vos": ["local"], **claims})
-
-    def headers(self, token: str | None = None) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {token or self.token()}"),)
-
-    def path(self, method: str) -> str:
-        return f"/{SAMPLE}/{method}"
-
-    async def unary(
-        self, method: str, request: Any, *, timeout: float = 10, metadata: Any = None
-    ) -> bytes:
-        """Sends raw bytes, or a message; the answer is raw bytes."""
-        raw = request if isinstance(request, bytes) else request.SerializeToString()
-        headers = self.headers() if metadata is None else metadata
-        answer: bytes = await self.channel.unary_unary(self.path(method))(
-            raw, timeout=timeout, metadata=headers
-        )
-        return answer
-
-    async def refused(self, method: str, request: Any, **options: Any) -> Failure:
-        """Calls a method that must fail; returns the failure."""
-        with pytest.raises(aio.AioRpcError) as caught:
-            await self.unary(method, request, **options)
-        return failure_of(caught.value)
-
-
-Serve = Callable[..., Awaitable[Served]]
-
-
-def policy_for_ada(*roles: Role, revision: int = 1) -> Policy:
-    """Ada with these roles in the VO "local"."""
-    return Policy(revision, [Binding(ISSUER, "ada", role, vo="local") for role in roles])
-
-
 @pytest.fixture
-def failure() -> Callable[[aio.AioRpcError], Failure]:
+def failure() -> FailureOf:
     """Unpacks a failed call."""
     return failure_of
 
@@ -240,11 +139,8 @@ async def serve(messages: SimpleNamespace, rooms: list[Room]) -> AsyncIterator[S
         yield serve
 
 
-WirePeersOf = Callable[..., WirePeers]
-
-
 @pytest.fixture
-def signer_of() -> Callable[[str], AssertionSigner]:
+def signer_of() -> SignerOf:
     """Returns what a service signs its assertions with."""
     return lambda service: AssertionSigner(service, SERVICE_KEYS[service])
 

@@ -73,7 +73,7 @@ class Room:
 
 
 async def main() -> int:
-    assert options_pb2.DESCRIPTOR
+    assert options_pb2.DESCRIPTOR.name
     file = descriptor_pb2.FileDescriptorProto.FromString(SAMPLE)
     descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
     issuer = "https://issuer.test/"

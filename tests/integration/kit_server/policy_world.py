@@ -22,6 +22,7 @@ from gridlane_authorization import store
 from gridlane_kit.assertions import AssertionSigner
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
+from gridlane_kit.identity import Principal
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
 from gridlane_kit.policy_feed import PolicyFollower
@@ -29,7 +30,7 @@ from gridlane_kit.telemetry import Telemetry
 from gridlane_kit.wire_peers import WirePeers
 
 ISSUER = "https://issuer.test/"
-ADA = f"{ISSUER}|ada"
+ADA = Principal(ISSUER, "ada")
 START_S = 30
 _PROGRAM = Path(__file__).with_name("authorization_process.py")
 

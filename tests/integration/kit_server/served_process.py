@@ -75,7 +75,7 @@ class Room:
 
 
 async def main() -> int:
-    assert options_pb2.DESCRIPTOR
+    assert options_pb2.DESCRIPTOR.name
     file = descriptor_pb2.FileDescriptorProto.FromString(SAMPLE.read_bytes())
     descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
     signer = TokenSigner(new_key(), ISSUER, "https://gridlane.test")

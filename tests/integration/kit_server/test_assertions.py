@@ -3,12 +3,16 @@
 import base64
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from grpc import aio
+from integration.kit_server.served import FailureOf, Serve, Served, SignerOf
 from joserfc import jwt
+from joserfc.jwk import ECKey
 
 from gridlane_kit.assertions import (
     CLOCK_LEEWAY_S,
@@ -25,6 +29,10 @@ ADA = Principal("https://issuer.test/", "ada", vos=frozenset({"local"}))
 SERVICES = tuple(EDGES)
 TYPE = "gridlane-assertion+jwt"
 
+Ask = Callable[[Served, str], Awaitable[str]]
+Forged = Callable[..., str]
+Keys = Callable[[str], ECKey]
+
 
 class Things:
     """Notes as whom it was called."""
@@ -39,16 +47,16 @@ class Things:
 
 
 @pytest.fixture
-def things(messages):
+def things(messages: SimpleNamespace) -> Things:
     return Things(messages)
 
 
 @pytest.fixture
-def ask(messages, failure):
+def ask(messages: SimpleNamespace, failure: FailureOf) -> Ask:
     """Calls GetThing with an `authorization` header; returns the reason of a refusal, or OK."""
     request = messages.GetThingRequest(name="things/a")
 
-    async def ask(served: Any, header: str) -> str:
+    async def ask(served: Served, header: str) -> str:
         try:
             await served.unary("GetThing", request, metadata=(("authorization", header),))
         except aio.AioRpcError as error:
@@ -63,11 +71,13 @@ REFUSED = "UNAUTHENTICATED TOKEN_INVALID"
 
 
 @pytest.fixture
-def forged():
+def forged() -> Forged:
     """Signs claims as anybody may; what is not given is as in a good assertion of workload's."""
 
     def forged(
-        key: Any, changes: Mapping[str, Any] | None = None, header: Mapping[str, Any] | None = None
+        key: ECKey,
+        changes: Mapping[str, Any] | None = None,
+        header: Mapping[str, Any] | None = None,
     ) -> str:
         now = int(time.time())
         claims = {
@@ -91,15 +101,15 @@ def forged():
 
 
 @pytest.fixture
-def keys(signer_of):
+def keys(signer_of: SignerOf) -> Keys:
     """The private keys of the services, as their signers have them."""
     return lambda service: signer_of(service)._key
 
 
 @pytest.mark.parametrize("receiver", SERVICES)
 async def test_an_assertion_is_taken_along_the_edges_of_the_design_and_nowhere_else(
-    receiver, serve, things, ask, signer_of
-):
+    receiver: str, serve: Serve, things: Things, ask: Ask, signer_of: SignerOf
+) -> None:
     served = await serve(things, receiver=receiver)
     outcome = {
         sender: await ask(served, signer_of(sender).header(ADA, receiver)) for sender in SERVICES
@@ -111,8 +121,8 @@ async def test_an_assertion_is_taken_along_the_edges_of_the_design_and_nowhere_e
 
 @pytest.mark.parametrize("receiver", SERVICES)
 async def test_a_service_that_acts_for_itself_is_known_as_itself_on_the_edges(
-    receiver, serve, things, ask, signer_of
-):
+    receiver: str, serve: Serve, things: Things, ask: Ask, signer_of: SignerOf
+) -> None:
     served = await serve(things, receiver=receiver)
     for sender in SERVICES:
         outcome = await ask(served, signer_of(sender).header(service_principal(sender), receiver))
@@ -133,7 +143,9 @@ async def test_a_service_that_acts_for_itself_is_known_as_itself_on_the_edges(
         pytest.param({"exp": None}, id="without exp"),
     ],
 )
-async def test_an_assertion_is_good_for_its_minute_alone(changes, serve, things, ask, forged, keys):
+async def test_an_assertion_is_good_for_its_minute_alone(
+    changes: Mapping[str, Any], serve: Serve, things: Things, ask: Ask, forged: Forged, keys: Keys
+) -> None:
     served = await serve(things)
     now = int(time.time())
     times = {name: None if value is None else now + value for name, value in changes.items()}
@@ -171,14 +183,18 @@ async def test_an_assertion_is_good_for_its_minute_alone(changes, serve, things,
     ],
     ids=str,
 )
-async def test_claims_that_contradict_are_refused(changes, serve, things, ask, forged, keys):
+async def test_claims_that_contradict_are_refused(
+    changes: Mapping[str, Any], serve: Serve, things: Things, ask: Ask, forged: Forged, keys: Keys
+) -> None:
     served = await serve(things)
     assert await ask(served, forged(keys("workload"))) == "OK"
     assert await ask(served, forged(keys("workload"), changes)) == REFUSED
     assert len(things.principals) == 1
 
 
-async def test_only_the_senders_own_key_proves_it(serve, things, ask, forged, keys):
+async def test_only_the_senders_own_key_proves_it(
+    serve: Serve, things: Things, ask: Ask, forged: Forged, keys: Keys
+) -> None:
     served = await serve(things)
     gateway = {"iss": "urn:gridlane:service:gateway", "act": "gateway"}
     assert await ask(served, forged(new_key())) == REFUSED
@@ -192,7 +208,9 @@ async def test_only_the_senders_own_key_proves_it(serve, things, ask, forged, ke
 
 
 @pytest.mark.parametrize("header", [{"kid": "x"}, {"typ": "JWT"}, {"typ": "at+jwt"}], ids=str)
-async def test_headers_of_other_tokens_are_refused(header, serve, things, ask, forged, keys):
+async def test_headers_of_other_tokens_are_refused(
+    header: Mapping[str, Any], serve: Serve, things: Things, ask: Ask, forged: Forged, keys: Keys
+) -> None:
     served = await serve(things)
     assert await ask(served, forged(keys("workload"), header=header)) == REFUSED
 
@@ -202,7 +220,9 @@ def segment(content: Mapping[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "HS256", "RS256"])
-async def test_another_algorithm_than_es256_is_refused(algorithm, serve, things, ask, forged, keys):
+async def test_another_algorithm_than_es256_is_refused(
+    algorithm: str, serve: Serve, things: Things, ask: Ask, forged: Forged, keys: Keys
+) -> None:
     served = await serve(things)
     _, claims, signature = forged(keys("workload")).removeprefix("Bearer ").split(".")
     header = segment({"typ": TYPE, "alg": algorithm, "kid": "workload"})
@@ -211,7 +231,9 @@ async def test_another_algorithm_than_es256_is_refused(algorithm, serve, things,
     assert not things.principals
 
 
-async def test_an_assertion_for_one_service_is_of_no_use_at_another(serve, things, ask, signer_of):
+async def test_an_assertion_for_one_service_is_of_no_use_at_another(
+    serve: Serve, things: Things, ask: Ask, signer_of: SignerOf
+) -> None:
     transfer = await serve(things)
     authorization = await serve(things, receiver="authorization")
     stolen = signer_of("workload").header(ADA, "transfer")
@@ -219,7 +241,9 @@ async def test_an_assertion_for_one_service_is_of_no_use_at_another(serve, thing
     assert await ask(authorization, stolen) == REFUSED
 
 
-async def test_a_users_token_in_a_services_name_is_refused(serve, things, ask, messages):
+async def test_a_users_token_in_a_services_name_is_refused(
+    serve: Serve, things: Things, ask: Ask, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     for issuer in ("urn:gridlane:service:workload", "urn:gridlane:service"):
         claimed = TokenSigner(served.signer._key, issuer, "https://gridlane.test")
@@ -229,7 +253,9 @@ async def test_a_users_token_in_a_services_name_is_refused(serve, things, ask, m
     assert things.principals == [ADA], "users are served on the same port, without an actor"
 
 
-async def test_a_refusal_tells_nothing_but_that(serve, things, forged, keys, messages):
+async def test_a_refusal_tells_nothing_but_that(
+    serve: Serve, things: Things, forged: Forged, keys: Keys, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     header = forged(keys("workload"), {"aud": "urn:gridlane:service:reporting"})
     failure = await served.refused(
@@ -243,8 +269,8 @@ async def test_a_refusal_tells_nothing_but_that(serve, things, forged, keys, mes
 
 
 async def test_a_proven_assertion_is_remembered_no_longer_than_it_is_good(
-    serve, things, ask, signer_of, monkeypatch
-):
+    serve: Serve, things: Things, ask: Ask, signer_of: SignerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served = await serve(things)
     header = signer_of("workload").header(ADA, "transfer")
     assert await ask(served, header) == "OK"
@@ -255,7 +281,7 @@ async def test_a_proven_assertion_is_remembered_no_longer_than_it_is_good(
     assert await ask(served, header) == "UNAUTHENTICATED TOKEN_EXPIRED"
 
 
-async def test_a_service_that_changes_its_key_has_two_for_a_while(serve, keys):
+async def test_a_service_that_changes_its_key_has_two_for_a_while(serve: Serve, keys: Keys) -> None:
     old, new = new_key(), new_key()
     both = {
         "keys": [*service_jwks({"workload": old})["keys"], *service_jwks({"workload": new})["keys"]]
@@ -277,7 +303,9 @@ async def test_a_service_that_changes_its_key_has_two_for_a_while(serve, keys):
         ("private", "key of workload is not the public half"),
     ],
 )
-def test_a_file_of_service_keys_that_is_none_is_refused_by_name(content, complaint, tmp_path):
+def test_a_file_of_service_keys_that_is_none_is_refused_by_name(
+    content: str, complaint: str, tmp_path: Path
+) -> None:
     path = tmp_path / "service_keys.json"
     private = {**new_key().as_dict(private=True), "kid": "workload"}
     path.write_text(json.dumps({"keys": [private]}) if content == "private" else content)
@@ -286,7 +314,7 @@ def test_a_file_of_service_keys_that_is_none_is_refused_by_name(content, complai
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_key_is_refused_by_name(tmp_path):
+def test_a_missing_key_is_refused_by_name(tmp_path: Path) -> None:
     for path in (tmp_path / "workload.pem", tmp_path / "service_keys.json"):
         with pytest.raises(ServiceKeysError, match=path.name):
             AssertionSigner.from_file("workload", path)

@@ -8,9 +8,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pb2
+from integration.kit_server.served import SignerOf, WirePeersOf
 
 from gridlane_kit import channels
 from gridlane_kit.assertions import service_jwks
@@ -39,7 +42,8 @@ class PeerProcess:
     def __init__(self, folder: Path, sample: Path, keys: Path, port: int) -> None:
         self.address = f"127.0.0.1:{port}"
         self._ready = folder / f"ready-{port}.json"
-        self._command = [sys.executable, PROGRAM, sample, keys, str(port), self._ready]
+        arguments = (sample, keys, str(port), self._ready)
+        self._command: list[str | Path] = [sys.executable, PROGRAM, *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,10 +75,17 @@ class PeerProcess:
             self._process.wait(START_S)
 
 
+Replica = Callable[[], PeerProcess]
+
+
 @pytest.fixture
 def replica(
-    tmp_path, sample_file, messages, signer_of, unused_tcp_port_factory
-) -> Iterator[Callable[[], PeerProcess]]:
+    tmp_path: Path,
+    sample_file: descriptor_pb2.FileDescriptorProto,
+    messages: SimpleNamespace,
+    signer_of: SignerOf,
+    unused_tcp_port_factory: Callable[[], int],
+) -> Iterator[Replica]:
     """Makes replicas of the peer; all are gone when the test is."""
     sample, keys = tmp_path / "sample.binpb", tmp_path / "service_keys.json"
     sample.write_bytes(sample_file.SerializeToString())
@@ -101,7 +112,9 @@ async def failure_of(awaitable: Any) -> GridlaneError:
     return caught.value
 
 
-async def test_calls_outlive_a_restart_of_the_peer(replica, wire_peers, messages):
+async def test_calls_outlive_a_restart_of_the_peer(
+    replica: Replica, wire_peers: WirePeersOf, messages: SimpleNamespace
+) -> None:
     peer = replica()
     await peer.start()
     stub = wire_peers(peer.address).stubs(SAMPLE)(caller())
@@ -118,7 +131,9 @@ async def test_calls_outlive_a_restart_of_the_peer(replica, wire_peers, messages
     assert [answer.name for answer in await asyncio.gather(*calls)] == [str(peer.pid)] * 2
 
 
-async def test_calls_under_way_outlive_a_peer_that_is_killed(replica, wire_peers, messages):
+async def test_calls_under_way_outlive_a_peer_that_is_killed(
+    replica: Replica, wire_peers: WirePeersOf, messages: SimpleNamespace
+) -> None:
     peer, other = replica(), replica()
     await asyncio.gather(peer.start(), other.start())
     both = f"ipv4:///{peer.address},{other.address}"
@@ -131,7 +146,9 @@ async def test_calls_under_way_outlive_a_peer_that_is_killed(replica, wire_peers
     assert {answer.name for answer in await asyncio.gather(*calls)} == {str(other.pid)}
 
 
-async def test_a_stopped_process_is_a_deadline_that_passed(replica, wire_peers, messages):
+async def test_a_stopped_process_is_a_deadline_that_passed(
+    replica: Replica, wire_peers: WirePeersOf, messages: SimpleNamespace
+) -> None:
     peer = replica()
     await peer.start()
     peers = wire_peers(peer.address)
@@ -148,8 +165,8 @@ async def test_a_stopped_process_is_a_deadline_that_passed(replica, wire_peers, 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_reader_resumes_at_another_replica_where_its_stream_was_cut(
-    ending, replica, wire_peers, messages
-):
+    ending: signal.Signals, replica: Replica, wire_peers: WirePeersOf, messages: SimpleNamespace
+) -> None:
     replicas = [replica(), replica()]
     await asyncio.gather(*(process.start() for process in replicas))
     address = "ipv4:///" + ",".join(process.address for process in replicas)
@@ -181,8 +198,11 @@ async def test_a_reader_resumes_at_another_replica_where_its_stream_was_cut(
 
 @pytest.mark.slow
 async def test_a_stream_from_a_process_that_hangs_ends_without_a_deadline(
-    replica, wire_peers, messages, monkeypatch
-):
+    replica: Replica,
+    wire_peers: WirePeersOf,
+    messages: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sooner = {"grpc.keepalive_time_ms": 10_000, "grpc.http2.ping_timeout_ms": 1_000}
     options = tuple({**dict(channels._OPTIONS), **sooner}.items())
     monkeypatch.setattr(channels, "_OPTIONS", options)
@@ -203,8 +223,8 @@ async def test_a_stream_from_a_process_that_hangs_ends_without_a_deadline(
 
 
 async def test_a_replica_that_comes_back_is_used_again_within_seconds(
-    replica, wire_peers, messages
-):
+    replica: Replica, wire_peers: WirePeersOf, messages: SimpleNamespace
+) -> None:
     first, second = replica(), replica()
     await asyncio.gather(first.start(), second.start())
     stub = wire_peers(f"ipv4:///{first.address},{second.address}").stubs(SAMPLE)

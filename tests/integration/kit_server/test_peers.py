@@ -1,16 +1,18 @@
 """Calls between services: the same whether the peer is the next room or another process.
 
 Most tests run both ways. What only the wire has (lost peers, retries, junk) is in
-`test_wire_peers`.
+`test_wire_*`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from integration.kit_server.served import Serve, Served, WirePeersOf
 
+from gridlane.transfer.v1 import transfer_service_pb2
 from gridlane_kit import errors
 from gridlane_kit.call import CURRENT, Caller, later
 from gridlane_kit.errors import ErrorReason, GridlaneError
@@ -21,6 +23,8 @@ from gridlane_kit.telemetry import FinishedSpan
 
 SAMPLE = "gridlane.transfer.sample.v1.SampleService"
 ADA = Principal("https://issuer.test/", "ada", vos=frozenset({"local"}))
+
+StubOf = Callable[..., Any]
 
 
 class Things:
@@ -66,16 +70,16 @@ def things(messages: SimpleNamespace) -> Things:
     return Things(messages)
 
 
-def caller_of(served: Any, principal: Principal = ADA, timeout_s: float | None = None) -> Caller:
+def caller_of(served: Served, principal: Principal = ADA, timeout_s: float | None = None) -> Caller:
     deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
     return Caller(principal, deadline, served.pipeline.telemetry.root())
 
 
 @pytest.fixture(params=["room", "wire"])
-def stub_of(request, wire_peers) -> Callable[..., Any]:
+def stub_of(request: pytest.FixtureRequest, wire_peers: WirePeersOf) -> StubOf:
     """Returns the stub of the served sample, bound to a caller."""
 
-    def stub_of(served: Any, caller: Caller, service: str = "workload") -> Any:
+    def stub_of(served: Served, caller: Caller, service: str = "workload") -> Any:
         if request.param == "room":
             peers = served.pipeline.peers_for(service)
         else:
@@ -101,8 +105,8 @@ async def reason_of(awaitable: Any) -> ErrorReason:
 
 
 async def test_a_peer_answers_on_behalf_of_the_caller_and_nothing_is_shared(
-    serve, things, messages, stub_of
-):
+    serve: Serve, things: Things, messages: SimpleNamespace, stub_of: StubOf
+) -> None:
     served = await serve(things)
     caller = caller_of(served, timeout_s=10)
     request = messages.GetThingRequest(name="things/a")
@@ -118,7 +122,9 @@ async def test_a_peer_answers_on_behalf_of_the_caller_and_nothing_is_shared(
     assert CURRENT.get() is None
 
 
-async def test_a_peer_decides_and_validates_like_over_the_wire(serve, things, messages, stub_of):
+async def test_a_peer_decides_and_validates_like_over_the_wire(
+    serve: Serve, things: Things, messages: SimpleNamespace, stub_of: StubOf
+) -> None:
     served = await serve(things)
     stub = stub_of(served, caller_of(served))
     good = messages.GetThingRequest(name="things/a")
@@ -132,7 +138,9 @@ async def test_a_peer_decides_and_validates_like_over_the_wire(serve, things, me
     assert len(things.calls) == 1
 
 
-async def test_a_defect_of_a_peer_is_internal_and_keeps_its_text(serve, things, messages, stub_of):
+async def test_a_defect_of_a_peer_is_internal_and_keeps_its_text(
+    serve: Serve, things: Things, messages: SimpleNamespace, stub_of: StubOf
+) -> None:
     served = await serve(things)
     stub = stub_of(served, caller_of(served))
     with pytest.raises(GridlaneError) as caught:
@@ -141,7 +149,9 @@ async def test_a_defect_of_a_peer_is_internal_and_keeps_its_text(serve, things, 
     assert "secret" not in str(caught.value.to_status())
 
 
-async def test_the_callers_deadline_ends_a_peers_handler(serve, things, messages, stub_of):
+async def test_the_callers_deadline_ends_a_peers_handler(
+    serve: Serve, things: Things, messages: SimpleNamespace, stub_of: StubOf
+) -> None:
     served = await serve(things)
     stub = stub_of(served, caller_of(served, timeout_s=0.2))
     slow = messages.GetThingRequest(name="things/slow")
@@ -150,7 +160,9 @@ async def test_the_callers_deadline_ends_a_peers_handler(serve, things, messages
     assert await reason_of(late.GetThing(slow)) == "DEADLINE_EXCEEDED"
 
 
-async def test_a_callers_cancellation_reaches_the_peers_handler(serve, things, messages, stub_of):
+async def test_a_callers_cancellation_reaches_the_peers_handler(
+    serve: Serve, things: Things, messages: SimpleNamespace, stub_of: StubOf
+) -> None:
     served = await serve(things)
     slow = messages.GetThingRequest(name="things/slow")
     call = asyncio.ensure_future(stub_of(served, caller_of(served)).GetThing(slow))
@@ -163,7 +175,9 @@ async def test_a_callers_cancellation_reaches_the_peers_handler(serve, things, m
         await things.left.wait()
 
 
-async def test_a_peer_streams_both_ways(serve, things, messages, stub_of):
+async def test_a_peer_streams_both_ways(
+    serve: Serve, things: Things, messages: SimpleNamespace, stub_of: StubOf
+) -> None:
     served = await serve(things)
     stub = stub_of(served, caller_of(served))
     request = messages.GetThingRequest(name="things/a")
@@ -187,7 +201,9 @@ async def test_a_peer_streams_both_ways(serve, things, messages, stub_of):
     assert seen == [0, 1, 2]
 
 
-async def test_a_stream_that_is_left_early_is_closed(serve, things, messages, stub_of):
+async def test_a_stream_that_is_left_early_is_closed(
+    serve: Serve, things: Things, messages: SimpleNamespace, stub_of: StubOf
+) -> None:
     served = await serve(things)
     request = messages.GetThingRequest(name="things/a")
     stream = aiter(stub_of(served, caller_of(served)).WatchThings(request))
@@ -197,8 +213,8 @@ async def test_a_stream_that_is_left_early_is_closed(serve, things, messages, st
 
 
 async def test_a_step_taken_later_is_a_trace_of_its_own_linked_to_the_submission(
-    serve, things, messages, stub_of
-):
+    serve: Serve, things: Things, messages: SimpleNamespace, stub_of: StubOf
+) -> None:
     served = await serve(things)
     telemetry = served.pipeline.telemetry
     submitted = telemetry.root()
@@ -221,25 +237,31 @@ async def test_a_step_taken_later_is_a_trace_of_its_own_linked_to_the_submission
     assert lineage(served.spans, call.span_id)[-2] == step.span_id
 
 
-async def test_a_service_that_acts_for_itself_is_known_as_itself(serve, things, messages, stub_of):
+async def test_a_service_that_acts_for_itself_is_known_as_itself(
+    serve: Serve, things: Things, messages: SimpleNamespace, stub_of: StubOf
+) -> None:
     served = await serve(things)
     stub = stub_of(served, caller_of(served, service_principal("workload")))
     request = messages.GetThingRequest(name="things/a")
     assert await reason_of(stub.GetThing(request)) == "PERMISSION_DENIED"
 
 
-async def test_a_service_that_this_process_does_not_run_is_unavailable(serve, things):
+async def test_a_service_that_this_process_does_not_run_is_unavailable(
+    serve: Serve, things: Things
+) -> None:
     served = await serve(things)
     stub = served.pipeline.peers_for("workload").transfer_jobs(caller_of(served))
     with pytest.raises(GridlaneError) as caught:
-        await stub.SubmitTransferJob(None)
+        await stub.SubmitTransferJob(transfer_service_pb2.SubmitTransferJobRequest())
     assert (caught.value.reason, caught.value.metadata) == (
         "PEER_UNAVAILABLE",
         {"service": "transfer"},
     )
 
 
-async def test_calls_wait_until_every_room_is_registered(messages, things):
+async def test_calls_wait_until_every_room_is_registered(
+    messages: SimpleNamespace, things: Things
+) -> None:
     from gridlane_kit.admission import Admission
     from gridlane_kit.metrics import Metrics
     from gridlane_kit.peers import LocalServices, Peers
@@ -272,8 +294,8 @@ async def test_calls_wait_until_every_room_is_registered(messages, things):
     ],
 )
 async def test_a_service_asks_only_the_peers_that_the_design_gives_it(
-    service, allowed, serve, things
-):
+    service: str, allowed: Set[str], serve: Serve, things: Things
+) -> None:
     served = await serve(things)
     peers = served.pipeline.peers_for(service)
     accessors = {name for name, value in vars(type(peers)).items() if isinstance(value, property)}
@@ -286,7 +308,7 @@ async def test_a_service_asks_only_the_peers_that_the_design_gives_it(
                 getattr(peers, name)
 
 
-def test_the_edges_have_no_cycle():
+def test_the_edges_have_no_cycle() -> None:
     seen: set[str] = set()
     while len(seen) < len(EDGES):
         free = {s for s, targets in EDGES.items() if s not in seen and targets <= seen}

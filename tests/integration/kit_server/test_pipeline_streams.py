@@ -7,7 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+import raw_calls
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from integration.kit_server.served import SAMPLE, FailureOf, Serve
 
 from gridlane_kit import errors
 from gridlane_kit.admission import Limits
@@ -65,7 +67,7 @@ def things(messages: SimpleNamespace) -> Things:
 def watch(served: Any, messages: Any, name: str, **options: Any) -> Any:
     request = messages.GetThingRequest(name=f"things/{name}").SerializeToString()
     options.setdefault("metadata", served.headers())
-    return served.channel.unary_stream(served.path("WatchThings"))(request, **options)
+    return raw_calls.unary_stream(served.channel, served.path("WatchThings"))(request, **options)
 
 
 async def counted(stream: Any, messages: Any) -> list[int]:
@@ -82,7 +84,9 @@ async def until_open(served: Any, wanted: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_stream_is_sent_whole(serve, things, messages):
+async def test_a_stream_is_sent_whole(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     assert await counted(watch(served, messages, "a", timeout=5), messages) == [0, 1, 2]
     await until_open(served, 0)
@@ -96,8 +100,14 @@ async def test_a_stream_is_sent_whole(serve, things, messages):
     ],
 )
 async def test_a_failure_in_mid_stream_has_its_reason_and_says_where_to_resume(
-    name, code, reason, serve, things, messages, failure
-):
+    name: str,
+    code: grpc.StatusCode,
+    reason: str,
+    serve: Serve,
+    things: Things,
+    messages: SimpleNamespace,
+    failure: FailureOf,
+) -> None:
     served = await serve(things)
     stream = watch(served, messages, name, timeout=5)
     assert await take(stream, messages, 3) == [0, 1, 2]
@@ -109,7 +119,9 @@ async def test_a_failure_in_mid_stream_has_its_reason_and_says_where_to_resume(
     assert "secret" not in seen.raw
 
 
-async def test_a_client_that_leaves_a_stream_lets_its_handler_clean_up(serve, things, messages):
+async def test_a_client_that_leaves_a_stream_lets_its_handler_clean_up(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things, limits=Limits(stream=1))
     stream = watch(served, messages, "stays")
     await take(stream, messages, 3)
@@ -119,7 +131,9 @@ async def test_a_client_that_leaves_a_stream_lets_its_handler_clean_up(serve, th
     assert await counted(watch(served, messages, "a"), messages) == [0, 1, 2]
 
 
-async def test_full_streams_are_refused_while_short_calls_go_on(serve, things, messages, failure):
+async def test_full_streams_are_refused_while_short_calls_go_on(
+    serve: Serve, things: Things, messages: SimpleNamespace, failure: FailureOf
+) -> None:
     served = await serve(things, limits=Limits(stream=1, unary=1))
     things.release.set()
     stream = watch(served, messages, "stays")
@@ -142,7 +156,9 @@ async def put(served: Any, *raws: bytes, method: str = "PutThings") -> bytes:
     return answer
 
 
-async def test_streamed_requests_are_each_parsed_and_validated(serve, things, messages, failure):
+async def test_streamed_requests_are_each_parsed_and_validated(
+    serve: Serve, things: Things, messages: SimpleNamespace, failure: FailureOf
+) -> None:
     served = await serve(things)
     good = messages.CreateThingRequest(thing=messages.Thing(name="a")).SerializeToString()
     bad = messages.CreateThingRequest(thing=messages.Thing(count=99)).SerializeToString()
@@ -154,7 +170,7 @@ async def test_streamed_requests_are_each_parsed_and_validated(serve, things, me
         assert (seen.code, seen.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
 
 
-async def test_both_sides_stream(serve, things, messages):
+async def test_both_sides_stream(serve: Serve, things: Things, messages: SimpleNamespace) -> None:
     served = await serve(things)
 
     async def requests() -> AsyncIterator[bytes]:
@@ -162,12 +178,14 @@ async def test_both_sides_stream(serve, things, messages):
             thing = messages.Thing(count=count)
             yield messages.CreateThingRequest(thing=thing).SerializeToString()
 
-    chat = served.channel.stream_stream(served.path("ChatThings"))
+    chat = raw_calls.stream_stream(served.channel, served.path("ChatThings"))
     stream = chat(requests(), timeout=5, metadata=served.headers())
     assert await counted(stream, messages) == [0, 1, 2]
 
 
-async def test_a_denied_stream_never_reaches_its_handler(serve, things, messages, failure):
+async def test_a_denied_stream_never_reaches_its_handler(
+    serve: Serve, things: Things, messages: SimpleNamespace, failure: FailureOf
+) -> None:
     served = await serve(things, roles=())
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await put(served, b"\xff")
@@ -175,10 +193,10 @@ async def test_a_denied_stream_never_reaches_its_handler(serve, things, messages
 
 
 async def test_an_open_stream_is_cut_when_its_caller_loses_the_right(
-    serve, things, messages, failure
-):
+    serve: Serve, things: Things, messages: SimpleNamespace, failure: FailureOf
+) -> None:
     served = await serve(things)
-    chat = served.channel.stream_stream(served.path("ChatThings"))
+    chat = raw_calls.stream_stream(served.channel, served.path("ChatThings"))
     stream = chat(metadata=served.headers())
     thing = messages.Thing(count=7)
     await stream.write(messages.CreateThingRequest(thing=thing).SerializeToString())
@@ -190,8 +208,8 @@ async def test_an_open_stream_is_cut_when_its_caller_loses_the_right(
 
 
 async def test_an_open_stream_that_stays_allowed_sees_what_the_new_policy_lets_it_see(
-    serve, things, messages
-):
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     stream = watch(served, messages, "stays")
     await take(stream, messages, 3)
@@ -204,8 +222,8 @@ async def test_an_open_stream_that_stays_allowed_sees_what_the_new_policy_lets_i
 
 
 async def test_a_stop_ends_open_streams_with_their_token_and_lets_short_calls_finish(
-    serve, things, messages, failure
-):
+    serve: Serve, things: Things, messages: SimpleNamespace, failure: FailureOf
+) -> None:
     served = await serve(things)
     stream = watch(served, messages, "stays")
     await take(stream, messages, 3)
@@ -228,18 +246,53 @@ async def test_a_stop_ends_open_streams_with_their_token_and_lets_short_calls_fi
     assert served.room.steps == ["start", "drain", "stop"]
 
 
-async def test_health_is_watched_through_a_drain(serve, things):
+async def test_health_is_watched_through_a_drain(serve: Serve, things: Things) -> None:
     served = await serve(things)
     served.pipeline.drain_streams()
     async with grpc.aio.insecure_channel(served.server.health_address) as channel:
-        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=5)
-        assert HealthCheckResponse.FromString(await watch.read()).status == 1
+        watch = raw_calls.unary_stream(channel, "/grpc.health.v1.Health/Watch")(b"", timeout=5)
+        assert HealthCheckResponse.FromString(await raw_calls.read(watch)).status == 1
         stopping = asyncio.ensure_future(served.server.stop())
-        assert HealthCheckResponse.FromString(await watch.read()).status == 2
+        assert HealthCheckResponse.FromString(await raw_calls.read(watch)).status == 2
         await asyncio.wait_for(stopping, 10)
 
 
-async def test_a_drain_reaches_a_reader_that_does_not_read(serve, things, messages):
+@pytest.mark.parametrize("probed", ["", SAMPLE, "policy"])
+async def test_health_says_that_the_policy_is_stale(
+    serve: Serve, things: Things, probed: str
+) -> None:
+    """And a server that drains does not serve again when the policy opens."""
+    served = await serve(things)
+    policy = served.policy.current
+    closed = Policy(policy.revision, closed=True)
+    probe = HealthCheckRequest(service=probed).SerializeToString()
+    async with grpc.aio.insecure_channel(served.server.health_address) as channel:
+        watch = raw_calls.unary_stream(channel, "/grpc.health.v1.Health/Watch")(probe, timeout=10)
+
+        async def told() -> int:
+            return HealthCheckResponse.FromString(await raw_calls.read(watch)).status
+
+        assert await told() == HealthCheckResponse.SERVING
+        served.policy.replace(closed)
+        assert await told() == HealthCheckResponse.NOT_SERVING
+        served.policy.replace(policy)
+        assert await told() == HealthCheckResponse.SERVING
+        served.policy.replace(closed)
+        assert await told() == HealthCheckResponse.NOT_SERVING
+        stopping = asyncio.ensure_future(served.server.stop())
+        served.policy.replace(policy)
+        if probed == "policy":
+            assert await told() == HealthCheckResponse.SERVING
+        else:
+            check = raw_calls.unary(channel, "/grpc.health.v1.Health/Check")
+            answer = HealthCheckResponse.FromString(await check(probe, timeout=5))
+            assert answer.status == HealthCheckResponse.NOT_SERVING
+        await asyncio.wait_for(stopping, 10)
+
+
+async def test_a_drain_reaches_a_reader_that_does_not_read(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things, grace_s=0.5)
     stream = watch(served, messages, "floods")
     await take(stream, messages, 3)
@@ -248,7 +301,9 @@ async def test_a_drain_reaches_a_reader_that_does_not_read(serve, things, messag
     assert things.cleaned_up.is_set()
 
 
-async def test_a_draining_server_takes_no_new_stream(serve, things, messages, failure):
+async def test_a_draining_server_takes_no_new_stream(
+    serve: Serve, things: Things, messages: SimpleNamespace, failure: FailureOf
+) -> None:
     served = await serve(things)
     served.pipeline.drain_streams()
     with pytest.raises(grpc.aio.AioRpcError) as caught:

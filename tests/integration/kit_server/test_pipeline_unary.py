@@ -10,6 +10,7 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from integration.kit_server.served import Serve
 
 from gridlane_kit import errors, logs
 from gridlane_kit.admission import Limits
@@ -43,7 +44,8 @@ class Things:
         if verb == "huge":
             return self.m.Thing(name="x" * (4 * 1024 * 1024))
         if verb == "numbers":
-            raise errors.precondition("x", "y", metadata={"count": 3})
+            wrong: Any = {"count": 3}
+            raise errors.precondition("x", "y", metadata=wrong)
         if verb == "long":
             raise errors.precondition("x" * 9000, "y" * 9000)
         if verb == "slow":
@@ -75,7 +77,9 @@ def get(messages: SimpleNamespace, name: str) -> Any:
     return messages.GetThingRequest(name=f"things/{name}")
 
 
-async def test_a_good_call_is_answered_and_its_handler_sees_who_calls(serve, things, messages):
+async def test_a_good_call_is_answered_and_its_handler_sees_who_calls(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     answer = await served.unary("GetThing", get(messages, "a"), timeout=7)
     assert messages.Thing.FromString(answer).name == "things/a"
@@ -87,14 +91,16 @@ async def test_a_good_call_is_answered_and_its_handler_sees_who_calls(serve, thi
     assert call.method == "gridlane.transfer.sample.v1.SampleService/GetThing"
 
 
-async def test_nothing_of_a_call_is_left_in_the_context_after_it(serve, things, messages):
+async def test_nothing_of_a_call_is_left_in_the_context_after_it(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     for _ in range(3):
         await served.unary("GetThing", get(messages, "a"))
     assert CURRENT.get() is None
 
 
-async def test_without_a_token_nothing_else_is_looked_at(serve, things):
+async def test_without_a_token_nothing_else_is_looked_at(serve: Serve, things: Things) -> None:
     served = await serve(things)
     for metadata in ((), (("authorization", "Basic YTpi"),), (("authorization", "Bearer "),)):
         failure = await served.refused("GetThing", b"\xff\xff", metadata=metadata)
@@ -104,7 +110,9 @@ async def test_without_a_token_nothing_else_is_looked_at(serve, things):
         )
 
 
-async def test_garbage_is_an_invalid_argument_and_tells_no_parser_text(serve, things):
+async def test_garbage_is_an_invalid_argument_and_tells_no_parser_text(
+    serve: Serve, things: Things
+) -> None:
     served = await serve(things)
     failure = await served.refused("GetThing", b"\xff\xff\xff")
     assert (failure.code, failure.reason) == (
@@ -115,7 +123,9 @@ async def test_garbage_is_an_invalid_argument_and_tells_no_parser_text(serve, th
     assert "wire" not in failure.raw.lower()
 
 
-async def test_no_bytes_whatever_are_answered_with_unknown_or_internal(serve, things):
+async def test_no_bytes_whatever_are_answered_with_unknown_or_internal(
+    serve: Serve, things: Things
+) -> None:
     served = await serve(things)
     seen: set[grpc.StatusCode] = set()
 
@@ -149,7 +159,9 @@ async def test_no_bytes_whatever_are_answered_with_unknown_or_internal(serve, th
     assert grpc.StatusCode.INVALID_ARGUMENT in seen
 
 
-async def test_every_broken_rule_is_named_with_its_field(serve, things, messages):
+async def test_every_broken_rule_is_named_with_its_field(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     thing = messages.Thing(name="x" * 41, count=11, labels=["ok", ""])
     failure = await served.refused("CreateThing", messages.CreateThingRequest(thing=thing))
@@ -158,7 +170,9 @@ async def test_every_broken_rule_is_named_with_its_field(serve, things, messages
     assert not things.calls
 
 
-async def test_a_thousand_violations_still_fit_into_the_answer(serve, things, messages):
+async def test_a_thousand_violations_still_fit_into_the_answer(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     thing = messages.Thing(labels=[""] * 1000)
     failure = await served.refused("CreateThing", messages.CreateThingRequest(thing=thing))
@@ -167,18 +181,24 @@ async def test_a_thousand_violations_still_fit_into_the_answer(serve, things, me
     assert "more" in failure.fields["…"]
 
 
-async def test_an_error_with_very_long_texts_still_reaches_the_client(serve, things, messages):
+async def test_an_error_with_very_long_texts_still_reaches_the_client(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     failure = await served.refused("GetThing", get(messages, "long"))
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PRECONDITION")
 
 
-async def test_an_error_with_metadata_of_the_wrong_type_keeps_its_reason(serve, things, messages):
+async def test_an_error_with_metadata_of_the_wrong_type_keeps_its_reason(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     assert (await served.refused("GetThing", get(messages, "numbers"))).reason == "PRECONDITION"
 
 
-async def test_a_sink_that_fails_does_not_fail_the_call(serve, things, messages, caplog):
+async def test_a_sink_that_fails_does_not_fail_the_call(
+    serve: Serve, things: Things, messages: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
     served = await serve(things)
 
     def fails(span: Any) -> None:
@@ -190,8 +210,8 @@ async def test_a_sink_that_fails_does_not_fail_the_call(serve, things, messages,
 
 
 async def test_permission_is_decided_before_validation_and_also_for_what_is_not_implemented(
-    serve, things, messages
-):
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things, roles=())
     for method, request in (
         ("CreateThing", messages.CreateThingRequest()),
@@ -206,8 +226,8 @@ async def test_permission_is_decided_before_validation_and_also_for_what_is_not_
 
 
 async def test_a_method_that_the_implementation_lacks_is_unimplemented_for_those_who_may(
-    serve, things, messages
-):
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     failure = await served.refused("ForgetThing", get(messages, "a"))
     assert (failure.code, failure.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
@@ -215,7 +235,9 @@ async def test_a_method_that_the_implementation_lacks_is_unimplemented_for_those
     assert failure.reason == "TOKEN_MISSING"
 
 
-async def test_a_vetoed_caller_is_denied_but_its_listings_are_empty(serve, things, messages):
+async def test_a_vetoed_caller_is_denied_but_its_listings_are_empty(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things, roles=(Role.ADMIN, Role.VETOED))
     failure = await served.refused("GetThing", get(messages, "a"))
     assert (failure.code, failure.reason) == (
@@ -226,7 +248,9 @@ async def test_a_vetoed_caller_is_denied_but_its_listings_are_empty(serve, thing
     assert messages.Thing.FromString(answer).name == "things/none"
 
 
-async def test_a_narrow_token_is_told_which_scope_it_lacks(serve, things, messages):
+async def test_a_narrow_token_is_told_which_scope_it_lacks(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     headers = served.headers(served.token(scopes=["storage.read:/local"]))
     failure = await served.refused("GetThing", get(messages, "a"), metadata=headers)
@@ -237,7 +261,9 @@ async def test_a_narrow_token_is_told_which_scope_it_lacks(serve, things, messag
     }
 
 
-async def test_a_replaced_policy_decides_the_next_call(serve, things, messages):
+async def test_a_replaced_policy_decides_the_next_call(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     thing = messages.CreateThingRequest(thing=messages.Thing(name="a"))
     await served.unary("CreateThing", thing)
@@ -247,8 +273,12 @@ async def test_a_replaced_policy_decides_the_next_call(serve, things, messages):
 
 @pytest.mark.parametrize("name", ["boom", "cancels-itself", "wrong-type", "huge"])
 async def test_a_defect_is_internal_with_a_trace_id_and_its_text_only_in_the_log(
-    name, serve, things, messages, caplog
-):
+    name: str,
+    serve: Serve,
+    things: Things,
+    messages: SimpleNamespace,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     served = await serve(things)
     with caplog.at_level(logging.ERROR):
         failure = await served.refused("GetThing", get(messages, name), timeout=5)
@@ -260,7 +290,9 @@ async def test_a_defect_is_internal_with_a_trace_id_and_its_text_only_in_the_log
 
 
 @pytest.mark.parametrize("json", [True, False])
-async def test_a_logged_traceback_holds_no_token(json, serve, things, messages):
+async def test_a_logged_traceback_holds_no_token(
+    json: bool, serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     token = served.token()
     out = io.StringIO()
@@ -277,7 +309,9 @@ async def test_a_logged_traceback_holds_no_token(json, serve, things, messages):
     assert token.rpartition(".")[2] not in text
 
 
-async def test_an_error_of_the_handler_keeps_its_code_and_reason(serve, things, messages):
+async def test_an_error_of_the_handler_keeps_its_code_and_reason(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     failure = await served.refused("GetThing", get(messages, "gone"))
     assert (failure.code, failure.reason, failure.metadata) == (
@@ -288,8 +322,8 @@ async def test_an_error_of_the_handler_keeps_its_code_and_reason(serve, things, 
 
 
 async def test_a_client_that_leaves_cancels_its_handler_and_frees_its_place(
-    serve, things, messages
-):
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things, limits=Limits(unary=1))
     call = asyncio.ensure_future(served.unary("GetThing", get(messages, "slow")))
     await asyncio.wait_for(things.entered.wait(), 5)
@@ -298,7 +332,9 @@ async def test_a_client_that_leaves_cancels_its_handler_and_frees_its_place(
     await served.unary("GetThing", get(messages, "a"))
 
 
-async def test_the_callers_deadline_ends_the_handler(serve, things, messages):
+async def test_the_callers_deadline_ends_the_handler(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.unary("GetThing", get(messages, "slow"), timeout=0.2)
@@ -306,7 +342,9 @@ async def test_the_callers_deadline_ends_the_handler(serve, things, messages):
     await asyncio.wait_for(things.cancelled.wait(), 5)
 
 
-async def test_a_unary_call_without_a_deadline_gets_the_default_one(serve, things, messages):
+async def test_a_unary_call_without_a_deadline_gets_the_default_one(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things, default_deadline_s=0.2)
     failure = await served.refused("GetThing", get(messages, "slow"), timeout=None)
     assert (failure.code, failure.reason) == (
@@ -317,8 +355,8 @@ async def test_a_unary_call_without_a_deadline_gets_the_default_one(serve, thing
 
 
 async def test_a_full_class_refuses_with_retry_info_and_leaves_the_others_alone(
-    serve, things, messages
-):
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things, limits=Limits(unary=2, batch=1, retry_after_s=0.25))
     waiting = [
         asyncio.ensure_future(served.unary("GetThing", get(messages, "slow"))) for _ in range(2)
@@ -338,14 +376,16 @@ async def test_a_full_class_refuses_with_retry_info_and_leaves_the_others_alone(
     await served.unary("GetThing", get(messages, "a"))
 
 
-async def test_a_message_over_the_limit_is_refused(serve, things):
+async def test_a_message_over_the_limit_is_refused(serve: Serve, things: Things) -> None:
     served = await serve(things)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.unary("GetThing", b"\x0a" * (4 * 1024 * 1024 + 1))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_the_span_of_a_call_continues_the_callers_trace(serve, things, messages):
+async def test_the_span_of_a_call_continues_the_callers_trace(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things, ratio=0.0)
     traceparent = f"00-{'ab' * 16}-{'cd' * 8}-01"
     await served.unary(
@@ -363,7 +403,9 @@ async def test_the_span_of_a_call_continues_the_callers_trace(serve, things, mes
     assert len(served.spans) == 1, "an unsampled call leaves no span"
 
 
-async def test_a_failed_call_is_counted_and_its_span_says_why(serve, things, messages):
+async def test_a_failed_call_is_counted_and_its_span_says_why(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     await served.refused("GetThing", get(messages, "gone"))
     (span,) = served.spans
@@ -373,7 +415,9 @@ async def test_a_failed_call_is_counted_and_its_span_says_why(serve, things, mes
     assert served.pipeline.metrics.registry.get_sample_value("gridlane_calls_total", labels) == 1
 
 
-async def test_a_binding_past_its_end_does_not_count(serve, things, messages):
+async def test_a_binding_past_its_end_does_not_count(
+    serve: Serve, things: Things, messages: SimpleNamespace
+) -> None:
     served = await serve(things)
     expired = Binding("https://issuer.test/", "ada", Role.SUBMITTER, vo="local", expires_us=1)
     served.policy.replace(Policy(2, [expired]))

@@ -9,9 +9,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import raw_calls
 from grpc import aio
 from integration.kit_server.policy_world import (
     ADA,
@@ -24,6 +26,7 @@ from integration.kit_server.policy_world import (
     other_replica,
     vetoed,
 )
+from integration.kit_server.served import FailureOf, Serve
 from sqlalchemy import delete, insert
 
 from gridlane.authorization.v1 import policy_service_pb2
@@ -42,6 +45,7 @@ from gridlane_kit.wire_peers import WirePeers
 
 SERVICE_KEYS = {service: new_key() for service in EDGES}
 SIGNER = AssertionSigner("transfer", SERVICE_KEYS["transfer"])
+FOLLOW = "/gridlane.authorization.v1.PolicyService/FollowPolicy"
 IN_FORCE_S = 1.0
 MEBIBYTE = 1024 * 1024
 
@@ -92,7 +96,7 @@ class Things:
 
 
 async def test_a_change_is_in_force_in_another_process_within_a_second_under_load(
-    begin: Begin, database_url: str, serve, messages, failure
+    begin: Begin, database_url: str, serve: Serve, messages: SimpleNamespace, failure: FailureOf
 ) -> None:
     """Twenty vetoes, given and taken by another replica, while 100 calls a second come in."""
     authorization, replica = await begin(database_url)
@@ -135,12 +139,12 @@ async def test_a_change_is_in_force_in_another_process_within_a_second_under_loa
 
 
 async def test_a_veto_cuts_an_open_stream_in_another_process(
-    begin: Begin, serve, messages, failure
+    begin: Begin, serve: Serve, messages: SimpleNamespace, failure: FailureOf
 ) -> None:
     authorization, replica = await begin()
     served = await serve(Things(messages))
     async with followed(authorization.address, SIGNER, served.policy):
-        stream = served.channel.stream_stream(served.path("ChatThings"))
+        stream = raw_calls.stream_stream(served.channel, served.path("ChatThings"))
         chat = stream(metadata=served.headers())
         thing = messages.CreateThingRequest(thing=messages.Thing(name="things/a"))
         await chat.write(thing.SerializeToString())
@@ -157,7 +161,7 @@ async def test_virtual_organisations_and_settings_come_with_the_feed(begin: Begi
     authorization, replica = await begin()
     holder = PolicyHolder(Policy(0))
     async with followed(authorization.address, SIGNER, holder):
-        assert (holder.current.vos, holder.current.jobs_vo_readable) == ({"local"}, True)
+        assert (holder.current.vos, holder.current.jobs_vo_readable) == (frozenset({"local"}), True)
         await replica.change(added_vos=["cms"], removed_vos=["local"], jobs_vo_readable=False)
         await Seen(holder).until(lambda policy: policy.vos == {"cms"}, IN_FORCE_S)
         assert not holder.current.jobs_vo_readable
@@ -166,7 +170,7 @@ async def test_virtual_organisations_and_settings_come_with_the_feed(begin: Begi
 async def test_only_services_may_follow(begin: Begin) -> None:
     authorization, _ = await begin()
     channel = aio.insecure_channel(authorization.address)
-    follow = channel.unary_stream("/gridlane.authorization.v1.PolicyService/FollowPolicy")
+    follow = raw_calls.unary_stream(channel, FOLLOW)
     with pytest.raises(aio.AioRpcError) as refused:
         await follow(b"").read()
     assert refused.value.code().name == "UNAUTHENTICATED"
@@ -201,8 +205,11 @@ class Feed:
         return seen
 
 
+FeedOf = Callable[[str], Feed]
+
+
 @pytest.fixture
-async def feed_of() -> AsyncIterator[Callable[[str], Feed]]:
+async def feed_of() -> AsyncIterator[FeedOf]:
     async with AsyncExitStack() as stack:
 
         def make(address: str) -> Feed:
@@ -214,7 +221,7 @@ async def feed_of() -> AsyncIterator[Callable[[str], Feed]]:
 
 
 async def test_who_was_away_gets_the_changes_that_it_lacks_and_no_snapshot(
-    begin: Begin, feed_of
+    begin: Begin, feed_of: FeedOf
 ) -> None:
     authorization, replica = await begin()
     feed = feed_of(authorization.address)
@@ -231,7 +238,7 @@ async def test_who_was_away_gets_the_changes_that_it_lacks_and_no_snapshot(
     "place", ["another epoch", "a revision that is to come", "a change that is not kept"]
 )
 async def test_who_cannot_be_told_the_changes_gets_the_whole_policy(
-    begin: Begin, feed_of, place: str
+    begin: Begin, feed_of: FeedOf, place: str
 ) -> None:
     authorization, replica = await begin()
     feed = feed_of(authorization.address)
@@ -260,10 +267,10 @@ async def test_a_follower_that_missed_a_change_asks_for_the_whole_policy(begin: 
         follower._policy = Policy(holder.current.revision - 1)
         await replica.change(added=[VETO])
         await seen.until(vetoed, IN_FORCE_S)
-        assert holder.current.grants(ADA, now_us()).submits
+        assert Role.SUBMITTER in holder.current.grants(ADA, now_us()).in_vos
 
 
-async def test_heartbeats_come_four_times_a_second(begin: Begin, feed_of) -> None:
+async def test_heartbeats_come_four_times_a_second(begin: Begin, feed_of: FeedOf) -> None:
     authorization, _ = await begin()
     feed = feed_of(authorization.address)
     snapshot = (await feed.until("snapshot"))[-1].snapshot
@@ -284,7 +291,7 @@ async def test_heartbeats_come_four_times_a_second(begin: Begin, feed_of) -> Non
 
 
 async def test_a_hundred_thousand_bindings_come_in_parts_below_the_limit_of_a_message(
-    begin: Begin, feed_of
+    begin: Begin, feed_of: FeedOf
 ) -> None:
     authorization, replica = await begin()
     bindings = store.METADATA.tables["role_binding"]
@@ -331,14 +338,14 @@ async def test_followers_outlive_the_death_of_authorization(begin: Begin) -> Non
         authorization.kill()
         await replica.change(added=[VETO])
         await asyncio.sleep(0.5)
-        assert holder.current.grants(ADA, now_us()).submits
+        assert Role.SUBMITTER in holder.current.grants(ADA, now_us()).in_vos
         await authorization.start()
         await Seen(holder).until(vetoed, 5)
 
 
 @pytest.mark.parametrize("silence", ["dead", "stopped"])
 async def test_a_policy_that_nobody_confirmed_closes_and_opens_again(
-    begin: Begin, serve, messages, silence: str
+    begin: Begin, serve: Serve, messages: SimpleNamespace, silence: str
 ) -> None:
     """Dead: the connection is refused. Stopped: it stands, and nothing comes."""
     authorization, _ = await begin()
@@ -363,11 +370,13 @@ async def test_a_policy_that_nobody_confirmed_closes_and_opens_again(
         await served.unary("CreateThing", request)
 
 
-async def test_a_stale_policy_cuts_open_streams(begin: Begin, serve, messages, failure) -> None:
+async def test_a_stale_policy_cuts_open_streams(
+    begin: Begin, serve: Serve, messages: SimpleNamespace, failure: FailureOf
+) -> None:
     authorization, _ = await begin()
     served = await serve(Things(messages))
     async with followed(authorization.address, SIGNER, served.policy, stale_after_s=1.0):
-        stream = served.channel.stream_stream(served.path("ChatThings"))
+        stream = raw_calls.stream_stream(served.channel, served.path("ChatThings"))
         chat = stream(metadata=served.headers())
         thing = messages.CreateThingRequest(thing=messages.Thing(name="things/a"))
         await chat.write(thing.SerializeToString())
@@ -446,7 +455,7 @@ async def test_a_kept_policy_that_is_old_or_damaged_is_not_used(
         await authorization.start()
         async with asyncio.timeout(10):
             await starting
-        assert holder.current.grants(ADA, now_us()).submits
+        assert Role.SUBMITTER in holder.current.grants(ADA, now_us()).in_vos
 
 
 async def test_the_kept_policy_ages_while_authorization_is_away(

@@ -49,7 +49,9 @@ def variant(
     return f"{copy.package}.SampleService"
 
 
-def test_a_contract_without_validation_rules_is_refused(sample_file, messages, plan):
+def test_a_contract_without_validation_rules_is_refused(
+    sample_file: descriptor_pb2.FileDescriptorProto, messages: SimpleNamespace, plan: Plan
+) -> None:
     def strip(file: descriptor_pb2.FileDescriptorProto) -> None:
         for message in file.message_type:
             for field in message.field:
@@ -61,7 +63,9 @@ def test_a_contract_without_validation_rules_is_refused(sample_file, messages, p
     refuse_stripped([SAMPLE, "grpc.health.v1.Health"])
 
 
-def test_a_method_without_a_rule_is_refused(sample_file, messages, plan):
+def test_a_method_without_a_rule_is_refused(
+    sample_file: descriptor_pb2.FileDescriptorProto, messages: SimpleNamespace, plan: Plan
+) -> None:
     service = variant(
         sample_file, "ruleless", lambda file: file.service[0].method[2].ClearField("options")
     )
@@ -69,7 +73,9 @@ def test_a_method_without_a_rule_is_refused(sample_file, messages, plan):
         plan(service, object())
 
 
-def test_a_permission_that_the_table_does_not_know_is_refused(sample_file, messages, plan):
+def test_a_permission_that_the_table_does_not_know_is_refused(
+    sample_file: descriptor_pb2.FileDescriptorProto, messages: SimpleNamespace, plan: Plan
+) -> None:
     def misspell(file: descriptor_pb2.FileDescriptorProto) -> None:
         options = file.service[0].method[0].options
         options.Extensions[options_pb2.rule].permission = "workload.jobs.veiw"
@@ -79,7 +85,7 @@ def test_a_permission_that_the_table_does_not_know_is_refused(sample_file, messa
         plan(service, object())
 
 
-def test_an_unknown_service_is_refused(plan):
+def test_an_unknown_service_is_refused(plan: Plan) -> None:
     with pytest.raises(ContractError, match="import its generated module"):
         plan("gridlane.nowhere.v1.NoService", object())
 
@@ -104,12 +110,14 @@ class NotACoroutine:
         (NotACoroutine, "coroutine function"),
     ],
 )
-def test_an_implementation_of_the_wrong_form_is_refused(implementation, text, plan):
+def test_an_implementation_of_the_wrong_form_is_refused(
+    implementation: Callable[[], object], text: str, plan: Plan
+) -> None:
     with pytest.raises(ContractError, match=text):
         plan(SAMPLE, implementation())
 
 
-def test_classes_follow_the_rule_and_else_the_form(plan):
+def test_classes_follow_the_rule_and_else_the_form(plan: Plan) -> None:
     plans = plan(SAMPLE, object())
     classes = {name: p.rule.admission for name, p in plans.items()}
     assert classes["GetThing"] is AdmissionClass.UNARY
@@ -119,7 +127,7 @@ def test_classes_follow_the_rule_and_else_the_form(plan):
     assert not plans["GetThing"].has_request_id
 
 
-def test_every_service_of_the_product_can_be_served(plan):
+def test_every_service_of_the_product_can_be_served(plan: Plan) -> None:
     names = [
         service.full_name
         for module in pkgutil.walk_packages(gridlane.__path__, "gridlane.")
@@ -132,7 +140,7 @@ def test_every_service_of_the_product_can_be_served(plan):
     refuse_stripped(names)
 
 
-def test_foreign_methods_have_their_rules_in_one_table(plan):
+def test_foreign_methods_have_their_rules_in_one_table(plan: Plan) -> None:
     from grpc_health.v1 import health_pb2
     from grpc_reflection.v1alpha import reflection_pb2
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2

@@ -6,10 +6,12 @@ from typing import Any
 
 import grpc
 import pytest
+import raw_calls
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from integration.kit_server.served import FailureOf, Room, Serve
 
 PATH = "/gridlane.transfer.sample.v1.SampleService/GetThing"
 
@@ -48,12 +50,14 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-async def test_with_a_certificate_calls_are_served_over_tls_alone(serve, pair, failure):
+async def test_with_a_certificate_calls_are_served_over_tls_alone(
+    serve: Serve, pair: tuple[Path, Path], failure: FailureOf
+) -> None:
     served = await serve(Things(), host="localhost", tls_certificate=pair[0], tls_key=pair[1])
     credentials = grpc.ssl_channel_credentials(pair[0].read_bytes())
     async with grpc.aio.secure_channel(served.server.address, credentials) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary(PATH)(b"", timeout=10)
+            await raw_calls.unary(channel, PATH)(b"", timeout=10)
         assert failure(caught.value).reason == "TOKEN_MISSING"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.unary("GetThing", b"", timeout=3)
@@ -63,7 +67,9 @@ async def test_with_a_certificate_calls_are_served_over_tls_alone(serve, pair, f
     )
 
 
-async def test_a_port_that_is_taken_stops_the_start_and_gives_the_rooms_back(serve, rooms):
+async def test_a_port_that_is_taken_stops_the_start_and_gives_the_rooms_back(
+    serve: Serve, rooms: list[Room]
+) -> None:
     served = await serve(Things())
     taken = int(served.server.address.rpartition(":")[2])
     with pytest.raises(RuntimeError, match=str(taken)):

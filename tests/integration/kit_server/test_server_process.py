@@ -15,11 +15,15 @@ from typing import Any
 
 import grpc
 import pytest
+import raw_calls
 from grpc import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection_pb2
+from integration.kit_server.served import FailureOf
 
 SAMPLE = "gridlane.transfer.sample.v1.SampleService"
+WATCH = f"/{SAMPLE}/WatchThings"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
 
@@ -50,11 +54,11 @@ class Process:
 
     def get(self, name: str, messages: Any) -> Any:
         request = messages.GetThingRequest(name=name).SerializeToString()
-        call = self.calls.unary_unary(f"/{SAMPLE}/GetThing")
+        call = raw_calls.unary(self.calls, f"/{SAMPLE}/GetThing")
         return asyncio.ensure_future(collect(call(request, metadata=self.headers, timeout=20)))
 
     async def check(self, service: str = "", metadata: Any = None) -> int:
-        call = self.health.unary_unary("/grpc.health.v1.Health/Check")
+        call = raw_calls.unary(self.health, "/grpc.health.v1.Health/Check")
         request = HealthCheckRequest(service=service).SerializeToString()
         answer = await call(request, timeout=5, metadata=metadata)
         return HealthCheckResponse.FromString(answer).status
@@ -108,11 +112,13 @@ async def start(
         yield start
 
 
-async def test_the_ready_file_says_where_and_who_and_is_gone_after_the_stop(start, tmp_path):
+async def test_the_ready_file_says_where_and_who_and_is_gone_after_the_stop(
+    start: Start, tmp_path: Path
+) -> None:
     server = await start()
     assert server.ready["pid"] == server.process.pid
     assert server.ready["data_dir"] == str(tmp_path)
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(server.ready_file.parent.glob("*.tmp"))
     assert server.ready["address"] != server.ready["health_address"]
     server.process.send_signal(signal.SIGTERM)
     assert (await server.ended())[0] == 0
@@ -120,7 +126,7 @@ async def test_the_ready_file_says_where_and_who_and_is_gone_after_the_stop(star
     assert server.notes() == ["start", "drain", "stop", "exit"]
 
 
-async def test_health_is_told_without_a_token_by_server_and_by_service(start):
+async def test_health_is_told_without_a_token_by_server_and_by_service(start: Start) -> None:
     server = await start()
     assert await server.check() == SERVING
     assert await server.check(SAMPLE) == SERVING
@@ -128,32 +134,34 @@ async def test_health_is_told_without_a_token_by_server_and_by_service(start):
         await server.check("no.such.Service")
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     with pytest.raises(aio.AioRpcError) as caught:
-        await server.health.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff", timeout=5)
+        await raw_calls.unary(server.health, "/grpc.health.v1.Health/Check")(b"\xff\xff", timeout=5)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     with pytest.raises(aio.AioRpcError) as caught:
-        await server.health.unary_unary("/grpc.health.v1.Health/List")(b"", timeout=5)
+        await raw_calls.unary(server.health, "/grpc.health.v1.Health/List")(b"", timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_stop_says_not_serving_first_and_goes_on_serving_for_the_lag(start, messages):
+async def test_a_stop_says_not_serving_first_and_goes_on_serving_for_the_lag(
+    start: Start, messages: SimpleNamespace
+) -> None:
     server = await start(lag_s=1.5)
-    watch = server.health.unary_stream("/grpc.health.v1.Health/Watch")(
+    watch = raw_calls.unary_stream(server.health, "/grpc.health.v1.Health/Watch")(
         HealthCheckRequest().SerializeToString(), timeout=20
     )
-    assert HealthCheckResponse.FromString(await watch.read()).status == SERVING
+    assert HealthCheckResponse.FromString(await raw_calls.read(watch)).status == SERVING
     server.process.send_signal(signal.SIGTERM)
-    assert HealthCheckResponse.FromString(await watch.read()).status == NOT_SERVING
+    assert HealthCheckResponse.FromString(await raw_calls.read(watch)).status == NOT_SERVING
     await server.get("things/a", messages)
     assert await server.check(SAMPLE) == NOT_SERVING
     assert (await server.ended())[0] == 0
 
 
 async def test_a_stop_ends_streams_lets_calls_finish_and_then_drains_the_rooms(
-    start, messages, failure
-):
+    start: Start, messages: SimpleNamespace, failure: FailureOf
+) -> None:
     server = await start()
     request = messages.GetThingRequest(name="things/a").SerializeToString()
-    stream = server.calls.unary_stream(f"/{SAMPLE}/WatchThings")(
+    stream = raw_calls.unary_stream(server.calls, WATCH)(
         request, metadata=server.headers, timeout=20
     )
     await stream.read()
@@ -168,7 +176,9 @@ async def test_a_stop_ends_streams_lets_calls_finish_and_then_drains_the_rooms(
     assert server.notes() == ["start", "called", "answered", "drain", "stop", "exit"]
 
 
-async def test_a_second_signal_ends_the_process_at_once(start, messages):
+async def test_a_second_signal_ends_the_process_at_once(
+    start: Start, messages: SimpleNamespace
+) -> None:
     server = await start()
     hanging = server.get("things/hangs", messages)
     await server.noted("called")
@@ -181,12 +191,14 @@ async def test_a_second_signal_ends_the_process_at_once(start, messages):
         await hanging
 
 
-async def test_sigusr1_dumps_threads_and_tasks_and_the_server_goes_on(start, messages):
+async def test_sigusr1_dumps_threads_and_tasks_and_the_server_goes_on(
+    start: Start, messages: SimpleNamespace
+) -> None:
     server = await start()
     hanging = server.get("things/hangs", messages)
     await server.noted("called")
     request = messages.GetThingRequest(name="things/a").SerializeToString()
-    stream = server.calls.unary_stream(f"/{SAMPLE}/WatchThings")(request, metadata=server.headers)
+    stream = raw_calls.unary_stream(server.calls, WATCH)(request, metadata=server.headers)
     await stream.read()
     for _ in range(2):
         server.process.send_signal(signal.SIGUSR1)
@@ -203,26 +215,24 @@ async def test_sigusr1_dumps_threads_and_tasks_and_the_server_goes_on(start, mes
     assert stderr.count(" tasks\n") == 2
 
 
-async def test_reflection_lists_the_services_to_those_who_are_known(start, messages, failure):
+async def test_reflection_lists_the_services_to_those_who_are_known(
+    start: Start, messages: SimpleNamespace, failure: FailureOf
+) -> None:
     server = await start()
-    call = server.calls.stream_stream(
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-    )
+    call = raw_calls.stream_stream(server.calls, REFLECTION)
     request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     stream = call(iter([request]), metadata=server.headers, timeout=5)
-    answer = reflection_pb2.ServerReflectionResponse.FromString(await stream.read())
+    answer = reflection_pb2.ServerReflectionResponse.FromString(await raw_calls.read(stream))
     assert SAMPLE in {s.name for s in answer.list_services_response.service}
     with pytest.raises(aio.AioRpcError) as caught:
         await call(iter([request]), timeout=5).read()
     assert failure(caught.value).reason == "TOKEN_MISSING"
 
 
-async def test_a_caller_refused_while_it_sends_sees_why(start, failure):
+async def test_a_caller_refused_while_it_sends_sees_why(start: Start, failure: FailureOf) -> None:
     """An answer that overtakes the sending reads, at a gRPC asyncio client, as INTERNAL."""
     server = await start()
-    call = server.calls.stream_stream(
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-    )
+    call = raw_calls.stream_stream(server.calls, REFLECTION)
     request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
 
     async def refused(messages_sent: int) -> str:
@@ -235,14 +245,15 @@ async def test_a_caller_refused_while_it_sends_sees_why(start, failure):
         assert set(seen) == {"TOKEN_MISSING"}
 
 
-async def test_metrics_are_exposed_by_name(start, messages):
+async def test_metrics_are_exposed_by_name(start: Start, messages: SimpleNamespace) -> None:
     server = await start()
     await server.get("things/a", messages)
     url = f"http://127.0.0.1:{server.ready['metrics_port']}/metrics"
 
     def scrape() -> str:
         with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.read().decode()
+            text: bytes = answer.read()
+            return text.decode()
 
     text = await asyncio.to_thread(scrape)
     method = f'method="{SAMPLE}/GetThing"'

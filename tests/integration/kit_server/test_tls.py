@@ -3,13 +3,16 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import raw_calls
 from certificates import Authority
 from grpc import aio
+from integration.kit_server.served import FailureOf, Serve, Served, WirePeersOf
 
 from gridlane_kit import channels
 from gridlane_kit.assertions import ServiceKeysError
@@ -22,6 +25,8 @@ from gridlane_kit.tls import CertificateError, ClientTls, ServerTls
 
 SAMPLE = "gridlane.transfer.sample.v1.SampleService"
 ADA = Principal("https://issuer.test/", "ada", vos=frozenset({"local"}))
+
+ServeApart = Callable[[], Awaitable[Served]]
 
 
 class Things:
@@ -45,7 +50,7 @@ async def _limit() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def things(messages) -> Things:
+def things(messages: SimpleNamespace) -> Things:
     return Things(messages)
 
 
@@ -55,15 +60,17 @@ def authority() -> Authority:
 
 
 @pytest.fixture
-def roots(authority, tmp_path) -> Path:
+def roots(authority: Authority, tmp_path: Path) -> Path:
     return authority.write_roots(tmp_path / "ca.pem")
 
 
 @pytest.fixture
-def serve_tls(serve, things, authority, roots, tmp_path) -> Callable[..., Any]:
+def serve_tls(
+    serve: Serve, things: Things, authority: Authority, roots: Path, tmp_path: Path
+) -> Serve:
     """Serves the sample with TLS."""
 
-    async def serve_tls(**settings: Any) -> Any:
+    async def serve_tls(**settings: Any) -> Served:
         certificate, key = authority.write_pair(tmp_path, "server")
         return await serve(things, tls_certificate=certificate, tls_key=key, **settings)
 
@@ -100,8 +107,14 @@ async def shown(address: str, roots: Path) -> str:
 
 
 async def test_a_server_shows_new_certificates_without_a_restart(
-    serve_tls, things, authority, roots, tmp_path, wire_peers, messages
-):
+    serve_tls: Serve,
+    things: Things,
+    authority: Authority,
+    roots: Path,
+    tmp_path: Path,
+    wire_peers: WirePeersOf,
+    messages: SimpleNamespace,
+) -> None:
     served = await serve_tls()
     first = await shown(served.server.address, roots)
     assert await shown(served.server.address, roots) == first
@@ -119,8 +132,8 @@ async def test_a_server_shows_new_certificates_without_a_restart(
 
 
 async def test_certificates_that_are_half_there_are_not_taken_up(
-    serve_tls, authority, roots, tmp_path
-):
+    serve_tls: Serve, authority: Authority, roots: Path, tmp_path: Path
+) -> None:
     served = await serve_tls()
     first = await shown(served.server.address, roots)
     certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
@@ -141,8 +154,13 @@ async def test_certificates_that_are_half_there_are_not_taken_up(
 
 
 async def test_a_client_takes_up_new_roots_without_a_restart(
-    serve, things, tmp_path, wire_peers, messages, monkeypatch
-):
+    serve: Serve,
+    things: Things,
+    tmp_path: Path,
+    wire_peers: WirePeersOf,
+    messages: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(channels, "RENEWAL_PERIOD_S", 0.1)
     monkeypatch.setattr(channels, "OLD_CHANNEL_S", 0.1)
     old, new = Authority("old"), Authority("new")
@@ -167,8 +185,8 @@ async def test_a_client_takes_up_new_roots_without_a_restart(
 
 
 async def test_a_server_that_cannot_be_verified_is_not_called(
-    serve_tls, tmp_path, wire_peers, messages
-):
+    serve_tls: Serve, tmp_path: Path, wire_peers: WirePeersOf, messages: SimpleNamespace
+) -> None:
     served = await serve_tls()
     others = Authority("other").write_roots(tmp_path / "other.pem")
     stub = wire_peers(served.server.address, tls=ClientTls(others)).stubs(SAMPLE)(caller(0.5))
@@ -180,20 +198,20 @@ async def test_a_server_that_cannot_be_verified_is_not_called(
 
 
 @pytest.fixture
-def serve_apart(serve_tls, roots) -> Callable[[], Any]:
+def serve_apart(serve_tls: Serve, roots: Path) -> ServeApart:
     """Serves the sample, with a listener for services."""
     return lambda: serve_tls(peer_listener=True, peer_port=0, peer_ca=roots)
 
 
 @pytest.fixture
-def own(authority, roots, tmp_path) -> ClientTls:
+def own(authority: Authority, roots: Path, tmp_path: Path) -> ClientTls:
     """What a service shows and believes."""
     return ClientTls(roots, *authority.write_pair(tmp_path, "workload"))
 
 
 async def test_services_are_believed_at_their_own_listener_and_nowhere_else(
-    serve_apart, own, wire_peers, messages
-):
+    serve_apart: ServeApart, own: ClientTls, wire_peers: WirePeersOf, messages: SimpleNamespace
+) -> None:
     served = await serve_apart()
     request = messages.GetThingRequest(name="things/a")
     theirs = wire_peers(served.server.peer_address, tls=own).stubs(SAMPLE)
@@ -203,14 +221,18 @@ async def test_services_are_believed_at_their_own_listener_and_nowhere_else(
 
 
 async def test_users_are_let_in_at_the_users_listener_and_nowhere_else(
-    serve_apart, own, roots, messages, failure
-):
+    serve_apart: ServeApart,
+    own: ClientTls,
+    roots: Path,
+    messages: SimpleNamespace,
+    failure: FailureOf,
+) -> None:
     served = await serve_apart()
     raw = messages.GetThingRequest(name="things/a").SerializeToString()
 
     async def ask(address: str) -> bytes:
         async with aio.secure_channel(address, own.current()) as channel:
-            method = channel.unary_unary(f"/{SAMPLE}/GetThing")
+            method = raw_calls.unary(channel, f"/{SAMPLE}/GetThing")
             return await method(raw, metadata=served.headers(), timeout=10)
 
     assert messages.Thing.FromString(await ask(served.server.address)).name == "nobody"
@@ -220,8 +242,12 @@ async def test_users_are_let_in_at_the_users_listener_and_nowhere_else(
 
 
 async def test_who_shows_no_certificate_of_the_peers_authority_is_not_let_in(
-    serve_apart, roots, tmp_path, wire_peers, messages
-):
+    serve_apart: ServeApart,
+    roots: Path,
+    tmp_path: Path,
+    wire_peers: WirePeersOf,
+    messages: SimpleNamespace,
+) -> None:
     served = await serve_apart()
     request = messages.GetThingRequest(name="things/a")
     stranger = ClientTls(roots, *Authority("other").write_pair(tmp_path, "stranger"))
@@ -230,12 +256,14 @@ async def test_who_shows_no_certificate_of_the_peers_authority_is_not_let_in(
         assert await reason_of(stub.GetThing(request)) == "PEER_UNAVAILABLE"
 
 
-async def test_a_listener_for_services_needs_their_keys(serve_tls, roots):
+async def test_a_listener_for_services_needs_their_keys(serve_tls: Serve, roots: Path) -> None:
     with pytest.raises(ServiceKeysError, match="needs their public keys"):
         await serve_tls(peer_listener=True, peer_port=0, peer_ca=roots, receiver=None)
 
 
-async def test_streams_at_both_listeners_end_with_a_drain(serve_apart, own, wire_peers, messages):
+async def test_streams_at_both_listeners_end_with_a_drain(
+    serve_apart: ServeApart, own: ClientTls, wire_peers: WirePeersOf, messages: SimpleNamespace
+) -> None:
     served = await serve_apart()
     stub = wire_peers(served.server.peer_address, tls=own).stubs(SAMPLE)(caller())
     async with reading(stub.WatchThings(messages.GetThingRequest(name="things/a"))) as pages:
@@ -247,7 +275,9 @@ async def test_streams_at_both_listeners_end_with_a_drain(serve_apart, own, wire
 # --- files that are not what they should be -------------------------------------------------------
 
 
-def test_what_is_no_certificate_is_refused_by_name(authority, roots, tmp_path):
+def test_what_is_no_certificate_is_refused_by_name(
+    authority: Authority, roots: Path, tmp_path: Path
+) -> None:
     certificate, key = authority.write_pair(tmp_path, "server")
     other_key = authority.write_pair(tmp_path, "other")[1]
     missing = tmp_path / "missing.pem"

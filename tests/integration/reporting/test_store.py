@@ -34,11 +34,20 @@ from gridlane_reporting.store import (
 SOURCE = "workload"
 
 
-def record(uid: str = "", *, end_us: int = 1, **given: str) -> NewRecord:
+def record(
+    uid: str = "", *, end_us: int = 1, owner_group: str | None = None, **given: str
+) -> NewRecord:
     uid = uid or str(uuid4())
     fields = {"kind": JOB, "owner": "i|ada", "vo": "local", "job": "jobs/1", **given}
     message = accounting_record_pb2.AccountingRecord(name=f"accountingRecords/{uid}")
-    return NewRecord(event_id=f"event-{uid}", uid=uid, end_us=end_us, message=message, **fields)
+    return NewRecord(
+        event_id=f"event-{uid}",
+        uid=uid,
+        end_us=end_us,
+        owner_group=owner_group,
+        message=message,
+        **fields,
+    )
 
 
 async def take_all(
@@ -57,7 +66,8 @@ async def listed(
     db: Database, visibility: Visibility = EVERYTHING, text: str = "", size: int = 0
 ) -> list[str]:
     """The uids of all pages."""
-    chosen, token, found = FILTER.parse(text), "", []
+    chosen, token = FILTER.parse(text), ""
+    found: list[str] = []
     while True:
         page = page_request(NEWEST_FIRST, page_size=size, page_token=token, binding=(text,))
         read = partial(list_records, visibility=visibility, chosen=chosen, page=page)
@@ -126,10 +136,12 @@ def test_other_filters_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("visibility", "seen"),
     [
-        (EVERYTHING, {"own", "vo", "foreign"}),
+        (EVERYTHING, {"own", "vo", "team", "foreign"}),
         (NOTHING, set()),
         (Visibility(owner="i|ada"), {"own"}),
-        (Visibility(owner="i|ada", vos=frozenset({"local"})), {"own", "vo"}),
+        (Visibility(owner="i|ada", vos=frozenset({"local"})), {"own", "vo", "team"}),
+        (Visibility(groups=frozenset({("local", "/local/team")})), {"team"}),
+        (Visibility(owner="i|ada", groups=frozenset({("local", "/local/team")})), {"own", "team"}),
         (Visibility(channels=frozenset({"c"})), set()),
         (Visibility(job="jobs/1"), set()),
     ],
@@ -141,7 +153,8 @@ async def test_a_caller_sees_what_its_reach_covers(
         db,
         record("own", vo="elsewhere"),
         record("vo", owner="i|bob"),
-        record("foreign", owner="i|bob", vo="elsewhere"),
+        record("team", owner="i|bob", owner_group="/local/team"),
+        record("foreign", owner="i|bob", vo="elsewhere", owner_group="/local/team"),
     )
     assert set(await listed(db, visibility)) == seen
 

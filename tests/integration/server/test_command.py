@@ -19,7 +19,7 @@ from support import COMMAND, EmbeddedServer
 
 def health(server: EmbeddedServer) -> Any:
     with grpc.insecure_channel(server.health_address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         return stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status
 
 
@@ -38,7 +38,8 @@ def test_the_token_s_path_is_printed_and_its_value_is_not(start_server: Any) -> 
 def test_on_a_terminal_the_token_s_value_is_printed(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     ready = tmp_path / "ready.json"
-    options = ["--data-dir", tmp_path / "data", "--port", "0", "--health-port", "0"]
+    ports = ("--port", "0", "--health-port", "0")
+    options: list[str | Path] = ["--data-dir", tmp_path / "data", *ports]
     process = subprocess.Popen(
         [COMMAND, "all", *options, "--ready-file", ready],
         stdin=subprocess.DEVNULL,

@@ -102,7 +102,7 @@ def test_each_certificate_is_signed_by_the_authority_and_belongs_to_its_key(made
         certificate = x509.load_pem_x509_certificate((root / f"tls/{service}.crt").read_bytes())
         certificate.verify_directly_issued_by(authority)
         key = load_pem_private_key((root / f"tls/{service}.key").read_bytes(), None)
-        assert certificate.public_key() == key.public_key()  # type: ignore[union-attr]
+        assert certificate.public_key() == key.public_key()
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert names.get_values_for_type(x509.DNSName) == ["localhost"]
 

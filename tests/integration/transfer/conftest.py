@@ -239,8 +239,12 @@ class House:
         await self.stop()
         await self.start()
 
-    def client(self, user: str, scopes: Iterable[str] | None = None) -> Client:
-        token = self.signer.sign_user(user, lifetime_s=600, vos=VOS[user], scopes=scopes)
+    def client(
+        self, user: str, scopes: Iterable[str] | None = None, groups: Sequence[str] = ()
+    ) -> Client:
+        token = self.signer.sign_user(
+            user, lifetime_s=600, vos=VOS[user], groups=groups, scopes=scopes
+        )
         return Client(self.channel, token)
 
     def caller(self, user: str) -> Caller:
@@ -364,8 +368,10 @@ def _word(enum: Any, number: int) -> str:
 
 
 def _details(error: grpc.RpcError) -> list[Any]:
-    for key, value in error.trailing_metadata():
+    assert isinstance(error, aio.AioRpcError)
+    for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
+            assert isinstance(value, bytes)
             return list(status_pb2.Status.FromString(value).details)
     return []
 

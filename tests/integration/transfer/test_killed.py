@@ -27,7 +27,7 @@ from gridlane_kit import failpoints
 from gridlane_kit.sqlite import sqlite_url
 from gridlane_kit.tokens import TokenSigner, dump_key, new_key
 
-assert gridlane_transfer.room  # registers the failpoints
+assert gridlane_transfer.room.__name__  # registers the failpoints
 CONTENT = b"a measured series\n" * 60_000
 PROGRAM = Path(__file__).with_name("killed_server.py")
 CANCEL = frozenset({"transfer.cancel.committed", "transfer.cancel.aborted"})
@@ -66,7 +66,7 @@ class Killed:
 
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         url = sqlite_url(self.root / "transfer.sqlite")
-        files = [self.root, self.root / "key.pem", url, self.root / "address"]
+        files: list[str | Path] = [self.root, self.root / "key.pem", url, self.root / "address"]
         command = [sys.executable, PROGRAM, *files, "{}"]
         return subprocess.Popen(command, env=environment)
 

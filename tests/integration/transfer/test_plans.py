@@ -17,6 +17,7 @@ from gridlane_transfer.store.tables import METADATA
 from gridlane_transfer.transfer_jobs import FILTER
 
 OWN = Visibility(owner="https://issuer.test/|sue")
+SHARER = Visibility(owner="https://issuer.test/|sue", groups=frozenset({("local", "/local/team")}))
 MANAGER = Visibility(owner="https://issuer.test/|max", vos=frozenset({"local"}))
 
 
@@ -55,6 +56,10 @@ def plans(conn: Connection, run: Any) -> str:
         (MANAGER, "state = ACTIVE", "ix_transfer_job_owner_state_number"),
         (MANAGER, "state = ACTIVE", "ix_transfer_job_vo_state_number"),
         (MANAGER, "vo = local", "ix_transfer_job_vo_number"),
+        (SHARER, "", "ix_transfer_job_owner_group_number"),
+        (SHARER, "vo = local", "ix_transfer_job_owner_group_number"),
+        (SHARER, "state = ACTIVE", "ix_transfer_job_owner_group_state_number"),
+        (SHARER, 'tags.gridlane.job = "x"', "ix_transfer_job_job_tag_number"),
         (EVERYTHING, "state = ACTIVE", "ix_transfer_job_state_number"),
         (EVERYTHING, "vo = local", "ix_transfer_job_vo_number"),
     ],

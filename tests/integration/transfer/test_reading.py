@@ -98,6 +98,7 @@ async def test_listings_page_newest_first_and_filter_by_what_is_documented(
     assert seen == newest_first
     tagged = await sue.jobs.ListTransferJobs(listing(filter='tags.gridlane.job = "t1"'))
     assert [job.name for job in tagged.transfer_jobs] == [jobs[3].name, jobs[1].name]
+    found = transfer_service_pb2.ListTransferJobsResponse()
     for text, count in (('state = "FINISHED"', 5), ("state = ACTIVE", 0), ('vo = "local"', 5)):
         found = await sue.jobs.ListTransferJobs(listing(filter=text))
         assert len(found.transfer_jobs) == count, text
@@ -115,6 +116,34 @@ async def test_a_listing_shows_own_jobs_and_a_vetoed_caller_none(house: Any, sue
     veto = Binding("https://issuer.test/", "sue", Role.VETOED)
     house.policy.replace(Policy(2, (*house.bindings, veto)))
     assert not (await sue.jobs.ListTransferJobs(listing())).transfer_jobs
+
+
+async def test_a_job_sharer_has_the_owners_rights_on_what_its_active_group_moves(
+    house: Any,
+) -> None:
+    sharing = [Binding("https://issuer.test/", name, Role.JOB_SHARER) for name in ("bob", "eve")]
+    policy = Policy(2, (*house.bindings, *sharing), jobs_vo_readable=False, vos=["local", "other"])
+    house.policy.replace(policy)
+    job = await a_job(house, house.client("sue", groups=["/local/team", "/local"]))
+    bob = house.client("bob", groups=["/local/team"])
+    assert [one.name for one in (await bob.jobs.ListTransferJobs(listing())).transfer_jobs] == [
+        job.name
+    ]
+    cancel = transfer_service_pb2.CancelTransferJobRequest(name=job.name)
+    assert (await bob.get(job.name)).name == job.name
+    assert (await bob.jobs.CancelTransferJob(cancel)).name == job.name
+    assert (await bob.jobs.BatchGetTransferJobs(batch(job.name))).results[0].status.code == 0
+    for outside in (
+        house.client("bob", groups=["/local", "/local/team"]),
+        house.client("bob"),
+        house.client("eve", groups=["/local/team"]),
+    ):
+        assert not (await outside.jobs.ListTransferJobs(listing())).transfer_jobs
+        get = transfer_service_pb2.GetTransferJobRequest(name=job.name)
+        assert await code_of(outside.jobs.GetTransferJob(get)) == grpc.StatusCode.NOT_FOUND
+        answer = await outside.jobs.BatchGetTransferJobs(batch(job.name))
+        assert [result.status.code for result in answer.results] == [5]
+        assert await code_of(outside.jobs.CancelTransferJob(cancel)) == grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_channel_s_manager_sees_and_ends_what_lies_on_the_channel(
@@ -215,6 +244,7 @@ async def test_a_service_follows_every_event_and_acknowledges(house: Any, sue: A
     stub = house.peers.transfer_events(follower)
     events: list[Any] = []
     async with asyncio.timeout(5):
+        position = feed_pb2.FeedPosition()
         async for page in stub.FollowTransferEvents(
             event_service_pb2.FollowTransferEventsRequest()
         ):

@@ -39,7 +39,7 @@ class Replica:
 
     def __init__(self, site: "Site", name: str) -> None:
         self._address = site.root / f"address-{name}"
-        files = [site.root, site.root / "key.pem", site.url, self._address]
+        files: list[str | Path] = [site.root, site.root / "key.pem", site.url, self._address]
         self._process = subprocess.Popen([sys.executable, PROGRAM, *files, json.dumps(SETTINGS)])
         self.client: Any = None
 

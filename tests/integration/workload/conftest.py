@@ -43,9 +43,9 @@ from gridlane_workload.settings import WorkloadSettings
 
 ISSUER = "https://issuer.test/"
 PATIENCE_S = 30
-assert authorization_service_pb2.DESCRIPTOR
-assert token_service_pb2.DESCRIPTOR
-assert event_service_pb2.DESCRIPTOR
+assert authorization_service_pb2.DESCRIPTOR.name
+assert token_service_pb2.DESCRIPTOR.name
+assert event_service_pb2.DESCRIPTOR.name
 
 
 class Tokens:

@@ -19,7 +19,7 @@ from gridlane_kit.admission import Admission
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
 from gridlane_kit.registration import Pipeline
-from gridlane_kit.server import Server
+from gridlane_kit.server import Server, ServiceRoom
 from gridlane_kit.settings import ServerSettings
 from gridlane_kit.telemetry import Telemetry
 from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, load_key
@@ -30,7 +30,7 @@ from gridlane_workload.settings import WorkloadSettings
 
 ISSUER = "https://issuer.test/"
 AUDIENCE = "gridlane"
-assert authorization_service_pb2.DESCRIPTOR  # a server wants its whole package
+assert authorization_service_pb2.DESCRIPTOR.name  # a server wants its whole package
 
 
 class Tokens:
@@ -84,7 +84,7 @@ async def main(
         address=lambda: server.address,
         exclusive=False,
     )
-    rooms = [Tokens(signer), transfer, workload]
+    rooms: list[ServiceRoom] = [Tokens(signer), transfer, workload]
     server = Server(ServerSettings(port=0, health_port=0), rooms, pipeline)
     await server.start()
     temporary = address.with_suffix(".new")

@@ -187,7 +187,7 @@ async def test_the_better_priority_goes_first_then_the_older(make_grid: MakeGrid
     await ada.reached(running.name, states.RUNNING)
     order = []
     for priority in (0, 5, None, 5):
-        given = {} if priority is None else {"priority": priority}
+        given: dict[str, Any] = {} if priority is None else {"priority": priority}
         order.append((await ada.submit("true", **given)).name)
     ended = [await ada.ended(name) for name in order]
     started = sorted(range(4), key=lambda i: ended[i].start_time.ToNanoseconds())

@@ -98,6 +98,32 @@ async def test_listings_hold_what_the_caller_may_see_newest_first(grid: Grid, ad
     assert await listed(ada, filter='vo = "local" AND state = "DONE"') == own[::-1]
 
 
+async def test_a_job_sharer_has_the_owners_rights_on_jobs_of_its_active_group_alone(
+    grid: Grid,
+) -> None:
+    sharing = [Binding(ISSUER, name, Role.JOB_SHARER) for name in ("bob", "eve")]
+    grid.policy.replace(
+        Policy(2, [*POLICY.bindings, *sharing], jobs_vo_readable=False, vos=POLICY.vos)
+    )
+    ada = await grid.user("ada", groups=["/local/team", "/local"])
+    job = await ada.submit("sleep", "60")
+    bob = await grid.user("bob", groups=["/local/team"])
+    assert await listed(bob) == [job.name]
+    assert await listed(bob, filter='vo = "local"') == [job.name]
+    assert (await bob.get(job.name)).owner.active_group == "/local/team"
+    for outside in (
+        await grid.user("bob", groups=["/local", "/local/team"]),
+        await grid.user("bob"),
+        await grid.user("eve", vos=["other"], groups=["/local/team"]),
+        await grid.user("root2", groups=["/local/team"]),
+    ):
+        assert await listed(outside) == []
+        assert (await refused(outside.get(job.name)))[1] == "NOT_FOUND"
+        assert (await refused(outside.kill(job.name)))[1] == "NOT_FOUND"
+    await bob.kill(job.name)
+    await ada.ended(job.name)
+
+
 async def test_a_vetoed_callers_list_is_empty_and_all_else_is_denied(grid: Grid, ada: User) -> None:
     job = await ada.submit("true")
     await ada.ended(job.name)

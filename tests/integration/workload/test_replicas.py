@@ -65,7 +65,7 @@ class Site:
         return User(jobs, events, self._metadata), process
 
     def _spawn(self, address: Path, failpoints: str) -> subprocess.Popen[bytes]:
-        files = [self.root, self.root / "key.pem", *self._urls, address]
+        files: list[str | Path] = [self.root, self.root / "key.pem", *self._urls, address]
         process = subprocess.Popen(
             [sys.executable, PROGRAM, *files, json.dumps(SETTINGS)],
             env={**os.environ, "GRIDLANE_FAILPOINTS": failpoints},

@@ -16,6 +16,7 @@ from gridlane_workload.store import METADATA, MIGRATIONS
 
 OWN = Visibility(owner="i|ada")
 MANAGER = Visibility(owner="i|ada", vos=frozenset({"a", "b"}))
+SHARER = Visibility(owner="i|ada", groups=frozenset({("a", "/a/team"), ("b", "/a/team")}))
 ADMIN = Visibility(everything=True)
 PAGE = Page(50, [1000], b"")
 
@@ -40,7 +41,9 @@ def plan(conn: Connection, statement: Select[object]) -> list[str]:
     return [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}")]
 
 
-@pytest.mark.parametrize("visibility", [OWN, MANAGER, ADMIN], ids=["own", "manager", "admin"])
+@pytest.mark.parametrize(
+    "visibility", [OWN, MANAGER, SHARER, ADMIN], ids=["own", "manager", "sharer", "admin"]
+)
 @pytest.mark.parametrize("state", [None, states.RUNNING])
 @pytest.mark.parametrize("vo", [None, "a", "c"])
 async def test_every_documented_listing_reads_only_along_an_index_and_sorts_nothing(
@@ -52,9 +55,12 @@ async def test_every_documented_listing_reads_only_along_an_index_and_sorts_noth
     assert not [step for step in steps if step.startswith("SCAN job")]
     sorted_by = [step for step in steps if "TEMP B-TREE" in step]
     # The page of a union is sorted: that is what was picked of each part, not what there is.
-    assert not sorted_by or visibility == MANAGER
+    assert not sorted_by or visibility in (MANAGER, SHARER)
     if vo is None and state is None and visibility == OWN:
         assert steps == ["SEARCH job USING INDEX ix_job_owner_number (owner=? AND number<?)"]
+    if visibility == SHARER and vo != "c":
+        by = "owner_group_number" if state is None else "owner_group_state_number"
+        assert any(f"USING INDEX ix_job_{by} (owner_group=?" in step for step in steps)
 
 
 async def test_the_next_job_to_start_is_found_without_sorting_those_that_wait(

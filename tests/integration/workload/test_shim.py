@@ -400,11 +400,16 @@ async def test_a_link_out_of_the_working_directory_is_no_output(runner: Runner) 
     assert [item.size_bytes for item in found] == [2, None, None, 2, None, None]
 
 
+def passable(folder: Path) -> None:
+    """Lets other users pass through a folder of root's and those above it."""
+    for each in (folder, *folder.parents):
+        if each.stat().st_uid == os.geteuid() and each != Path("/"):
+            each.chmod(each.stat().st_mode | 0o711)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run payloads as another user")
 async def test_payloads_run_as_the_configured_user(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o711)
+    passable(tmp_path)
     runner = await Runner(tmp_path, run_as="nobody").open()
     script = f"id -u; echo mine > out; cat $BEARER_TOKEN_FILE; cat {tmp_path}/*/1/job.json"
     attempt = await runner.start(["sh", "-c", script])
@@ -413,3 +418,22 @@ async def test_payloads_run_as_the_configured_user(tmp_path: Path) -> None:
     assert said.startswith(f"{pwd.getpwnam('nobody').pw_uid}\na job's token")
     assert "executors" not in said
     assert (runner.work(attempt) / "out").read_text() == "mine\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run payloads as another user")
+async def test_a_command_s_files_are_opened_with_the_payload_s_rights(tmp_path: Path) -> None:
+    passable(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    runner = await Runner(tmp_path, run_as="nobody").open()
+    plant = Command(["ln", "-s", str(secret), "planted"], {})
+    for field in ("stdin", "stdout", "stderr"):
+        reach = Command(["cat"], {}, **{field: "planted"})  # type: ignore[arg-type]
+        attempt = await runner.start(commands=[plant, reach])
+        seen = await runner.end(attempt)
+        assert seen.end is not None
+        assert (seen.end.executor, seen.end.exit_code) == (1, 1)
+        assert runner.said(attempt) == ""
+    assert secret.read_text() == "root's"
+    await runner.backend.close()

@@ -28,13 +28,13 @@ class ScriptedServer(grpc.GenericRpcHandler):
     """
 
     def __init__(self) -> None:
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
-        self._server = grpc.server(futures.ThreadPoolExecutor(8), handlers=(self,))
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[self])
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self.metadata: list[dict[str, str | bytes]] = []
         self._server.start()
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
         self.metadata.append(dict(details.invocation_metadata or ()))
         return self._handlers.get(details.method)
 

@@ -11,6 +11,7 @@ import pytest
 import gridlane
 from gridlane.ids import uuid7
 from gridlane.nouns import jobs
+from gridlane.workload.v1 import job_service_pb2 as rpc
 from gridlane.workload.v1.job_pb2 import Job
 
 NAME = f"jobs/{uuid7()}"
@@ -190,8 +191,6 @@ async def test_the_asynchronous_facade_repeats_the_same_way(
 def test_a_batch_answers_each_item_by_itself(scripted: Server, client: gridlane.Client) -> None:
     from gridlane_kit import errors as kit
 
-    rpc = jobs.rpc
-
     def answer(request: Any, _: grpc.ServicerContext) -> Any:
         return rpc.BatchGetJobsResponse(
             results=[
@@ -212,7 +211,6 @@ def test_a_batch_answers_each_item_by_itself(scripted: Server, client: gridlane.
 def test_large_batches_are_split_and_stay_in_order(
     scripted: Server, client: gridlane.Client
 ) -> None:
-    rpc = jobs.rpc
     sizes: list[int] = []
 
     def answer(request: Any, _: grpc.ServicerContext) -> Any:

@@ -88,8 +88,8 @@ def tls_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A TLS server on loopback that answers WhoAmI, and the CA it is known by."""
     chain, key, _ = certificate()
     (tmp_path / "ca.pem").write_bytes(chain)
-    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(WhoAmI(),))
-    credentials = grpc.ssl_server_credentials(((key, chain),))
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[WhoAmI()])
+    credentials = grpc.ssl_server_credentials([(key, chain)])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     yield f"127.0.0.1:{port}", tmp_path / "ca.pem"

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 import gridlane
 from gridlane.checksums import checksum_of, digest_for, format_checksum, parse_checksum
-from gridlane.ids import uuid7
 from gridlane.names import job_name, transfer_name
 from gridlane.transfer.v1.transfer_job_pb2 import OverwriteMode
 
-ID = uuid7()
+ID = "01930000-0000-7000-8000-000000000000"
 
 
 def test_a_commands_text_is_split_as_a_shell_would() -> None:

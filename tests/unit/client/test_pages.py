@@ -11,9 +11,9 @@ import gridlane
 from gridlane.modes import iterate
 from gridlane.nouns import jobs
 from gridlane.pages import all_items
+from gridlane.workload.v1 import job_service_pb2 as rpc
 from gridlane.workload.v1.job_pb2 import Job
 
-rpc = jobs.rpc
 Server = Any
 
 

@@ -13,8 +13,8 @@ from gridlane import watch
 from gridlane.checksums import checksum_of, format_checksum, parse_checksum
 from gridlane.nouns import storage
 from gridlane.retry import RetryPolicy
+from gridlane.transfer.v1 import storage_service_pb2 as rpc
 
-rpc = storage.rpc
 Server = Any
 Refuse = Callable[..., None]
 TEXT = bytes(range(256)) * 9_000  # a bit over two messages

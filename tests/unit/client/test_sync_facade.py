@@ -14,8 +14,11 @@ import pytest
 from google.protobuf import descriptor_pool
 
 import gridlane
+from gridlane.gateway.v1.task_pb2 import Task
 from gridlane.ids import uuid7, uuid7_time_ms
 from gridlane.nouns import accounting, channels, jobs, replicas, service, spans, tasks, transfers
+from gridlane.transfer.v1.replica_pb2 import LogicalFile
+from gridlane.transfer.v1.transfer_job_pb2 import TransferJob
 from gridlane.transport import Method
 from gridlane.workload.v1.job_pb2 import Job
 
@@ -68,7 +71,7 @@ def test_a_task_is_submitted_with_a_fresh_uuid7_and_the_token(played: Played) ->
     )
     future = played.begin(lambda: played.client.tasks.submit(job))
     metadata, request, rpc = played.take(tasks.SUBMIT)
-    rpc.terminate(tasks.Task(name=f"tasks/{ID}"), (), grpc.StatusCode.OK, "")
+    rpc.terminate(Task(name=f"tasks/{ID}"), (), grpc.StatusCode.OK, "")
     assert future.result(SECONDS).name == f"tasks/{ID}"
     assert request.job == job
     assert uuid7_time_ms(request.request_id) > 0
@@ -141,7 +144,7 @@ def test_a_replica_is_registered_with_its_checksum(played: Played) -> None:
             "LFN:/local/a", "file:///srv/a", size_bytes=3, checksum="ADLER32:024d0127"
         )
     )
-    request = played.answer(replicas.REGISTER, replicas.LogicalFile(lfn="LFN:/local/a"))
+    request = played.answer(replicas.REGISTER, LogicalFile(lfn="LFN:/local/a"))
     assert future.result(SECONDS).lfn == "LFN:/local/a"
     assert (request.size_bytes, request.checksum.value) == (3, "024d0127")
 
@@ -174,6 +177,6 @@ def test_a_call_that_was_not_answered_is_made_again_with_the_same_request(
     future = played.begin(lambda: played.client.transfers.submit(gridlane.new_transfer({})))
     _, first, rpc = played.take(transfers.SUBMIT)
     rpc.terminate(None, (), grpc.StatusCode.UNAVAILABLE, "Socket closed")
-    second = played.answer(transfers.SUBMIT, transfers.TransferJob(name=f"transfers/{ID}"))
+    second = played.answer(transfers.SUBMIT, TransferJob(name=f"transfers/{ID}"))
     assert first == second
     assert future.result(SECONDS).name == f"transfers/{ID}"

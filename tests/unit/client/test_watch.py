@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 import gridlane
 from gridlane import watch
+from gridlane.gateway.v1.task_pb2 import Task
 from gridlane.ids import uuid7
 from gridlane.nouns import jobs, tasks
 from gridlane.retry import RetryPolicy
+from gridlane.workload.v1 import job_service_pb2 as rpc
 from gridlane.workload.v1.event_pb2 import JobEvent
 from gridlane.workload.v1.job_pb2 import Job, JobState
 
 NAME = f"jobs/{uuid7()}"
-rpc = jobs.rpc
 Server = Any
 Refuse = Callable[..., None]
 
@@ -191,7 +192,7 @@ def test_waiting_goes_on_until_the_job_has_really_ended(
 ) -> None:
     states = [JobState.JOB_STATE_RUNNING, JobState.JOB_STATE_DONE]
     scripted.stream(tasks.WATCH, lambda *_: iter(()))
-    scripted.unary(tasks.DESCRIBE, lambda *_: tasks.Task(name=NAME, job=Job(state=states.pop(0))))
+    scripted.unary(tasks.DESCRIBE, lambda *_: Task(name=NAME, job=Job(state=states.pop(0))))
     assert client.tasks.wait(NAME).job.state == JobState.JOB_STATE_DONE
     assert states == []
 

@@ -33,6 +33,7 @@ people = st.builds(
     display_name=st.just("") | texts,
     vos=st.frozensets(texts, max_size=3),
     groups=st.frozensets(texts, max_size=3),
+    active_group=st.just("") | texts,
     scopes=st.none() | scopes,
     actor=st.none() | st.just("gateway"),
     token_expires_us=st.none() | st.integers(0, 2**53),
@@ -56,23 +57,25 @@ async def proven(header: str) -> Principal:
 
 
 @given(people | jobs)
-async def test_a_principal_arrives_as_it_would_in_the_next_room(principal):
+async def test_a_principal_arrives_as_it_would_in_the_next_room(principal: Principal) -> None:
     got = await proven(signer().header(principal, "transfer"))
     assert got == principal.on_behalf("workload")
     assert got.token_expires_us == principal.token_expires_us
 
 
-async def test_a_service_that_acts_for_itself_arrives_as_itself():
+async def test_a_service_that_acts_for_itself_arrives_as_itself() -> None:
     itself = service_principal("workload")
     assert await proven(signer().header(itself, "transfer")) == itself
 
 
-def test_a_service_acts_for_no_other_service():
+def test_a_service_acts_for_no_other_service() -> None:
     with pytest.raises(ValueError, match="workload cannot act for the service reporting"):
         signer().header(service_principal("reporting"), "transfer")
 
 
-def test_one_is_sent_again_for_a_while_and_then_signed_anew(monkeypatch):
+def test_one_is_sent_again_for_a_while_and_then_signed_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     signs, now = signer(), time.time()
     first = signs.header(ADA, "transfer")
     for seconds, same in ((REUSE_S - 1, True), (REUSE_S + 1, False), (-3600, False)):
@@ -81,7 +84,7 @@ def test_one_is_sent_again_for_a_while_and_then_signed_anew(monkeypatch):
     assert REUSE_S < LIFETIME_S
 
 
-def test_each_receiver_and_each_principal_has_its_own():
+def test_each_receiver_and_each_principal_has_its_own() -> None:
     signs = signer()
     bob = Principal(ADA.issuer, "bob")
     renewed = Principal(ADA.issuer, "bob", token_expires_us=5)
@@ -90,14 +93,14 @@ def test_each_receiver_and_each_principal_has_its_own():
     assert signs.header(bob, "transfer") == signs.header(bob, "transfer")
 
 
-def test_one_that_was_not_taken_is_signed_anew():
+def test_one_that_was_not_taken_is_signed_anew() -> None:
     signs = signer()
     first = signs.header(ADA, "transfer")
     signs.forget(ADA, "transfer")
     assert signs.header(ADA, "transfer") != first
 
 
-def test_what_is_kept_is_bounded_and_the_oldest_goes_first():
+def test_what_is_kept_is_bounded_and_the_oldest_goes_first() -> None:
     signs = signer(size=3)
     headers = [signs.header(Principal("i", str(number)), "transfer") for number in range(5)]
     for number in (4, 3, 2):
@@ -106,7 +109,7 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first():
         assert signs.header(Principal("i", str(number)), "transfer") != headers[number]
 
 
-async def test_each_kind_of_bearer_is_proven_by_its_own_verifier():
+async def test_each_kind_of_bearer_is_proven_by_its_own_verifier() -> None:
     users = TokenSigner(new_key(), "https://issuer.test/", "all")
     tokens = TokenVerifier({users.issuer: StaticKeys(users.jwks())}, "all")
     both = BearerVerifier(tokens, VERIFIER)
@@ -116,7 +119,7 @@ async def test_each_kind_of_bearer_is_proven_by_its_own_verifier():
     assert (await both.prove(assertion)).principal == ADA.on_behalf("workload")
 
 
-def test_no_issuer_of_users_tokens_is_called_like_a_service():
+def test_no_issuer_of_users_tokens_is_called_like_a_service() -> None:
     keys = StaticKeys(service_jwks({"workload": KEY}))
     for issuer in ("urn:gridlane:service", "urn:gridlane:service:workload"):
         with pytest.raises(ValueError, match="no issuer of users' tokens"):
@@ -124,7 +127,7 @@ def test_no_issuer_of_users_tokens_is_called_like_a_service():
 
 
 @pytest.mark.parametrize("sender", sorted(EDGES.keys() - {SPAN_KEEPER}))
-async def test_every_other_service_reaches_the_keeper_of_spans_for_itself(sender):
+async def test_every_other_service_reaches_the_keeper_of_spans_for_itself(sender: str) -> None:
     verifier = AssertionVerifier(SPAN_KEEPER, service_jwks({sender: KEY}))
     header = AssertionSigner(sender, KEY).header(service_principal(sender), SPAN_KEEPER)
     proof = await verifier.prove(header.removeprefix("Bearer "))
@@ -132,7 +135,7 @@ async def test_every_other_service_reaches_the_keeper_of_spans_for_itself(sender
 
 
 @pytest.mark.parametrize("sender", sorted(s for s, to in EDGES.items() if SPAN_KEEPER not in to))
-async def test_only_who_may_call_the_keeper_of_spans_reaches_it_for_somebody(sender):
+async def test_only_who_may_call_the_keeper_of_spans_reaches_it_for_somebody(sender: str) -> None:
     verifier = AssertionVerifier(SPAN_KEEPER, service_jwks({sender: KEY}))
     header = AssertionSigner(sender, KEY).header(ADA, SPAN_KEEPER)
     with pytest.raises(GridlaneError) as refused:

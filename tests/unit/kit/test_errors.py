@@ -5,6 +5,7 @@ import typing
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from gridlane_kit import errors
@@ -15,10 +16,15 @@ MADE = {
     "token_invalid": errors.token_invalid(),
     "token_expired": errors.token_expired(),
     "permission_denied": errors.permission_denied("workload.jobs.submit"),
+    "issuer_unavailable": errors.issuer_unavailable(),
+    "group_not_asserted": errors.group_not_asserted("/cms/production"),
     "caller_vetoed": errors.caller_vetoed(),
     "scope_too_narrow": errors.scope_too_narrow("workload.jobs.submit", "compute.create"),
     "malformed_message": errors.malformed_message(),
     "invalid": errors.invalid([("job.vo", "at most 200 characters")]),
+    "capability_missing": errors.capability_missing(
+        [("transfer_job.target_qos", "leave it empty")], "TARGET_QOS", "embedded"
+    ),
     "request_id_too_old": errors.request_id_too_old(30),
     "token_not_ours": errors.token_not_ours("page_token"),
     "filter_unsupported": errors.filter_unsupported("a=b", "one of: state"),
@@ -30,6 +36,8 @@ MADE = {
     "illegal_transition": errors.illegal_transition("jobs/1", "DONE", "RUNNING"),
     "precondition": errors.precondition("jobs/1", "has no input"),
     "revision_conflict": errors.revision_conflict("jobs/1"),
+    "last_admin": errors.last_admin("roleBindings/1"),
+    "in_use": errors.in_use("vos/cms", "issuers/cms-iam"),
     "position_trimmed": errors.position_trimmed("e:1", "e:7"),
     "overloaded": errors.overloaded("unary", 0.5),
     "no_space": errors.no_space("local"),
@@ -45,9 +53,18 @@ MADE = {
     "internal": errors.internal("abc"),
 }
 
+NOT_MADE_YET = {
+    ErrorReason.ADDRESS_FORBIDDEN,
+    ErrorReason.CREDENTIAL_MISSING,
+    ErrorReason.CREDENTIAL_EXPIRED,
+    ErrorReason.QUOTA_EXCEEDED,
+    ErrorReason.REVISION_NOT_REACHED,
+}
+"""Reasons of methods that answer UNIMPLEMENTED so far."""
+
 
 def details(status: status_pb2.Status) -> list[object]:
-    kinds = (
+    kinds: tuple[type[Message], ...] = (
         error_details_pb2.ErrorInfo,
         error_details_pb2.BadRequest,
         error_details_pb2.PreconditionFailure,
@@ -55,9 +72,8 @@ def details(status: status_pb2.Status) -> list[object]:
     )
     unpacked: list[object] = []
     for detail in status.details:
-        message = next(kind() for kind in kinds if detail.Is(kind.DESCRIPTOR))
-        detail.Unpack(message)
-        unpacked.append(message)
+        messages = [kind() for kind in kinds]
+        unpacked.append(next(message for message in messages if detail.Unpack(message)))
     return unpacked
 
 
@@ -69,7 +85,7 @@ def test_every_constructor_and_every_reason_is_covered_here() -> None:
         and typing.get_type_hints(function).get("return") is GridlaneError
     }
     assert constructors == MADE.keys()
-    assert {error.reason for error in MADE.values()} == set(ErrorReason)
+    assert {error.reason for error in MADE.values()} == set(ErrorReason) - NOT_MADE_YET
 
 
 @pytest.mark.parametrize("error", MADE.values(), ids=MADE.keys())
@@ -90,6 +106,20 @@ def test_invalid_fields_are_named_one_by_one() -> None:
     _, bad = details(errors.invalid([("a", "x"), ("b.c", "y")]).to_status())
     assert isinstance(bad, error_details_pb2.BadRequest)
     assert [(v.field, v.description) for v in bad.field_violations] == [("a", "x"), ("b.c", "y")]
+
+
+def test_a_missing_capability_names_field_cure_and_backend() -> None:
+    error = MADE["capability_missing"]
+    _, bad = details(error.to_status())
+    assert isinstance(bad, error_details_pb2.BadRequest)
+    assert [(v.field, v.description) for v in bad.field_violations] == [
+        ("transfer_job.target_qos", "leave it empty")
+    ]
+    assert error.metadata == {
+        "field": "transfer_job.target_qos",
+        "capability": "TARGET_QOS",
+        "backend": "embedded",
+    }
 
 
 def test_an_illegal_transition_says_from_and_to() -> None:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridlane.authorization.v1 import policy_pb2
 from gridlane_kit.decision import decide
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.identity import Principal, service_principal
-from gridlane_kit.policy import Binding, Policy, PolicyChange, PolicyDraft, Role
+from gridlane_kit.policy import Binding, Policy, PolicyChange, PolicyDraft, Role, WorkAction
 from gridlane_kit.policy_messages import (
     PART_SIZE,
     binding_message,
@@ -35,14 +36,14 @@ def after(policy: Policy, **change: Any) -> Policy:
 def test_a_binding_that_is_added_counts_and_one_that_is_removed_does_not() -> None:
     first = Policy(1, [bound("ada", Role.ADMIN)])
     second = after(first, added=[bound("ada", Role.VETOED)], removed=[bound("ada", Role.ADMIN)])
-    assert (second.grants(ADA.owner, 0).vetoed, second.grants(ADA.owner, 0).admin) == (True, False)
+    assert (second.grants(ADA, 0).vetoed, second.grants(ADA, 0).admin) == (True, False)
     assert second.revision == 2
 
 
 def test_a_change_leaves_the_policy_before_it_as_it_was() -> None:
     first = Policy(1, [bound("ada", Role.ADMIN)], vos=["local"])
     after(first, added=[bound("ada", Role.VETOED)], removed_vos=frozenset({"local"}))
-    assert not first.grants(ADA.owner, 0).vetoed
+    assert not first.grants(ADA, 0).vetoed
     assert first.vos == {"local"}
 
 
@@ -50,7 +51,7 @@ def test_a_binding_that_differs_only_in_its_end_takes_the_place_of_the_other() -
     ending = bound("ada", Role.SUBMITTER, "local", expires_us=5)
     policy = after(Policy(1, [bound("ada", Role.SUBMITTER, "local")]), added=[ending])
     assert policy.bindings == (ending,)
-    assert not policy.grants(ADA.owner, 6).submits
+    assert not policy.grants(ADA, 6).in_vos
 
 
 def test_a_removed_binding_is_found_whatever_its_end() -> None:
@@ -61,7 +62,7 @@ def test_a_removed_binding_is_found_whatever_its_end() -> None:
 def test_virtual_organisations_and_settings_change_too() -> None:
     policy = Policy(1, vos=["local"])
     policy = after(policy, added_vos=frozenset({"cms"}), removed_vos=frozenset({"local"}))
-    assert (policy.vos, policy.jobs_vo_readable) == ({"cms"}, True)
+    assert (policy.vos, policy.jobs_vo_readable) == (frozenset({"cms"}), True)
     assert after(policy, jobs_vo_readable=False).jobs_vo_readable is False
 
 
@@ -72,7 +73,20 @@ def test_a_closed_policy_says_nothing_of_anybody(principal: Principal) -> None:
     assert (refused.value.code.name, refused.value.reason.value) == ("UNAVAILABLE", "POLICY_STALE")
 
 
-bindings = st.builds(
+VOS = frozenset({"local", "cms"})
+GROUPS = frozenset({"/local/one", "/cms"})
+
+of_groups = st.builds(
+    Binding,
+    st.just(""),
+    st.just(""),
+    st.sampled_from(Role),
+    st.sampled_from(["local", "cms"]),
+    st.sampled_from(["", "uid"]),
+    st.none() | st.integers(0, 2**50),
+    st.sampled_from(["/local/one", "/cms", "/cms/else"]),
+)
+bindings = of_groups | st.builds(
     Binding,
     st.just(ISSUER),
     st.sampled_from(["ada", "bob", "eve"]),
@@ -102,8 +116,8 @@ def test_a_changed_policy_is_the_policy_made_of_what_is_left_and_what_is_new(
     changed = Policy(1, present).changed(change)
     assert set(changed.bindings) == set(whole.bindings)
     for subject in ("ada", "bob", "eve"):
-        owner = f"{ISSUER}|{subject}"
-        assert set(changed.roles_of(owner, 7)) == set(whole.roles_of(owner, 7))
+        caller = Principal(ISSUER, subject, vos=VOS, groups=GROUPS)
+        assert set(changed.grants(caller, 7).bindings) == set(whole.grants(caller, 7).bindings)
 
 
 @given(changes)
@@ -115,6 +129,23 @@ def test_a_change_comes_back_from_its_message_as_it_was(change: PolicyChange) ->
 def test_every_role_comes_back_from_its_message(role: Role) -> None:
     binding = Binding(ISSUER, "ada", role, "local", "uid", 1_700_000_000_123_456)
     assert binding_of(binding_message(binding)) == binding
+    of_group = Binding("", "", role, "local", group="/local/one")
+    assert binding_of(binding_message(of_group)) == of_group
+
+
+@pytest.mark.parametrize("queued", WorkAction)
+@pytest.mark.parametrize("running", WorkAction)
+def test_what_a_veto_does_to_work_comes_back_from_its_message(
+    queued: WorkAction, running: WorkAction
+) -> None:
+    veto = bound("ada", Role.VETOED, queued_work=queued, running_work=running)
+    assert binding_of(binding_message(veto)) == veto
+
+
+def test_a_veto_that_says_nothing_of_work_holds_what_is_queued_and_keeps_what_runs() -> None:
+    veto = policy_pb2.RoleBinding(issuer=ISSUER, subject="ada", role=policy_pb2.ROLE_VETOED_USER)
+    read = binding_of(veto)
+    assert (read.queued_work, read.running_work) == (WorkAction.HOLD, WorkAction.KEEP)
 
 
 @pytest.mark.parametrize("count", [0, 1, PART_SIZE, PART_SIZE + 1, 2 * PART_SIZE])
@@ -129,7 +160,7 @@ def test_a_snapshot_comes_back_from_its_parts_of_which_one_is_the_last(count: in
         draft.add(map(binding_of, part.bindings), part.vos)
     read = draft.finished(9, jobs_vo_readable=parts[-1].settings.jobs_vo_readable)
     assert set(read.bindings) == set(many)
-    assert (read.vos, read.jobs_vo_readable) == ({"local", "cms"}, False)
+    assert (read.vos, read.jobs_vo_readable) == (frozenset({"local", "cms"}), False)
 
 
 def test_a_part_of_the_longest_bindings_is_below_the_limit_of_a_message() -> None:

@@ -19,7 +19,9 @@ class SampleSettings(Settings):
     peers: dict[str, str] = Field(default_factory=dict)
 
 
-def test_the_environment_overrides_the_file_and_the_program_overrides_both(tmp_path, monkeypatch):
+def test_the_environment_overrides_the_file_and_the_program_overrides_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "gridlane.toml"
     file.write_text(
         '[sample]\nlimit = 2\n[sample.backend]\nurl = "from-file"\npassword = "a"\n[other]\nx = 1\n'
@@ -38,7 +40,7 @@ def test_the_environment_overrides_the_file_and_the_program_overrides_both(tmp_p
     assert SampleSettings.load("sample", limit=4).limit == 4
 
 
-def test_a_mistake_in_the_file_is_named(tmp_path, monkeypatch):
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "gridlane.toml"
     file.write_text("[sample]\nlimmit = 2\n")
     monkeypatch.setenv("GRIDLANE_CONFIG", str(file))
@@ -46,7 +48,7 @@ def test_a_mistake_in_the_file_is_named(tmp_path, monkeypatch):
         SampleSettings.load("sample")
 
 
-def test_what_is_in_force_is_shown_without_secrets():
+def test_what_is_in_force_is_shown_without_secrets() -> None:
     shown = describe(SampleSettings.load("sample", backend={"password": "hunter2"}))
     assert shown == {
         "limit": 1,
@@ -58,17 +60,17 @@ def test_what_is_in_force_is_shown_without_secrets():
     assert server["limits"] == {"unary": 2000, "batch": 64, "stream": 4000}
 
 
-def test_plaintext_is_served_on_loopback_only(tmp_path: Path):
+def test_plaintext_is_served_on_loopback_only(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "10.1.2.3", "grid.example.org", "127.evil.example"):
         with pytest.raises(ValidationError, match="not loopback"):
             ServerSettings.load("server", host=host)
     pem = tmp_path / "x.pem"
-    assert ServerSettings.load("server", host="0.0.0.0", tls_certificate=pem, tls_key=pem)
+    ServerSettings.load("server", host="0.0.0.0", tls_certificate=pem, tls_key=pem)
     with pytest.raises(ValidationError, match="go together"):
         ServerSettings.load("server", tls_certificate=pem)
 
 
-def test_services_have_a_listener_of_their_own_only_with_mutual_tls(tmp_path: Path):
+def test_services_have_a_listener_of_their_own_only_with_mutual_tls(tmp_path: Path) -> None:
     pem = tmp_path / "x.pem"
     own = {"tls_certificate": pem, "tls_key": pem}
     assert not ServerSettings.load("server", **own).peer_listener
@@ -81,14 +83,14 @@ def test_services_have_a_listener_of_their_own_only_with_mutual_tls(tmp_path: Pa
     assert ServerSettings.load("server", port=50053, peer_port=7, **apart).peers_at == 7
 
 
-def test_loopback_is_told_from_the_rest():
+def test_loopback_is_told_from_the_rest() -> None:
     assert all(is_loopback(h) for h in ("127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"))
     assert not any(is_loopback(h) for h in ("", "0.0.0.0", "192.168.1.1", "localhost.example"))
 
 
 def test_a_service_s_own_table_counts_more_than_the_one_of_all_and_less_than_the_environment(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "gridlane.toml"
     file.write_text(
         "[server]\nport = 1\ngrace_s = 3\n[server.limits]\nbatch = 5\n"
@@ -106,7 +108,9 @@ def test_a_service_s_own_table_counts_more_than_the_one_of_all_and_less_than_the
     assert ServerSettings.load_for("transfer", port=9).port == 9
 
 
-def test_a_mistake_in_a_service_s_own_table_is_named(tmp_path, monkeypatch):
+def test_a_mistake_in_a_service_s_own_table_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "gridlane.toml"
     file.write_text("[server.transfer]\nprot = 2\n")
     monkeypatch.setenv("GRIDLANE_CONFIG", str(file))

@@ -28,7 +28,9 @@ def submitter(revision: int, expires_us: int | None = None) -> Policy:
     return Policy(revision, [binding])
 
 
-async def test_a_proven_token_is_known_until_it_ends_and_no_longer(monkeypatch):
+async def test_a_proven_token_is_known_until_it_ends_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept, sent = sessions(), header(lifetime_s=60)
     assert kept.known(sent) is None
     session = await kept.prove(sent)
@@ -43,7 +45,9 @@ async def test_a_proven_token_is_known_until_it_ends_and_no_longer(monkeypatch):
     assert len(kept) == 0
 
 
-async def test_a_long_lived_token_is_proven_again_after_five_minutes(monkeypatch):
+async def test_a_long_lived_token_is_proven_again_after_five_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept, sent = sessions(), header(lifetime_s=3600)
     await kept.prove(sent)
     now = time.time()
@@ -53,7 +57,7 @@ async def test_a_long_lived_token_is_proven_again_after_five_minutes(monkeypatch
     assert kept.known(sent) is None
 
 
-async def test_what_was_not_proven_is_not_known():
+async def test_what_was_not_proven_is_not_known() -> None:
     kept, sent = sessions(), header()
     await kept.prove(sent)
     assert kept.known(sent[:-1]) is None
@@ -68,12 +72,12 @@ async def test_what_was_not_proven_is_not_known():
     assert len(kept) == 1
 
 
-async def test_the_scheme_is_read_whatever_its_case():
+async def test_the_scheme_is_read_whatever_its_case() -> None:
     sent = header().replace("Bearer", "bEARER")
     assert (await sessions().prove(sent)).principal.subject == "ada"
 
 
-async def test_memory_is_bounded_and_what_is_used_stays():
+async def test_memory_is_bounded_and_what_is_used_stays() -> None:
     kept, used = sessions(size=10), header("used")
     session = await kept.prove(used)
     for number in range(50):
@@ -82,7 +86,52 @@ async def test_memory_is_bounded_and_what_is_used_stays():
         assert len(kept) <= 11
 
 
-async def test_a_decision_is_made_once_under_a_policy_and_anew_under_the_next():
+async def test_no_token_is_kept() -> None:
+    kept, sent = sessions(), header()
+    await kept.prove(sent)
+    assert sent not in repr(vars(kept))
+    assert {len(key) for key in kept._young} == {32}
+
+
+async def test_a_caller_acts_in_the_group_that_it_names_among_its_own() -> None:
+    token = SIGNER.sign_user("ada", groups=["/cms", "/cms/production"], lifetime_s=60)
+    kept, sent = sessions(), f"Bearer {token}"
+    first, chosen = await kept.prove(sent), await kept.prove(sent, "/cms/production")
+    assert first.principal.active_group == "/cms"
+    assert chosen.principal.active_group == "/cms/production"
+    assert chosen.principal.owner == first.principal.owner
+    assert kept.known(sent) is first
+    assert kept.known(sent, "/cms/production") is chosen
+    assert kept.known(sent, "/cms/produktion") is None
+
+
+@pytest.mark.parametrize("group", ["/atlas", "/cm", "/cms/", "cms", "x" * 5000, "\x7f"])
+async def test_a_group_that_the_token_does_not_assert_is_refused(group: str) -> None:
+    token = SIGNER.sign_user("ada", groups=["/cms", "/cms/production"], lifetime_s=60)
+    kept = sessions()
+    with pytest.raises(GridlaneError) as caught:
+        await kept.prove(f"Bearer {token}", group)
+    assert caught.value.reason == "PERMISSION_DENIED"
+    assert group not in caught.value.message or group == "/cm"
+    assert kept.known(f"Bearer {token}", group) is None
+
+
+async def test_a_session_ends_with_the_key_that_proved_its_token() -> None:
+    signer = TokenSigner(new_key(), ISSUER, AUDIENCE)
+    verifier = TokenVerifier({ISSUER: signer.keys}, AUDIENCE)
+    kept = Sessions(verifier, PolicyHolder(Policy(1)))
+    sent = f"Bearer {signer.sign_user('ada', lifetime_s=60)}"
+    session = await kept.prove(sent)
+    old = signer.jwks()["keys"][0]
+    signer.replace_key(new_key(), [{**old, "exp": int(time.time()) + 60}])
+    assert kept.known(sent) is session
+    signer.replace_key(new_key(), [])
+    assert kept.known(sent) is None
+    with pytest.raises(GridlaneError):
+        await kept.prove(sent)
+
+
+async def test_a_decision_is_made_once_under_a_policy_and_anew_under_the_next() -> None:
     holder = PolicyHolder(Policy(1))
     kept = sessions(holder)
     session = await kept.prove(header())
@@ -96,7 +145,9 @@ async def test_a_decision_is_made_once_under_a_policy_and_anew_under_the_next():
     assert not kept.decision(session, "workload.jobs.submit").allowed
 
 
-async def test_a_decision_ends_with_the_binding_that_it_rests_on(monkeypatch):
+async def test_a_decision_ends_with_the_binding_that_it_rests_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = time.time()
     holder = PolicyHolder(submitter(1, expires_us=int((now + 10) * 1e6)))
     kept, sent = sessions(holder), header()

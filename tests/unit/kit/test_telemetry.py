@@ -12,8 +12,9 @@ from gridlane_kit.telemetry import FinishedSpan, Telemetry, TraceContext, parse_
     st.integers(1, 2**64 - 1),
     st.booleans(),
 )
-def test_a_context_survives_the_wire(trace_id, span_id, sampled):
+def test_a_context_survives_the_wire(trace_id: int, span_id: int, sampled: bool) -> None:
     read = parse_traceparent(TraceContext(trace_id, span_id, 0, sampled).traceparent)
+    assert read is not None
     assert (read.trace_id, read.span_id, read.sampled) == (trace_id, span_id, sampled)
 
 
@@ -31,17 +32,17 @@ def test_a_context_survives_the_wire(trace_id, span_id, sampled):
         f"00-{'１' * 32}-{'1' * 16}-01",
     ],
 )
-def test_what_is_no_traceparent_begins_a_new_trace(text):
+def test_what_is_no_traceparent_begins_a_new_trace(text: str) -> None:
     assert parse_traceparent(text) is None
     assert Telemetry("test").continued(text).parent_id == 0
 
 
 @given(st.text())
-def test_no_text_whatever_breaks_the_reading(text):
+def test_no_text_whatever_breaks_the_reading(text: str) -> None:
     parse_traceparent(text)
 
 
-def test_the_callers_sampling_decision_holds_whatever_the_ratio():
+def test_the_callers_sampling_decision_holds_whatever_the_ratio() -> None:
     for sampled in (True, False):
         parent = TraceContext(1, 2, 0, sampled)
         for ratio in (0.0, 1.0):
@@ -49,14 +50,14 @@ def test_the_callers_sampling_decision_holds_whatever_the_ratio():
             assert (child.trace_id, child.parent_id, child.sampled) == (1, 2, sampled)
 
 
-def test_traces_that_begin_here_follow_the_ratio():
+def test_traces_that_begin_here_follow_the_ratio() -> None:
     assert not any(Telemetry("test", ratio=0.0).root().sampled for _ in range(50))
     assert all(Telemetry("test", ratio=1.0).root().sampled for _ in range(50))
     half = sum(Telemetry("test", ratio=0.5).root().sampled for _ in range(1000))
     assert 300 < half < 700
 
 
-def test_a_block_becomes_a_span_below_its_parent_and_a_failure_marks_it():
+def test_a_block_becomes_a_span_below_its_parent_and_a_failure_marks_it() -> None:
     spans: list[FinishedSpan] = []
     telemetry = Telemetry("test", sinks=[spans.append])
     parent = telemetry.root()

@@ -90,4 +90,4 @@ def test_settings_refuse_what_cannot_be_served() -> None:
         {"name": "a", "base_url": "file:///x", "vo_paths": {"v": "/v/../w"}},
     ):
         with pytest.raises(ValueError, match="validation error"):
-            StorageElementSettings(**given_)  # type: ignore[arg-type]
+            StorageElementSettings(**given_)

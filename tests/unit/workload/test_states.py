@@ -2,6 +2,7 @@
 
 import pytest
 
+from gridlane.vocabularies.jobs import DIRAC as DIRAC_WORD
 from gridlane.workload.v1.job_pb2 import JobState
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_workload import states
@@ -30,12 +31,12 @@ DIRAC = {
 def test_the_states_are_those_of_the_contract() -> None:
     contract = {value for value in JobState.values() if value}
     assert set(states.TRANSITIONS) == contract
-    assert {states.dirac_word(state) for state in states.TRANSITIONS} == set(DIRAC)
+    assert {DIRAC_WORD[state] for state in states.TRANSITIONS} == set(DIRAC)
 
 
 def test_the_sixty_transitions_are_diracs() -> None:
     table = {
-        states.dirac_word(state): {states.dirac_word(after) for after in followers}
+        DIRAC_WORD[state]: {DIRAC_WORD[after] for after in followers}
         for state, followers in states.TRANSITIONS.items()
     }
     assert table == DIRAC
@@ -45,7 +46,7 @@ def test_the_sixty_transitions_are_diracs() -> None:
 @pytest.mark.parametrize("origin", states.TRANSITIONS)
 def test_every_other_transition_is_refused(origin: states.State) -> None:
     for target in states.TRANSITIONS:
-        if states.dirac_word(target) in DIRAC[states.dirac_word(origin)]:
+        if DIRAC_WORD[target] in DIRAC[DIRAC_WORD[origin]]:
             states.require("jobs/x", origin, target)
             continue
         with pytest.raises(GridlaneError) as refused:
@@ -56,9 +57,9 @@ def test_every_other_transition_is_refused(origin: states.State) -> None:
 
 
 def test_final_states_are_diracs_and_completed_has_not_ended() -> None:
-    words = {states.dirac_word(state) for state in states.FINAL}
+    words = {DIRAC_WORD[state] for state in states.FINAL}
     assert words == {"Done", "Completed", "Failed", "Killed", "Deleted"}
-    assert {states.dirac_word(state) for state in states.FINAL - states.ENDED} == {"Completed"}
+    assert {DIRAC_WORD[state] for state in states.FINAL - states.ENDED} == {"Completed"}
 
 
 def test_whatever_has_not_started_can_be_killed_at_once() -> None:

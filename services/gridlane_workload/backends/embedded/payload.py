@@ -15,6 +15,7 @@ import errno
 import os
 import resource
 import signal
+import stat
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 # How often the wish to kill and the size of the outputs are looked at while nothing else happens.
 _TICK_S: Final = 0.5
+# A command's ends that it can ask to have ignored: what went wrong with it, not with the shim.
+_IGNORABLE: Final = frozenset({"exited", "signaled", "not_found"})
+# What a command ends with whose standard input or output cannot be opened, as in a shell.
+_NOT_OPENED: Final = 1
 # What killed processes get to vanish before the shim gives up on them (a hanging network file
 # system).
 _SWEEP_S: Final = 10.0
@@ -83,15 +88,12 @@ class Payload:
     def run(self) -> Outcome:
         """Run the commands until one fails, all are done, or the payload is ended."""
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        for path in self._job["executables"]:
+            (self._directory / files.WORK / path).chmod(0o700)
         self._give_to_user()
         began = time.monotonic()
         self._ends_at = began + self._job["walltime_s"]
-        outcome = Outcome("exited", exit_code=0)
-        for index, executor in enumerate(self._job["executors"]):
-            outcome = self._execute(index, executor)
-            _sweep()
-            if outcome.error:
-                break
+        outcome = self._execute_all()
         use = resource.getrusage(resource.RUSAGE_CHILDREN)
         return Outcome(
             outcome.kind,
@@ -104,6 +106,21 @@ class Payload:
             peak_memory_bytes=use.ru_maxrss * 1024,
             disk_bytes=disk_use(self._directory / files.WORK),
         )
+
+    def _execute_all(self) -> Outcome:
+        """Run the commands; the outcome of the first that failed, else a good one."""
+        failed: Outcome | None = None
+        for index, executor in enumerate(self._job["executors"]):
+            if failed is not None and not executor["run_always"]:
+                continue
+            outcome = self._execute(index, executor)
+            _sweep()
+            ignored = executor["ignore_error"] and outcome.kind in _IGNORABLE
+            if failed is None and outcome.error and not ignored:
+                failed = outcome
+            if self._ended_for:
+                break
+        return failed or Outcome("exited", exit_code=0)
 
     def _give_to_user(self) -> None:
         account = self._job["account"]
@@ -122,7 +139,7 @@ class Payload:
         pid, failure = self._start(executor)
         if failure:
             os.waitpid(pid, 0)
-            command = executor["command"][0]
+            command = executor["arguments"][0]
             kind = "not_found" if failure in _NOT_FOUND else "broken"
             return Outcome(kind, executor=index, message=f"{command}: {os.strerror(failure)}")
         status = self._wait(pid)
@@ -184,12 +201,14 @@ class Payload:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:
             raise OSError(errno.ESRCH, "the shim is no more")
+        # After it too: what the payload made of these paths is reached with its own rights alone.
+        _redirect(executor)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         if self._job["memory_bytes"]:
             resource.setrlimit(resource.RLIMIT_AS, (self._job["memory_bytes"],) * 2)
-        os.execvpe(executor["command"][0], executor["command"], environment)  # noqa: S606
+        os.execvpe(executor["arguments"][0], executor["arguments"], environment)  # noqa: S606
 
     def _wait(self, pid: int) -> int:
         """Wait for the command's end, seeing to its limits; its wait status."""
@@ -224,6 +243,47 @@ class Payload:
             _signal_group(pid, signal.SIGKILL)
             # Asked again with every tick, should one signal not do.
             self._kill_at = time.monotonic() + _TICK_S
+
+
+def _redirect(executor: dict[str, Any]) -> None:
+    """In the child: go where the command runs, with the files that are its input and output.
+
+    Paths are below the present directory. Where one cannot be opened the child ends, as a shell
+    would, and says why on standard error.
+    """
+    path = ""
+    try:
+        path = executor["stdin"]
+        if path:
+            os.dup2(_open_regular(path, os.O_RDONLY), 0)
+        path = executor["stderr"]
+        error = _open_to_write(path) if path else 2
+        path = executor["stdout"]
+        if path:
+            same = path == executor["stderr"]
+            os.dup2(error if same else _open_to_write(path), 1)
+        os.dup2(error, 2)
+        path = executor["workdir"]
+        if path:
+            Path(path).mkdir(parents=True, exist_ok=True)
+            os.chdir(path)
+    except OSError as problem:
+        os.write(2, f"gridlane: {path}: {problem.strerror}\n".encode())
+        os._exit(_NOT_OPENED)
+
+
+def _open_to_write(path: str) -> int:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return _open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a regular file; what would keep the shim waiting (a pipe of the payload's) is none."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "is no regular file")
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def disk_use(directory: Path) -> int:

@@ -19,6 +19,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -191,7 +192,9 @@ class EmbeddedBackend(Backend):
 
     def _write_orders(self, attempt: Attempt, work: Work) -> None:
         directory = self._directory(attempt)
-        self._make_directory(directory, ())
+        self._make_directory(directory, list(work.contents))
+        for path, content in work.contents.items():
+            (directory / files.WORK / path).write_bytes(content)
         files.write_whole(directory / files.TOKEN, work.token.encode())
         files.write_json(directory / files.JOB, self.job_file(attempt, work))
 
@@ -199,10 +202,11 @@ class EmbeddedBackend(Backend):
         """What `job.json` says.
 
         Returns:
-            `job` (uuid), `attempt`; `executors` (command, environment); `defaults` and
-            `environment`: variables that a command's own may, and may not, replace; `walltime_s`,
-            `grace_s`; `memory_bytes`, `disk_bytes`, 0 for no limit; `max_output_bytes` of each
-            output; `account` (uid, gid, groups) or null; `parent_span_id`, 16 hexadecimal digits.
+            `job` (uuid), `attempt`; `executors` (the fields of `Command`); `executables`: paths in
+            the working directory; `defaults` and `environment`: variables that a command's own may,
+            and may not, replace; `walltime_s`, `grace_s`; `memory_bytes`, `disk_bytes`, 0 for no
+            limit; `max_output_bytes` of each output; `account` (uid, gid, groups) or null;
+            `parent_span_id`, 16 hexadecimal digits.
         """
         directory = self._directory(attempt)
         _, trace_id, parent_span_id, flags = work.traceparent.split("-")
@@ -210,10 +214,8 @@ class EmbeddedBackend(Backend):
         return {
             "job": attempt.job,
             "attempt": attempt.number,
-            "executors": [
-                {"command": list(c.arguments), "environment": dict(c.environment)}
-                for c in work.commands
-            ],
+            "executors": [asdict(command) for command in work.commands],
+            "executables": list(work.executables),
             "defaults": {
                 "PATH": self._settings.path,
                 "HOME": str(directory / files.WORK),

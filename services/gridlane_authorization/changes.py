@@ -1,0 +1,271 @@
+"""Changes of the policy: one way for every verb that makes one.
+
+Responsible for what all of them share: the writers' order, the request id, the check that stores
+nothing, the revision and what followers are told, the entry in the audit, and the policy in force
+here before the caller is answered. What a verb does and when it is refused is its noun's (`roles`,
+`vos`, `groups`).
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from google.protobuf.message import Message
+from sqlalchemy import Connection
+
+from gridlane.ids import uuid7
+from gridlane_authorization.messages import as_json, refuse_nul
+from gridlane_authorization.store import audit, policy
+from gridlane_authorization.store.tables import REQUEST_ID
+from gridlane_kit import errors, request_ids
+from gridlane_kit.call import Call
+from gridlane_kit.clock import now_us
+from gridlane_kit.database import Database
+from gridlane_kit.errors import ErrorReason, GridlaneError
+from gridlane_kit.failpoints import failpoint
+from gridlane_kit.logs import logger
+from gridlane_kit.policy import PolicyChange
+from gridlane_kit.request_ids import RequestKey
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+_log = logger("authorization")
+
+CHANGED: Final = failpoint("authorization.change.committed")
+REFUSED: Final = failpoint("authorization.refusal.committed")
+
+# What is kept of an attempt that was refused for what it wanted; the rest says something of the
+# request's form or of the server.
+_KEPT: Final = frozenset(
+    {
+        ErrorReason.PERMISSION_DENIED,
+        ErrorReason.NOT_FOUND,
+        ErrorReason.ALREADY_EXISTS,
+        ErrorReason.PRECONDITION,
+        ErrorReason.REVISION_CONFLICT,
+        ErrorReason.LAST_ADMIN,
+        ErrorReason.IN_USE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A call that wants to change the policy.
+
+    Parameters:
+        call: of whom.
+        resource: the name of what is to be changed; empty for what has none yet.
+        reason: why, by the caller's words.
+        time_us: when, microseconds since 1970-01-01 UTC.
+        request: its request id; None when it has none.
+        validate_only: check everything, store nothing.
+    """
+
+    call: Call
+    resource: str
+    reason: str
+    time_us: int
+    request: RequestKey | None = None
+    validate_only: bool = False
+
+    @classmethod
+    def of(cls, call: Call, request: Any, resource: str) -> "Attempt":
+        """Reads what all requests that change the policy say alike.
+
+        Raises:
+            GridlaneError: INVALID_FIELDS, REQUEST_ID_TOO_OLD.
+        """
+        refuse_nul(reason=request.reason)
+        now = now_us()
+        given = getattr(request, "request_id", "")
+        key = None
+        if given:
+            request_ids.check(given, now)
+            key = RequestKey(call.principal.owner, call.method, given, _digest(request))
+        only = getattr(request, "validate_only", False)
+        return cls(call, resource, request.reason, now, key, only)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Generic[M]):
+    """What a verb did to the rows.
+
+    Parameters:
+        resource: the name of what was changed, its `vo` when it is one's.
+        before, after: it; None for one that was made, or deleted.
+        change: for followers; None when all was so already.
+    """
+
+    resource: str
+    vo: str
+    before: M | None
+    after: M | None
+    change: PolicyChange | None
+
+
+class Changes:
+    """Makes changes of the policy.
+
+    Parameters:
+        refresh: puts what was committed in force in this process.
+    """
+
+    def __init__(self, db: Database, refresh: Callable[[], Awaitable[None]]) -> None:
+        self._db = db
+        self._refresh = refresh
+
+    async def create(
+        self,
+        attempt: Attempt,
+        act: Callable[[Connection, int], Changed[M]],
+        read: Callable[[Connection, str], M],
+    ) -> M:
+        """Makes a resource; durable, and in force in this process, when this returns.
+
+        Parameters:
+            act: does it, given the revision that it leads to; raises when it must not be. It does
+                nothing but statements.
+            read: the resource of that name as it is now, for a repetition; raises NOT_FOUND.
+
+        Raises:
+            GridlaneError: REQUEST_ID_REUSED, what `act` and `read` raise, those of the store.
+        """
+
+        checked: list[M] = []
+
+        def transact(conn: Connection) -> M:
+            revision = policy.lock(conn) + 1
+            if attempt.request is not None:
+                (claim,) = request_ids.claim(conn, REQUEST_ID, [attempt.request])
+                if isinstance(claim, request_ids.Conflict):
+                    raise errors.request_id_reused()
+                if isinstance(claim, request_ids.Replay):
+                    return read(conn, claim.resource)
+            changed = act(conn, revision)
+            made = changed.after
+            if made is None:
+                raise TypeError(f"{attempt.call.method} made nothing")
+            if attempt.validate_only:
+                checked.append(made)
+                raise _OnlyCheckedError
+            if attempt.request is not None:
+                request_ids.remember(conn, REQUEST_ID, [(attempt.request, changed.resource)])
+            self._store(conn, attempt, changed)
+            return made
+
+        try:
+            return await self._run(attempt, transact)
+        except _OnlyCheckedError:
+            return _without_identity(checked[-1])
+
+    async def change(
+        self, attempt: Attempt, act: Callable[[Connection, int], Changed[M]]
+    ) -> tuple[Changed[M], int]:
+        """Changes or deletes a resource, as `create` makes one.
+
+        Returns:
+            What was done, and the revision of the policy that has it.
+        """
+
+        def transact(conn: Connection) -> tuple[Changed[M], int]:
+            before = policy.lock(conn)
+            changed = act(conn, before + 1)
+            self._store(conn, attempt, changed)
+            return changed, before if changed.change is None else before + 1
+
+        return await self._run(attempt, transact)
+
+    async def _run(self, attempt: Attempt, transact: Callable[[Connection], T]) -> T:
+        try:
+            answer = await self._db.write_after_lock(transact)
+        except GridlaneError as error:
+            if error.reason in _KEPT and not attempt.validate_only:
+                await self._keep_refusal(attempt, error)
+            raise
+        CHANGED()
+        # Committed is committed: when the database cannot be read just now, the feed's next look
+        # takes it over.
+        with suppress(GridlaneError):
+            await self._refresh()
+        return answer
+
+    def _store(self, conn: Connection, attempt: Attempt, changed: Changed[M]) -> None:
+        revision = 0
+        if changed.change is not None:
+            policy.record(conn, changed.change, attempt.time_us)
+            revision = changed.change.revision
+        entry = audit_entry_of(
+            attempt,
+            resource=changed.resource,
+            vo=changed.vo,
+            before=changed.before,
+            after=changed.after,
+            policy_revision=revision,
+        )
+        audit.append(conn, entry)
+
+    async def _keep_refusal(self, attempt: Attempt, error: GridlaneError) -> None:
+        entry = audit_entry_of(attempt, resource=attempt.resource, status=error)
+        try:
+            await self._db.write(lambda conn: audit.append(conn, entry))
+        except GridlaneError as unkept:
+            # The caller is refused all the same.
+            _log.error("a refused attempt is not in the audit", reason=unkept.reason.value)
+        REFUSED()
+
+
+class _OnlyCheckedError(Exception):
+    """Everything was found good, and nothing is to be stored."""
+
+
+def audit_entry_of(
+    attempt: Attempt,
+    *,
+    resource: str,
+    vo: str = "",
+    before: Message | None = None,
+    after: Message | None = None,
+    policy_revision: int = 0,
+    status: GridlaneError | None = None,
+) -> audit.Entry:
+    """Returns an attempt's entry; the parameters are those of the contract's AuditEntry."""
+    call = attempt.call
+    return audit.Entry(
+        uid=uuid7(),
+        time_us=attempt.time_us,
+        principal=call.principal.to_json(),
+        actor=call.principal.subject,
+        service=call.principal.actor or "",
+        method=call.method,
+        resource=resource,
+        vo=vo,
+        reason=attempt.reason,
+        permission=call.decision.permission,
+        rule=call.decision.rule,
+        status=None if status is None else status.to_status().SerializeToString(),
+        before_json=as_json(before),
+        after_json=as_json(after),
+        policy_revision=policy_revision,
+        trace_id=call.trace.trace_id_hex,
+        peer=call.peer()[:128],
+    )
+
+
+def _without_identity(message: M) -> M:
+    """What would be stored: without the fields that only what is stored has."""
+    for field in ("name", "revision", "create_time", "update_time"):
+        if field in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(field)
+    return message
+
+
+def _digest(request: Any) -> str:
+    """The digest of what is asked for, whether it is to be done or only to be checked."""
+    if not request.validate_only:
+        return request_ids.digest(request)
+    asked = type(request)()
+    asked.CopyFrom(request)
+    asked.validate_only = False
+    return request_ids.digest(asked)

@@ -1,0 +1,143 @@
+"""The contract's forms of what Authorization keeps, and what requests say of it.
+
+Responsible for the mapping alone, in both directions; bindings and policies as decisions are made
+from them are mapped by the kit (`policy_messages`).
+"""
+
+import json
+from collections.abc import Collection, Sequence
+
+from google.protobuf import struct_pb2
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from gridlane.authorization.v1 import audit_entry_pb2, group_pb2, policy_pb2, vo_pb2
+from gridlane.type.v1 import principal_pb2
+from gridlane_authorization.store.audit import Entry
+from gridlane_authorization.store.bindings import StoredBinding
+from gridlane_authorization.store.groups import StoredGroup
+from gridlane_authorization.store.vos import StoredVo
+from gridlane_kit import errors
+from gridlane_kit.clock import to_timestamp
+from gridlane_kit.identity import Principal, PrincipalKind
+from gridlane_kit.policy_messages import binding_message
+
+_KINDS = {
+    PrincipalKind.USER: principal_pb2.PRINCIPAL_KIND_USER,
+    PrincipalKind.JOB: principal_pb2.PRINCIPAL_KIND_JOB,
+    PrincipalKind.SERVICE: principal_pb2.PRINCIPAL_KIND_SERVICE,
+}
+
+
+def principal_message(principal: Principal) -> principal_pb2.Principal:
+    """Returns the contract's form of a principal."""
+    return principal_pb2.Principal(
+        issuer=principal.issuer,
+        subject=principal.subject,
+        display_name=principal.display_name,
+        vos=sorted(principal.vos),
+        groups=sorted(principal.groups),
+        active_group=principal.active_group,
+        kind=_KINDS[principal.kind],
+    )
+
+
+def role_binding(stored: StoredBinding) -> policy_pb2.RoleBinding:
+    """Returns the contract's form of a stored binding."""
+    message = binding_message(stored.binding)
+    message.name = stored.name
+    message.reason = stored.reason
+    message.revision = stored.revision
+    message.create_time.CopyFrom(to_timestamp(stored.create_time_us))
+    if stored.creator:
+        message.creator.CopyFrom(principal_message(Principal.from_json(stored.creator)))
+    return message
+
+
+def vo(stored: StoredVo) -> vo_pb2.Vo:
+    """Returns the contract's form of a virtual organisation."""
+    return vo_pb2.Vo(
+        name=stored.name,
+        description=stored.description,
+        contact=stored.contact,
+        create_time=to_timestamp(stored.create_time_us),
+        update_time=to_timestamp(stored.update_time_us),
+        revision=stored.revision,
+    )
+
+
+def group(stored: StoredGroup) -> group_pb2.Group:
+    """Returns the contract's form of a group."""
+    return group_pb2.Group(
+        name=stored.name,
+        path=stored.path,
+        description=stored.description,
+        dirac_group=stored.dirac_group,
+        create_time=to_timestamp(stored.create_time_us),
+        update_time=to_timestamp(stored.update_time_us),
+        revision=stored.revision,
+    )
+
+
+def audit_entry(entry: Entry) -> audit_entry_pb2.AuditEntry:
+    """Returns the contract's form of an entry of the audit."""
+    message = audit_entry_pb2.AuditEntry(
+        name=f"auditEntries/{entry.uid}",
+        time=to_timestamp(entry.time_us),
+        actor=principal_message(Principal.from_json(entry.principal)),
+        service=entry.service,
+        method=entry.method,
+        resource=entry.resource,
+        vo=entry.vo,
+        reason=entry.reason,
+        permission=entry.permission,
+        rule=entry.rule,
+        policy_revision=entry.policy_revision,
+        trace_id=entry.trace_id,
+        peer=entry.peer,
+    )
+    if entry.status is not None:
+        message.status.CopyFrom(status_pb2.Status.FromString(entry.status))
+    for field, text in (("before", entry.before_json), ("after", entry.after_json)):
+        if text is not None:
+            getattr(message, field).CopyFrom(ParseDict(json.loads(text), struct_pb2.Struct()))
+    return message
+
+
+def as_json(message: Message | None) -> str | None:
+    """Returns a resource as the audit keeps it: JSON with the field names of its message."""
+    if message is None:
+        return None
+    fields = MessageToDict(message, preserving_proto_field_name=True)
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+def changed_fields(
+    given: Message, mask: Collection[str], updatable: Collection[str]
+) -> Sequence[str]:
+    """Returns which fields an update changes (AIP-134).
+
+    Parameters:
+        given: the resource in the request.
+        mask: the paths of its mask, checked by the contract's rules; empty: every field that is
+            set.
+        updatable: the fields that can be changed at all.
+    """
+    if mask:
+        return [name for name in updatable if name in mask]
+    return [field.name for field, _ in given.ListFields() if field.name in updatable]
+
+
+def refuse_nul(**texts: str) -> None:
+    """Refuses texts that no database keeps.
+
+    Parameters:
+        texts: by the path of their field, dots written as two underscores.
+
+    Raises:
+        GridlaneError: INVALID_FIELDS.
+    """
+    bad = [path.replace("__", ".") for path, text in texts.items() if "\0" in text]
+    if bad:
+        raise errors.invalid([(path, "no text has a NUL") for path in bad])

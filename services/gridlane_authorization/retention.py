@@ -1,0 +1,71 @@
+"""What is kept, and for how long.
+
+Responsible for deleting entries of the audit, role bindings past their end and old request ids, a
+bit at a time. A binding past its end counts for nobody; that its row goes is a revision like any
+other, so that followers forget it too.
+"""
+
+import asyncio
+from typing import Final
+
+from sqlalchemy import Connection
+
+from gridlane_authorization.settings import AuthorizationSettings
+from gridlane_authorization.store import audit, bindings, policy
+from gridlane_authorization.store.tables import REQUEST_ID
+from gridlane_kit import request_ids
+from gridlane_kit.clock import now_us
+from gridlane_kit.database import Database
+from gridlane_kit.errors import GridlaneError
+from gridlane_kit.failpoints import failpoint
+from gridlane_kit.logs import logger
+from gridlane_kit.policy import PolicyChange
+
+_COMMITTED: Final = failpoint("authorization.prune.committed")
+_CHUNK: Final = 500
+_DAY_US: Final = 86_400_000_000
+
+
+class Retention:
+    """Deletes what is past its time."""
+
+    def __init__(self, settings: AuthorizationSettings, db: Database) -> None:
+        self._settings = settings
+        self._db = db
+        self._log = logger("authorization")
+
+    async def run(self) -> None:
+        """Prunes again and again; never returns."""
+        while True:
+            try:
+                await self.prune()
+            except GridlaneError as error:
+                self._log.warning("what is old could not all be pruned", why=str(error))
+            await asyncio.sleep(self._settings.prune_interval_s)
+
+    async def prune(self) -> int:
+        """Deletes what is past its time.
+
+        Returns:
+            How many rows, request ids aside.
+        """
+        now = now_us()
+        await self._db.write(lambda conn: request_ids.purge(conn, REQUEST_ID, now))
+        ended_us = now - round(self._settings.keep_ended_bindings_days * _DAY_US)
+        audited_us = now - round(self._settings.keep_audit_days * _DAY_US)
+
+        def prune_bindings(conn: Connection) -> int:
+            revision = policy.lock(conn) + 1
+            ended = bindings.take_ended(conn, ended_us, _CHUNK)
+            if ended:
+                policy.record(conn, PolicyChange(revision, removed=ended), now)
+            return len(ended)
+
+        count = 0
+        while deleted := await self._db.write_after_lock(prune_bindings):
+            _COMMITTED()
+            count += deleted
+        while deleted := await self._db.write(lambda conn: audit.prune(conn, audited_us, _CHUNK)):
+            _COMMITTED()
+            count += deleted
+        return count

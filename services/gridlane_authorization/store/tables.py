@@ -1,0 +1,156 @@
+"""The tables of Authorization. Responsible for columns and indexes; every listing's index says
+whose it is.
+
+Times are microseconds since 1970-01-01 UTC, ids UUIDv7 text: in the order of time. What was written
+by a version from before the columns that may be null is completed at the next start
+(`policy.open_policy`).
+"""
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from gridlane_kit.database import Micros, Text36, service_metadata
+from gridlane_kit.request_ids import request_id_table
+
+METADATA: Final = service_metadata()
+MIGRATIONS: Final = Path(__file__).parents[1] / "migrations"
+REQUEST_ID: Final = request_id_table(METADATA)
+THE_ROW: Final = 1
+"""The id of the only row of `STATE` and `LOCAL_USER`."""
+
+
+def _listed(table: str, *columns: str, unique: bool = False) -> Index:
+    """The index of a listing, or of a look-up."""
+    return Index(f"ix_{table}_{'_'.join(columns)}", *columns, unique=unique)
+
+
+# A group's binding has no issuer, which every identity has, and the group for its subject.
+ROLE_BINDING: Final = Table(
+    "role_binding",
+    METADATA,
+    Column("issuer", String(255), primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("role", String(32), primary_key=True),
+    Column("vo", String(64), primary_key=True),
+    Column("channel_uid", String(36), primary_key=True),
+    Column("expires_us", Micros, nullable=True),
+    Column("create_time_us", Micros, nullable=False),
+    # What a veto does to work; null for other roles, and for the contract's defaults.
+    Column("queued_work", String(8)),
+    Column("running_work", String(8)),
+    Column("uid", Text36, nullable=True),
+    # Of the policy; when it was made or changed last.
+    Column("revision", BigInteger, nullable=True),
+    Column("reason", String(1024), nullable=True),
+    # The stored principal; null for one that the server made.
+    Column("creator", Text, nullable=True),
+    _listed("role_binding", "uid", unique=True),
+    # ListRoleBindings, by each of its filters and for each reach of a caller.
+    _listed("role_binding", "subject", "uid"),
+    _listed("role_binding", "issuer", "subject", "uid"),
+    _listed("role_binding", "role", "uid"),
+    _listed("role_binding", "vo", "uid"),
+    _listed("role_binding", "vo", "role", "uid"),
+    _listed("role_binding", "channel_uid", "uid"),
+    # What is past its end.
+    _listed("role_binding", "expires_us"),
+)
+
+VO: Final = Table(
+    "vo",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("create_time_us", Micros, nullable=False),
+    Column("description", String(1024), nullable=True),
+    Column("contact", String(255), nullable=True),
+    Column("update_time_us", Micros, nullable=True),
+    Column("revision", BigInteger, nullable=True),
+)
+
+GROUP: Final = Table(
+    "vo_group",
+    METADATA,
+    Column("vo", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("path", String(255), nullable=False),
+    Column("description", String(1024), nullable=False),
+    Column("dirac_group", String(64), nullable=False),
+    Column("create_time_us", Micros, nullable=False),
+    Column("update_time_us", Micros, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    UniqueConstraint("path"),
+)
+
+AUDIT: Final = Table(
+    "audit_entry",
+    METADATA,
+    Column("uid", Text36, primary_key=True),
+    Column("time_us", Micros, nullable=False),
+    # The stored principal, and its subject to be found by.
+    Column("principal", Text, nullable=False),
+    Column("actor", String(255), nullable=False),
+    Column("service", String(32), nullable=False),
+    Column("method", String(200), nullable=False),
+    Column("resource", String(255), nullable=False),
+    Column("vo", String(64), nullable=False),
+    Column("reason", String(1024), nullable=False),
+    Column("permission", String(64), nullable=False),
+    Column("rule", String(64), nullable=False),
+    # google.rpc.Status of an attempt that was refused.
+    Column("status", LargeBinary, nullable=True),
+    # JSON.
+    Column("before_json", Text, nullable=True),
+    Column("after_json", Text, nullable=True),
+    Column("policy_revision", BigInteger, nullable=False),
+    Column("trace_id", String(32), nullable=False),
+    Column("peer", String(128), nullable=False),
+    # ListAuditEntries, by each of its filters; in a VO for its managers.
+    _listed("audit_entry", "actor", "uid"),
+    _listed("audit_entry", "resource", "uid"),
+    _listed("audit_entry", "vo", "uid"),
+    _listed("audit_entry", "method", "uid"),
+)
+
+# One row: the revision grows with every change of the policy. The epoch is the database's: one
+# that is restored from a copy needs another, or followers take new revisions for old ones.
+STATE: Final = Table(
+    "policy_state",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("epoch", Text36, nullable=True),
+    Column("jobs_vo_readable", Boolean, nullable=True),
+)
+
+# What each of the last revisions changed, as the contract's PolicyChange.
+CHANGE: Final = Table(
+    "policy_change",
+    METADATA,
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
+    Column("time_us", Micros, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+# One row: the user that the first start of an embedded server made.
+LOCAL_USER: Final = Table(
+    "local_user",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("issuer", String(255), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("vo", String(64), nullable=False),
+    UniqueConstraint("issuer", "subject"),
+)

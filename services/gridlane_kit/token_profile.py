@@ -1,0 +1,163 @@
+"""The WLCG token profile: what a token must say before it is believed.
+
+Responsible for the rules on the header and on the claims of a users' token, whose signature is
+proven elsewhere (`tokens`), and for the Principal that follows from them. Pure functions. Source:
+WLCG Common JWT Profiles 1.0 (doi 10.5281/zenodo.3460257); JWT best current practices (RFC 8725).
+
+An outside issuer speaks for one virtual organisation: its users belong to that one, and of groups
+it asserts those of that one. Only Gridlane's own Authorization may say more (claims `gridlane.*`):
+several organisations, and that the bearer is a job.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from gridlane_kit.claims import BadTokenError, UnprovenJwt, instant, text, texts
+from gridlane_kit.identity import Principal, PrincipalKind, scope_is_whole
+from gridlane_kit.jwks import ALGORITHMS
+
+WLCG_VERSION: Final = "1.0"
+ANY_AUDIENCE: Final = "https://wlcg.cern.ch/jwt/v1/any"
+"""The audience of tokens that are meant for every service (WLCG profile)."""
+CLOCK_LEEWAY_S: Final = 30
+"""How far an issuer's clock may run ahead of ours for `iat` and `nbf`."""
+MAX_SUBJECT_CHARACTERS: Final = 255
+MAX_NAME_CHARACTERS: Final = 255
+
+_TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+# Keys and their places are the issuer's to say, never the token's; nothing critical is understood.
+_FORBIDDEN: Final = ("b64", "crit", "jku", "jwk", "x5c", "x5u")
+_VERSION: Final = re.compile(r"1(\.[0-9]{1,3}){0,2}", re.ASCII)
+MAX_GROUP_CHARACTERS: Final = 255
+"""As the contract says of a binding's group, and the columns of rows made under one."""
+_GROUP: Final = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9_.-]*)+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerProfile:
+    """What is believed of an issuer.
+
+    `audiences`: a token must name one of them. `vo`: the one virtual organisation that an outside
+    issuer speaks for; None for Gridlane's own Authorization.
+    """
+
+    audiences: frozenset[str]
+    vo: str | None = None
+
+
+class SigningHeader(NamedTuple):
+    """How a token says that it is signed; no key id is None."""
+
+    algorithm: str
+    kid: str | None
+
+
+def signing_header(token: UnprovenJwt) -> SigningHeader:
+    """Returns the algorithm and key id of a token whose header is acceptable.
+
+    Raises:
+        BadTokenError: it is not.
+    """
+    header = token.header
+    if any(name in header for name in _FORBIDDEN):
+        raise BadTokenError("the header names a key, or something critical")
+    if header.get("alg") not in ALGORITHMS:
+        raise BadTokenError("alg is none of those of the profile")
+    kind = header.get("typ", "jwt")
+    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+        raise BadTokenError("typ is another kind of token")
+    kid = header.get("kid")
+    if not isinstance(kid, str | None):
+        raise BadTokenError("kid is no text")
+    return SigningHeader(header["alg"], kid)
+
+
+def principal_of(claims: Mapping[str, Any], profile: IssuerProfile, now_s: float) -> Principal:
+    """Checks the claims of a token whose signature is good, and reads who it names.
+
+    The end of its life is not checked: `token_expires_us` says when it is.
+
+    Parameters:
+        now_s: seconds since the epoch (UTC).
+
+    Raises:
+        BadTokenError: a claim breaks the profile.
+    """
+    if _VERSION.fullmatch(text(claims, "wlcg.ver")) is None:
+        raise BadTokenError("wlcg.ver is not a version 1 of the profile")
+    subject = text(claims, "sub")
+    if len(subject) > MAX_SUBJECT_CHARACTERS or not subject.isprintable():
+        raise BadTokenError("sub is too long, or has what cannot be printed")
+    text(claims, "jti")
+    _check_audience(claims.get("aud"), profile.audiences)
+    expires_s = _end(claims, now_s)
+    job, attempt = _job(claims) if profile.vo is None else (None, None)
+    groups = _groups(claims, profile.vo)
+    return Principal(
+        issuer=text(claims, "iss" if job is None else "gridlane.owner_issuer"),
+        subject=subject,
+        display_name=_display_name(claims),
+        vos=frozenset(texts(claims, "gridlane.vos") if profile.vo is None else [profile.vo]),
+        groups=frozenset(groups),
+        active_group=groups[0] if groups else "",
+        scopes=_scopes(claims),
+        kind=PrincipalKind.USER if job is None else PrincipalKind.JOB,
+        job=job,
+        attempt=attempt,
+        token_expires_us=int(expires_s * 1_000_000),
+    )
+
+
+def _check_audience(claimed: object, audiences: Collection[str]) -> None:
+    named = claimed if isinstance(claimed, list) else [claimed]
+    if not all(isinstance(audience, str) for audience in named):
+        raise BadTokenError("aud is missing or no text")
+    if not any(audience in audiences or audience == ANY_AUDIENCE for audience in named):
+        raise BadTokenError("aud is another one")
+
+
+def _end(claims: Mapping[str, Any], now_s: float) -> float:
+    if instant(claims, "iat") > now_s + CLOCK_LEEWAY_S:
+        raise BadTokenError("iat lies in the future")
+    if "nbf" in claims and instant(claims, "nbf") > now_s + CLOCK_LEEWAY_S:
+        raise BadTokenError("nbf lies in the future")
+    return instant(claims, "exp")
+
+
+def _groups(claims: Mapping[str, Any], vo: str | None) -> tuple[str, ...]:
+    """The groups, in the issuer's order: the first is the one that it prefers."""
+    groups = texts(claims, "wlcg.groups")
+    if any(len(g) > MAX_GROUP_CHARACTERS or _GROUP.fullmatch(g) is None for g in groups):
+        raise BadTokenError("wlcg.groups has what is no group")
+    return tuple(group for group in groups if vo is None or f"{group}/".startswith(f"/{vo}/"))
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[str] | None:
+    if "scope" not in claims:
+        return None
+    scope = claims["scope"]
+    if not isinstance(scope, str) or not scope.isprintable():
+        raise BadTokenError("scope is no printable text")
+    scopes = frozenset(scope.split(" ")) - {""}
+    if not all(map(scope_is_whole, scopes)):
+        raise BadTokenError("a storage scope without an absolute path")
+    return scopes
+
+
+def _display_name(claims: Mapping[str, Any]) -> str:
+    name = claims.get("name", "")
+    if not isinstance(name, str) or not name.isprintable():
+        return ""
+    return name[:MAX_NAME_CHARACTERS]
+
+
+def _job(claims: Mapping[str, Any]) -> tuple[str | None, int | None]:
+    kind = text(claims, "gridlane.kind")
+    if kind == PrincipalKind.USER:
+        return None, None
+    attempt = claims.get("gridlane.attempt")
+    if kind != PrincipalKind.JOB or isinstance(attempt, bool) or not isinstance(attempt, int):
+        raise BadTokenError("neither a user's token nor a job's")
+    return text(claims, "gridlane.job"), attempt

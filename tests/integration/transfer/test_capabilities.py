@@ -1,0 +1,136 @@
+"""What requests ask for and this version does not do is refused at once, by name."""
+
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from gridlane.transfer.v1 import (
+    replica_service_pb2,
+    transfer_job_pb2,
+    transfer_service_pb2,
+)
+from gridlane_transfer.capabilities import FILE_FIELDS, JOB_FIELDS
+
+HOUR = duration_pb2.Duration(seconds=3600)
+UUID = "0192f0c1-2345-7abc-8def-0123456789ab"
+JOB: dict[str, Any] = {
+    "activity": "Data Challenge",
+    "metadata": "{}",
+    "retry_delay": HOUR,
+    "max_time_in_queue": HOUR,
+    "expire_time": timestamp_pb2.Timestamp(seconds=4_000_000_000),
+    "timeout": HOUR,
+    "session_reuse": True,
+    "streams": 4,
+    "buffer_size_bytes": 1 << 20,
+    "bring_online_timeout": HOUR,
+    "copy_pin_lifetime": HOUR,
+    "archive_timeout": HOUR,
+    "report_target_file": True,
+    "strict_copy": True,
+    "disable_cleanup": True,
+    "s3_alternate": True,
+    "ip_version": transfer_job_pb2.IP_VERSION_6,
+    "target_qos": "disk+tape",
+    "source_spacetoken": "A",
+    "target_spacetoken": "B",
+    "overwrite_intermediate": True,
+    "credential": f"credentials/{UUID}",
+    "selection_strategy": 1,
+    "backend": "transferBackends/embedded",
+    "protocols": ["https", "root"],
+}
+FILE: dict[str, Any] = {
+    "alternative_sources": ["LFN:/local/other"],
+    "via": ["storageElements/mirror"],
+    "activity": "Data Challenge",
+    "scitag": 65,
+    "metadata": "{}",
+    "staging_metadata": "{}",
+    "archive_metadata": "{}",
+    "selection_strategy": 1,
+    "guid": UUID.upper(),
+}
+"""Values that the rules beside the fields admit."""
+
+
+def test_every_refused_field_is_tried() -> None:
+    assert JOB.keys() == JOB_FIELDS.keys()
+    assert FILE.keys() == FILE_FIELDS.keys()
+
+
+async def test_fields_that_are_not_carried_out_are_refused_and_nothing_is_stored(
+    house: Any, sue: Any, words: Any
+) -> None:
+    ends = {"source": house.file("local/a"), "target": "LFN:/local/b"}
+    for given in [*({k: v} for k, v in JOB.items()), JOB]:
+        with pytest.raises(grpc.RpcError) as raised:
+            await sue.submit((ends["source"], ends["target"]), **given)
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert words.reason(raised.value) == "CAPABILITY_MISSING", given
+        assert set(words.violations(raised.value)) - {"…"} <= {f"transfer_job.{k}" for k in given}
+    for name, value in FILE.items():
+        file = transfer_job_pb2.FileTransfer(**ends, **{name: value})
+        with pytest.raises(grpc.RpcError) as raised:
+            await sue.submit((ends["source"], "LFN:/local/good"), file)
+        assert words.reason(raised.value) == "CAPABILITY_MISSING", name
+        assert set(words.violations(raised.value)) == {f"transfer_job.files[1].{name}"}
+    answer = await sue.jobs.ListTransferJobs(transfer_service_pb2.ListTransferJobsRequest())
+    assert not answer.transfer_jobs
+    assert not (house.storage / "local/b").exists()
+
+
+async def test_a_rule_beside_a_field_is_said_before_that_nothing_carries_it_out(
+    house: Any, sue: Any, words: Any
+) -> None:
+    file = transfer_job_pb2.FileTransfer(
+        source=house.file("local/a"), target="LFN:/local/b", scitag=3
+    )
+    with pytest.raises(grpc.RpcError) as raised:
+        await sue.submit(file, streams=65)
+    assert words.reason(raised.value) == "INVALID_FIELDS"
+    assert set(words.violations(raised.value)) == {
+        "transfer_job.streams",
+        "transfer_job.files[0].scitag",
+    }
+
+
+async def test_an_answer_can_be_submitted_again(house: Any, sue: Any, words: Any) -> None:
+    """What is output only is not looked at."""
+    job = await sue.submit((house.file("local/a"), "LFN:/local/b"))
+    job = await sue.ended(job.name)
+    assert job.kind == transfer_job_pb2.TRANSFER_JOB_KIND_TRANSFER
+    assert (job.completeness_percent, job.file_count) == (100, 1)
+    job.overwrite = transfer_job_pb2.OVERWRITE_MODE_ALWAYS
+    again = await sue.jobs.SubmitTransferJob(
+        transfer_service_pb2.SubmitTransferJobRequest(transfer_job=job)
+    )
+    assert again.name != job.name
+    assert (again.completeness_percent, again.file_count) == (0, 1)
+    assert words.job(await sue.ended(again.name)) == "FINISHED"
+
+
+async def test_a_guid_and_a_filter_of_files_are_refused(house: Any, sue: Any, words: Any) -> None:
+    url = house.file("local/a", b"a")
+    with pytest.raises(grpc.RpcError) as raised:
+        await sue.replicas.RegisterReplica(
+            replica_service_pb2.RegisterReplicaRequest(
+                lfn="LFN:/local/a",
+                url=url,
+                size_bytes=1,
+                checksum=words.adler32(b"a"),
+                guid=UUID,
+            )
+        )
+    assert words.reason(raised.value) == "CAPABILITY_MISSING"
+    job = await sue.submit((url, "LFN:/local/b"))
+    with pytest.raises(grpc.RpcError) as raised:
+        await sue.jobs.ListFileTransfers(
+            transfer_service_pb2.ListFileTransfersRequest(
+                parent=job.name, filter='state = "FAILED"'
+            )
+        )
+    assert words.reason(raised.value) == "CAPABILITY_MISSING"
+    assert set(words.violations(raised.value)) == {"filter"}

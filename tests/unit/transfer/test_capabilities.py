@@ -1,0 +1,246 @@
+"""Every field of a request is carried, refused or output only; nothing is ignored in silence."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from google.api import field_behavior_pb2
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from gridlane.transfer.v1 import (
+    backend_pb2,
+    channel_service_pb2,
+    event_service_pb2,
+    replica_service_pb2,
+    storage_service_pb2,
+    transfer_job_pb2,
+    transfer_service_pb2,
+)
+from gridlane_kit.errors import ErrorReason, GridlaneError
+from gridlane_transfer import capabilities, service
+from gridlane_transfer.capabilities import (
+    FILE_FIELDS,
+    FILE_LISTING_FIELDS,
+    JOB_FIELDS,
+    OVERWRITE_MODES,
+    REGISTRATION_FIELDS,
+    Missing,
+)
+
+SHELLS = {
+    transfer_service_pb2: service.TransferShell,
+    storage_service_pb2: service.StorageShell,
+    channel_service_pb2: service.ChannelShell,
+    replica_service_pb2: service.ReplicaShell,
+    event_service_pb2: service.TransferEventShell,
+}
+PAGE = {"page_size", "page_token"}
+CARRIED = {
+    "gridlane.transfer.v1.SubmitTransferJobRequest": {
+        "transfer_job",
+        "request_id",
+        "validate_only",
+    },
+    "gridlane.transfer.v1.TransferJob": {
+        "vo",
+        "files",
+        "placement",
+        "overwrite",
+        "verify",
+        "max_retries",
+        "priority",
+        "tags",
+    },
+    "gridlane.transfer.v1.TransferJob.TagsEntry": {"key", "value"},
+    "gridlane.transfer.v1.FileTransfer": {
+        "source",
+        "target",
+        "checksum",
+        "size_bytes",
+        "overwrite",
+    },
+    "gridlane.type.v1.Checksum": {"type", "value"},
+    "gridlane.transfer.v1.GetTransferJobRequest": {"name"},
+    "gridlane.transfer.v1.BatchGetTransferJobsRequest": {"names"},
+    "gridlane.transfer.v1.ListTransferJobsRequest": {*PAGE, "filter"},
+    "gridlane.transfer.v1.ListFileTransfersRequest": {*PAGE, "parent"},
+    "gridlane.transfer.v1.ListTransferEventsRequest": {*PAGE, "parent"},
+    "gridlane.transfer.v1.CancelTransferJobRequest": {"name"},
+    "gridlane.transfer.v1.WatchTransferJobsRequest": {"names", "resume_token"},
+    "gridlane.transfer.v1.GetStorageElementRequest": {"name"},
+    "gridlane.transfer.v1.ListStorageElementsRequest": PAGE,
+    "gridlane.transfer.v1.PutContentRequest": {"header", "chunk"},
+    "gridlane.transfer.v1.PutContentHeader": {"file", "size_bytes", "checksum", "overwrite"},
+    "gridlane.transfer.v1.GetContentRequest": {"file", "offset_bytes"},
+    "gridlane.transfer.v1.DeleteContentRequest": {"file"},
+    "gridlane.transfer.v1.GetTransferStatusRequest": set(),
+    "gridlane.transfer.v1.GetChannelRequest": {"name"},
+    "gridlane.transfer.v1.ListChannelsRequest": PAGE,
+    "gridlane.transfer.v1.RegisterReplicaRequest": {"lfn", "url", "size_bytes", "checksum"},
+    "gridlane.transfer.v1.ResolveReplicasRequest": {"lfns"},
+    "gridlane.transfer.v1.ListReplicasRequest": {*PAGE, "prefix"},
+    "gridlane.transfer.v1.FollowTransferEventsRequest": {"after"},
+    "gridlane.transfer.v1.AckTransferEventsRequest": {"consumer", "position"},
+    "gridlane.type.v1.FeedPosition": {"epoch", "position"},
+}
+"""The fields that this version carries out, of every request of a method that it has."""
+REFUSED = {
+    "gridlane.transfer.v1.TransferJob": JOB_FIELDS,
+    "gridlane.transfer.v1.FileTransfer": FILE_FIELDS,
+    "gridlane.transfer.v1.RegisterReplicaRequest": REGISTRATION_FIELDS,
+    "gridlane.transfer.v1.ListFileTransfersRequest": FILE_LISTING_FIELDS,
+}
+CARRIED_MODES = {"UNSPECIFIED", "NEVER", "ALWAYS"}
+MODES = dict(transfer_job_pb2.OverwriteMode.items())
+EVERY_MISSING = [
+    missing
+    for table in (*REFUSED.values(), OVERWRITE_MODES)
+    for missing in table.values()  # type: ignore[attr-defined]
+]
+
+
+def output_only(field: FieldDescriptor) -> bool:
+    # Read anew: options parsed before the extension was known keep it as unknown bytes.
+    options = descriptor_pb2.FieldOptions.FromString(field.GetOptions().SerializeToString())
+    behavior: Any = field_behavior_pb2.field_behavior
+    return field_behavior_pb2.OUTPUT_ONLY in options.Extensions[behavior]
+
+
+def requested(message: Descriptor, seen: dict[str, set[str]]) -> None:
+    """Collects what a caller may set in a message and in those that its fields lead to."""
+    if message.full_name in seen or message.full_name.startswith("google."):
+        return
+    fields = [field for field in message.fields if not output_only(field)]
+    seen[message.full_name] = {field.name for field in fields}
+    for field in fields:
+        refused = field.name in REFUSED.get(message.full_name, {})
+        if field.message_type is not None and not refused:
+            requested(field.message_type, seen)
+
+
+def test_every_field_of_a_request_is_carried_or_refused() -> None:
+    seen: dict[str, set[str]] = {}
+    for module, shell in SHELLS.items():
+        for service_descriptor in module.DESCRIPTOR.services_by_name.values():
+            for method in service_descriptor.methods:
+                if hasattr(shell, method.name):
+                    requested(method.input_type, seen)
+    assert seen == {name: fields | set(REFUSED.get(name, {})) for name, fields in CARRIED.items()}
+
+
+def test_no_field_is_carried_and_refused() -> None:
+    assert [name for name, table in REFUSED.items() if CARRIED[name] & table.keys()] == []
+
+
+def test_every_mode_of_overwriting_is_carried_or_refused() -> None:
+    modes = {name.removeprefix("OVERWRITE_MODE_"): n for name, n in MODES.items()}
+    assert {modes[name] for name in CARRIED_MODES} | OVERWRITE_MODES.keys() == set(modes.values())
+    # They are told apart by comparison.
+    assert max(modes[name] for name in CARRIED_MODES) < min(OVERWRITE_MODES)
+
+
+@pytest.mark.parametrize("missing", EVERY_MISSING, ids=lambda missing: missing.capability)
+def test_a_capability_is_one_of_the_contract(missing: Missing) -> None:
+    name = f"TRANSFER_CAPABILITY_{missing.capability}"
+    assert name in backend_pb2.TransferCapability.keys()  # noqa: SIM118 - no mapping
+    assert missing.cure
+    assert missing.backend in (capabilities.GRIDLANE, capabilities.EMBEDDED)
+
+
+def set_field(message: Any, field: FieldDescriptor) -> None:
+    """Sets a field to a value that asks for something."""
+    if field.is_repeated:
+        getattr(message, field.name).append("x")
+    elif field.message_type is not None:
+        getattr(message, field.name).SetInParent()
+    elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        setattr(message, field.name, "x")
+    else:
+        setattr(message, field.name, 1)
+
+
+def fields_of(message: Any, names: Iterable[str]) -> list[FieldDescriptor]:
+    return [message.DESCRIPTOR.fields_by_name[name] for name in names]
+
+
+def refusal_of(job: transfer_job_pb2.TransferJob) -> GridlaneError:
+    with pytest.raises(GridlaneError) as raised:
+        capabilities.refuse_job(job)
+    assert raised.value.reason is ErrorReason.CAPABILITY_MISSING
+    return raised.value
+
+
+def violations(error: GridlaneError) -> dict[str, str]:
+    bad: Any = error.details[0]
+    return {one.field: one.description for one in bad.field_violations}
+
+
+@pytest.mark.parametrize(
+    "field", fields_of(transfer_job_pb2.TransferJob, JOB_FIELDS), ids=lambda field: field.name
+)
+def test_a_job_that_asks_for_more_is_refused(field: FieldDescriptor) -> None:
+    job = transfer_job_pb2.TransferJob(files=[transfer_job_pb2.FileTransfer(source="a:b")])
+    set_field(job, field)
+    error = refusal_of(job)
+    missing = JOB_FIELDS[field.name]
+    path = f"transfer_job.{field.name}"
+    assert error.metadata == {
+        "field": path,
+        "capability": missing.capability,
+        "backend": missing.backend,
+    }
+    assert violations(error).keys() == {path}
+    assert violations(error)[path].endswith(missing.cure)
+
+
+@pytest.mark.parametrize(
+    "field", fields_of(transfer_job_pb2.FileTransfer, FILE_FIELDS), ids=lambda field: field.name
+)
+def test_a_file_that_asks_for_more_is_refused(field: FieldDescriptor) -> None:
+    files = [transfer_job_pb2.FileTransfer(source="a:b") for _ in range(3)]
+    set_field(files[1], field)
+    error = refusal_of(transfer_job_pb2.TransferJob(files=files))
+    path = f"transfer_job.files[1].{field.name}"
+    assert error.metadata["field"] == path
+    assert error.metadata["capability"] == FILE_FIELDS[field.name].capability
+    assert violations(error).keys() == {path}
+
+
+@pytest.mark.parametrize("mode", OVERWRITE_MODES)
+def test_a_mode_of_overwriting_that_is_not_there_is_refused(mode: Any) -> None:
+    file = transfer_job_pb2.FileTransfer(overwrite=mode)
+    error = refusal_of(transfer_job_pb2.TransferJob(overwrite=mode, files=[file]))
+    assert set(violations(error)) == {"transfer_job.overwrite", "transfer_job.files[0].overwrite"}
+
+
+def test_what_asks_for_nothing_is_accepted() -> None:
+    job = transfer_job_pb2.TransferJob(
+        strict_copy=False,
+        s3_alternate=False,
+        overwrite=transfer_job_pb2.OVERWRITE_MODE_ALWAYS,
+        retry_of="transfers/x",
+        revision=7,
+        files=[transfer_job_pb2.FileTransfer(backend_id="x", hop=3)],
+    )
+    capabilities.refuse_job(job)
+
+
+def test_of_very_many_violations_the_first_ones_are_named() -> None:
+    files = [transfer_job_pb2.FileTransfer(metadata="{}") for _ in range(1000)]
+    found = violations(refusal_of(transfer_job_pb2.TransferJob(files=files)))
+    named = len(found) - 1
+    assert named > 5
+    assert f"transfer_job.files[{named - 1}].metadata" in found
+    assert found["…"] == f"and {1000 - named} more"
+
+
+def test_a_guid_and_a_filter_of_files_are_refused() -> None:
+    with pytest.raises(GridlaneError) as raised:
+        capabilities.refuse_registration(replica_service_pb2.RegisterReplicaRequest(guid="x"))
+    assert raised.value.metadata["field"] == "guid"
+    with pytest.raises(GridlaneError) as raised:
+        capabilities.refuse_file_listing(
+            transfer_service_pb2.ListFileTransfersRequest(filter='state = "FAILED"')
+        )
+    assert raised.value.metadata["field"] == "filter"

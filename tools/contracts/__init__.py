@@ -1,0 +1,1 @@
+"""What tools and tests know of protos/gridlane: it as data, its style, its pages."""
