@@ -63,6 +63,9 @@ class _Context:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return self._metadata
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:50051"
+
     def time_remaining(self) -> float:
         return 30.0
 
