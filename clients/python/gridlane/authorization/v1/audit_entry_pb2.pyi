@@ -53,7 +53,9 @@ class AuditEntry(_message.Message):
     method: _builtins.str
     """What: the full name of the method, "gridlane.authorization.v1.RoleService/CreateRoleBinding"."""
     resource: _builtins.str
-    """On what: the name of the resource, "roleBindings/{uuid}"."""
+    """On what: the name of the resource, "roleBindings/{uuid}". Empty for one that was not made, and for an attempt that
+    was denied before what it names was looked at.
+    """
     vo: _builtins.str
     """The virtual organisation concerned; empty when it is none's."""
     reason: _builtins.str

@@ -7,8 +7,7 @@ from gridlane.authorization.v1 import audit_service_pb2 as gridlane_dot_authoriz
 
 
 class AuditServiceStub(object):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. Young:
-    answers UNIMPLEMENTED until a version serves it.
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it.
     """
 
     def __init__(self, channel):
@@ -30,8 +29,7 @@ class AuditServiceStub(object):
 
 
 class AuditServiceServicer(object):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. Young:
-    answers UNIMPLEMENTED until a version serves it.
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it.
     """
 
     def GetAuditEntry(self, request, context):
@@ -70,8 +68,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService(object):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. Young:
-    answers UNIMPLEMENTED until a version serves it.
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it.
     """
 
     @staticmethod

@@ -28,9 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. Young:
-    answers UNIMPLEMENTED until a version serves it.
-    """
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -45,9 +43,7 @@ class AuditServiceStub:
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. Young:
-    answers UNIMPLEMENTED until a version serves it.
-    """
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAuditEntry: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetAuditEntryRequest, _audit_entry_pb2.AuditEntry]  # type: ignore[assignment]
@@ -58,9 +54,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. Young:
-    answers UNIMPLEMENTED until a version serves it.
-    """
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it."""
 
     @_abc_1.abstractmethod
     def GetAuditEntry(

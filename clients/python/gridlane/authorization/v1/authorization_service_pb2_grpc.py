@@ -60,8 +60,9 @@ class AuthorizationServiceServicer(object):
         """Answers whether somebody may do something, why, and what is missing. A denial is an answer, not an error.
         Idempotent. Everybody may ask for itself, a VO manager for whom holds a role in its VO, an administrator and a
         service for everybody; who is not known to hold one and who may not be asked for answer alike: PERMISSION_DENIED.
-        UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in time; retry. INVALID_ARGUMENT,
-        INVALID_FIELDS: there is no such permission. Young: answers UNIMPLEMENTED until a version serves it.
+        What a VO manager is told is about its VO: of the roles that the other holds elsewhere only that of an
+        administrator and a veto count. UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in
+        time; retry. INVALID_ARGUMENT, INVALID_FIELDS: there is no such permission.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +71,7 @@ class AuthorizationServiceServicer(object):
     def BatchCheckPermissions(self, request, context):
         """Answers many such questions, one answer for each in the order asked, all of them under one revision of the policy,
         at least the greatest `minimum_revision` among them. Idempotent. UNAVAILABLE, REVISION_NOT_REACHED: as above, for
-        all of them. Young: answers UNIMPLEMENTED until a version serves it.
+        all of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

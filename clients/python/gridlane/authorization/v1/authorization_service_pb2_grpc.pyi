@@ -42,13 +42,14 @@ class AuthorizationServiceStub:
     """Answers whether somebody may do something, why, and what is missing. A denial is an answer, not an error.
     Idempotent. Everybody may ask for itself, a VO manager for whom holds a role in its VO, an administrator and a
     service for everybody; who is not known to hold one and who may not be asked for answer alike: PERMISSION_DENIED.
-    UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in time; retry. INVALID_ARGUMENT,
-    INVALID_FIELDS: there is no such permission. Young: answers UNIMPLEMENTED until a version serves it.
+    What a VO manager is told is about its VO: of the roles that the other holds elsewhere only that of an
+    administrator and a veto count. UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in
+    time; retry. INVALID_ARGUMENT, INVALID_FIELDS: there is no such permission.
     """
     BatchCheckPermissions: _grpc.UnaryUnaryMultiCallable[_permission_pb2.BatchCheckPermissionsRequest, _permission_pb2.BatchCheckPermissionsResponse]
     """Answers many such questions, one answer for each in the order asked, all of them under one revision of the policy,
     at least the greatest `minimum_revision` among them. Idempotent. UNAVAILABLE, REVISION_NOT_REACHED: as above, for
-    all of them. Young: answers UNIMPLEMENTED until a version serves it.
+    all of them.
     """
     GetPolicy: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.GetPolicyRequest, _policy_pb2.Policy]
     """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those that
@@ -68,13 +69,14 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     """Answers whether somebody may do something, why, and what is missing. A denial is an answer, not an error.
     Idempotent. Everybody may ask for itself, a VO manager for whom holds a role in its VO, an administrator and a
     service for everybody; who is not known to hold one and who may not be asked for answer alike: PERMISSION_DENIED.
-    UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in time; retry. INVALID_ARGUMENT,
-    INVALID_FIELDS: there is no such permission. Young: answers UNIMPLEMENTED until a version serves it.
+    What a VO manager is told is about its VO: of the roles that the other holds elsewhere only that of an
+    administrator and a veto count. UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in
+    time; retry. INVALID_ARGUMENT, INVALID_FIELDS: there is no such permission.
     """
     BatchCheckPermissions: _aio.UnaryUnaryMultiCallable[_permission_pb2.BatchCheckPermissionsRequest, _permission_pb2.BatchCheckPermissionsResponse]  # type: ignore[assignment]
     """Answers many such questions, one answer for each in the order asked, all of them under one revision of the policy,
     at least the greatest `minimum_revision` among them. Idempotent. UNAVAILABLE, REVISION_NOT_REACHED: as above, for
-    all of them. Young: answers UNIMPLEMENTED until a version serves it.
+    all of them.
     """
     GetPolicy: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.GetPolicyRequest, _policy_pb2.Policy]  # type: ignore[assignment]
     """Answers the whole policy as it is now, while it fits into one message. Only services may call it; those that
@@ -103,8 +105,9 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers whether somebody may do something, why, and what is missing. A denial is an answer, not an error.
         Idempotent. Everybody may ask for itself, a VO manager for whom holds a role in its VO, an administrator and a
         service for everybody; who is not known to hold one and who may not be asked for answer alike: PERMISSION_DENIED.
-        UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in time; retry. INVALID_ARGUMENT,
-        INVALID_FIELDS: there is no such permission. Young: answers UNIMPLEMENTED until a version serves it.
+        What a VO manager is told is about its VO: of the roles that the other holds elsewhere only that of an
+        administrator and a veto count. UNAVAILABLE, REVISION_NOT_REACHED: the policy did not reach `minimum_revision` in
+        time; retry. INVALID_ARGUMENT, INVALID_FIELDS: there is no such permission.
         """
 
     @_abc_1.abstractmethod
@@ -115,7 +118,7 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_permission_pb2.BatchCheckPermissionsResponse, _abc.Awaitable[_permission_pb2.BatchCheckPermissionsResponse]]:
         """Answers many such questions, one answer for each in the order asked, all of them under one revision of the policy,
         at least the greatest `minimum_revision` among them. Idempotent. UNAVAILABLE, REVISION_NOT_REACHED: as above, for
-        all of them. Young: answers UNIMPLEMENTED until a version serves it.
+        all of them.
         """
 
     @_abc_1.abstractmethod

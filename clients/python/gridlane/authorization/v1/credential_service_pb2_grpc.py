@@ -73,8 +73,9 @@ class CredentialServiceServicer(object):
 
     def PutCredential(self, request, context):
         """Stores a credential of the caller, in the place of the one that it had of this kind for this VO; the answer means
-        that it is durable, and work that waited for it goes on within a minute. Idempotent. NOT_FOUND: there is no such
-        delegation of the caller, or its hour is over; start another one. INVALID_ARGUMENT, INVALID_FIELDS: the chain does
+        that it is durable, and work that waited for it goes on within a minute. Idempotent: the same
+        signed delegation may be put again for as long as its hour lasts. NOT_FOUND: there is no such delegation of the
+        caller, or its hour is over; start another one. INVALID_ARGUMENT, INVALID_FIELDS: the chain does
         not verify, is not for the key of the delegation, or names another user than the caller; the token does not
         verify. FAILED_PRECONDITION, CREDENTIAL_EXPIRED: it has under an hour left.
         """

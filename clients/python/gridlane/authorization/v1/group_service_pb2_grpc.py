@@ -9,7 +9,7 @@ from gridlane.authorization.v1 import group_service_pb2 as gridlane_dot_authoriz
 class GroupServiceStub(object):
     """Groups of virtual organisations. Each change is a revision of the policy, durable when it is answered and in force
     in every process within a second; each is in the audit. Administrators and the managers of the VO change them; its
-    members see them. Young: answers UNIMPLEMENTED until a version serves it.
+    members see them.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class GroupServiceStub(object):
 class GroupServiceServicer(object):
     """Groups of virtual organisations. Each change is a revision of the policy, durable when it is answered and in force
     in every process within a second; each is in the audit. Administrators and the managers of the VO change them; its
-    members see them. Young: answers UNIMPLEMENTED until a version serves it.
+    members see them.
     """
 
     def CreateGroup(self, request, context):
@@ -128,7 +128,7 @@ def add_GroupServiceServicer_to_server(servicer, server):
 class GroupService(object):
     """Groups of virtual organisations. Each change is a revision of the policy, durable when it is answered and in force
     in every process within a second; each is in the audit. Administrators and the managers of the VO change them; its
-    members see them. Young: answers UNIMPLEMENTED until a version serves it.
+    members see them.
     """
 
     @staticmethod

@@ -30,7 +30,7 @@ GRPC_VERSION: str
 class GroupServiceStub:
     """Groups of virtual organisations. Each change is a revision of the policy, durable when it is answered and in force
     in every process within a second; each is in the audit. Administrators and the managers of the VO change them; its
-    members see them. Young: answers UNIMPLEMENTED until a version serves it.
+    members see them.
     """
 
     @_typing.overload
@@ -60,7 +60,7 @@ class GroupServiceStub:
 class GroupServiceAsyncStub(GroupServiceStub):
     """Groups of virtual organisations. Each change is a revision of the policy, durable when it is answered and in force
     in every process within a second; each is in the audit. Administrators and the managers of the VO change them; its
-    members see them. Young: answers UNIMPLEMENTED until a version serves it.
+    members see them.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -86,7 +86,7 @@ class GroupServiceAsyncStub(GroupServiceStub):
 class GroupServiceServicer(metaclass=_abc_1.ABCMeta):
     """Groups of virtual organisations. Each change is a revision of the policy, durable when it is answered and in force
     in every process within a second; each is in the audit. Administrators and the managers of the VO change them; its
-    members see them. Young: answers UNIMPLEMENTED until a version serves it.
+    members see them.
     """
 
     @_abc_1.abstractmethod

@@ -121,8 +121,7 @@ class Issuer(_message.Message):
     @_builtins.property
     def algorithms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The signature algorithms (JWS `alg`) that are accepted; a token with another one is TOKEN_INVALID, whatever its
-        key says. Empty: RS256 and ES256, the two that the WLCG profile demands; others are CAPABILITY_MISSING where this
-        version lacks them.
+        key says. Empty: RS256 and ES256, the two that the WLCG profile demands.
         """
 
     @_builtins.property

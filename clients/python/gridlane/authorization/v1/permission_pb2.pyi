@@ -35,7 +35,7 @@ class CheckPermissionRequest(_message.Message):
     MINIMUM_REVISION_FIELD_NUMBER: _builtins.int
     permission: _builtins.str
     """The permission, "<service>.<noun>.<verb>", as the method in question declares it (`MethodRule.permission`), for
-    example "transfer.jobs.cancel". One that no method declares is INVALID_ARGUMENT, INVALID_FIELDS.
+    example "transfer.jobs.cancel". One that Gridlane does not know is INVALID_ARGUMENT, INVALID_FIELDS.
     """
     minimum_revision: _builtins.int
     """A revision that the policy must have reached, for example the `revision` of a binding just made; 0: as it is here
@@ -50,8 +50,9 @@ class CheckPermissionRequest(_message.Message):
     @_builtins.property
     def principal(self) -> _principal_pb2.Principal:
         """Whose right is asked for: `issuer` and `subject`, and `vos`, `groups` and `active_group` as its token would assert
-        them, since outside issuers alone know who belongs to what. Unset: the caller, as its token says, and narrowed by
-        the token's scopes; for another principal no scopes are looked at.
+        them, since outside issuers alone know who belongs to what. Unset, or the caller: the caller, as its token says,
+        and narrowed by the token's scopes; for another principal no scopes are looked at. A VO manager's question is asked
+        as though the other belonged to no VO but those that the manager manages.
         """
 
     def __init__(
@@ -87,8 +88,8 @@ class PermissionTarget(_message.Message):
     channel_uid: _builtins.str
     """The uid of the channel on which it lies, or that it is."""
     path: _builtins.str
-    """The absolute path of a file that must be covered by the storage scopes of the caller's token ("/cms/store/a");
-    empty: paths of scopes are not looked at.
+    """The absolute path of a file that must be covered by the storage scopes of the caller's token ("/cms/store/a"),
+    without ".", ".." and empty parts; empty: paths of scopes are not looked at.
     """
     @_builtins.property
     def owner(self) -> _principal_pb2.Principal:
@@ -131,9 +132,12 @@ class CheckPermissionResponse(_message.Message):
     SCOPE_TOO_NARROW; UNSPECIFIED when it is allowed.
     """
     rule: _builtins.str
-    """The row and column of the permission table that decided, for people: "VO manager: that VO"."""
+    """The row and column of the permission table that decided, for people: "VO manager: that VO". Of a denial, the
+    strongest that the principal has, and that does not reach as far; "denied" when it has none.
+    """
     role_needed: _policy_pb2.Role.ValueType
-    """The least role that would allow it, when it is a role that lacks. Told to those who may see the bindings of the
+    """A role that would allow it, when it is a role that lacks: of several the one that allows the fewest other things.
+    Told to those who may see the bindings of the
     principal; UNSPECIFIED to others.
     """
     policy_revision: _builtins.int
@@ -148,8 +152,8 @@ class CheckPermissionResponse(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when the answer holds if the policy does not change: the end of the first of the bindings that it rests on.
-        Unset: none of them ends.
+        """Until when the answer holds at least if the policy does not change: the end of the first of the bindings that it
+        rests on. Unset: none of them ends.
         """
 
     def __init__(

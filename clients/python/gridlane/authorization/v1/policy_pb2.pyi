@@ -212,7 +212,9 @@ Global___RoleBinding: _TypeAlias = RoleBinding  # noqa: Y015
 
 @_typing.final
 class Policy(_message.Message):
-    """The whole of the policy, as services evaluate it in process."""
+    """Bindings and virtual organisations as they are now. Issuers, quotas, revoked tokens and settings are in PolicySnapshot,
+    which a service follows that decides in process.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

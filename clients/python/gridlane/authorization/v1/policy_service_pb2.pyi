@@ -181,11 +181,13 @@ class PolicyChange(_message.Message):
     """The revision that it leads to."""
     @_builtins.property
     def added_bindings(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.RoleBinding]:
-        """Bindings given. One that differs from one in force in nothing but its end takes that one's place."""
+        """Bindings given or changed. A binding is known by who holds which role where: `issuer`, `subject`, `group`, `role`,
+        `vo` and `channel_uid`. One that is in force already is replaced: its end, and what a veto does to work.
+        """
 
     @_builtins.property
     def removed_bindings(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.RoleBinding]:
-        """Bindings taken away; their end does not matter."""
+        """Bindings taken away, known likewise; nothing else of them matters."""
 
     @_builtins.property
     def added_vos(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -13,8 +13,7 @@ class RoleServiceStub(object):
 
     What a caller may manage: an administrator every binding; a channel manager those of CHANNEL_MANAGER on its channel;
     a VO manager those of VO_MANAGER, SUBMITTER, JOB_SHARER, PILOT and JOB_MONITOR in its virtual organisation. ADMIN,
-    VETOED_USER and bindings without a VO are an administrator's alone. Young: answers UNIMPLEMENTED until a version
-    serves it.
+    VETOED_USER and bindings without a VO are an administrator's alone.
     """
 
     def __init__(self, channel):
@@ -57,8 +56,7 @@ class RoleServiceServicer(object):
 
     What a caller may manage: an administrator every binding; a channel manager those of CHANNEL_MANAGER on its channel;
     a VO manager those of VO_MANAGER, SUBMITTER, JOB_SHARER, PILOT and JOB_MONITOR in its virtual organisation. ADMIN,
-    VETOED_USER and bindings without a VO are an administrator's alone. Young: answers UNIMPLEMENTED until a version
-    serves it.
+    VETOED_USER and bindings without a VO are an administrator's alone.
     """
 
     def CreateRoleBinding(self, request, context):
@@ -150,8 +148,7 @@ class RoleService(object):
 
     What a caller may manage: an administrator every binding; a channel manager those of CHANNEL_MANAGER on its channel;
     a VO manager those of VO_MANAGER, SUBMITTER, JOB_SHARER, PILOT and JOB_MONITOR in its virtual organisation. ADMIN,
-    VETOED_USER and bindings without a VO are an administrator's alone. Young: answers UNIMPLEMENTED until a version
-    serves it.
+    VETOED_USER and bindings without a VO are an administrator's alone.
     """
 
     @staticmethod

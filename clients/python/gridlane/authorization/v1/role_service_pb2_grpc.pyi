@@ -34,8 +34,7 @@ class RoleServiceStub:
 
     What a caller may manage: an administrator every binding; a channel manager those of CHANNEL_MANAGER on its channel;
     a VO manager those of VO_MANAGER, SUBMITTER, JOB_SHARER, PILOT and JOB_MONITOR in its virtual organisation. ADMIN,
-    VETOED_USER and bindings without a VO are an administrator's alone. Young: answers UNIMPLEMENTED until a version
-    serves it.
+    VETOED_USER and bindings without a VO are an administrator's alone.
     """
 
     @_typing.overload
@@ -78,8 +77,7 @@ class RoleServiceAsyncStub(RoleServiceStub):
 
     What a caller may manage: an administrator every binding; a channel manager those of CHANNEL_MANAGER on its channel;
     a VO manager those of VO_MANAGER, SUBMITTER, JOB_SHARER, PILOT and JOB_MONITOR in its virtual organisation. ADMIN,
-    VETOED_USER and bindings without a VO are an administrator's alone. Young: answers UNIMPLEMENTED until a version
-    serves it.
+    VETOED_USER and bindings without a VO are an administrator's alone.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -118,8 +116,7 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
 
     What a caller may manage: an administrator every binding; a channel manager those of CHANNEL_MANAGER on its channel;
     a VO manager those of VO_MANAGER, SUBMITTER, JOB_SHARER, PILOT and JOB_MONITOR in its virtual organisation. ADMIN,
-    VETOED_USER and bindings without a VO are an administrator's alone. Young: answers UNIMPLEMENTED until a version
-    serves it.
+    VETOED_USER and bindings without a VO are an administrator's alone.
     """
 
     @_abc_1.abstractmethod

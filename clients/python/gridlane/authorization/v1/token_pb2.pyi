@@ -23,7 +23,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Token(_message.Message):
     """A token that Gridlane signed for a user, without the token itself: that is told once, to who asked for it. Tokens of
-    jobs are not listed; they end with their job. Output only.
+    jobs are not listed; they end with their job. Nor is the one that a server keeps good in a file for its first user.
+    Output only.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

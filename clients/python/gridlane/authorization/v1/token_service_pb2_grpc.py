@@ -8,7 +8,7 @@ from gridlane.authorization.v1 import token_service_pb2 as gridlane_dot_authoriz
 
 class TokenServiceStub(object):
     """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
-    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
+    already.
     """
 
     def __init__(self, channel):
@@ -46,7 +46,7 @@ class TokenServiceStub(object):
 
 class TokenServiceServicer(object):
     """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
-    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
+    already.
     """
 
     def MintJobToken(self, request, context):
@@ -134,7 +134,7 @@ def add_TokenServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TokenService(object):
     """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
-    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
+    already.
     """
 
     @staticmethod

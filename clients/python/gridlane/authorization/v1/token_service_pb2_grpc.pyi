@@ -29,7 +29,7 @@ GRPC_VERSION: str
 
 class TokenServiceStub:
     """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
-    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
+    already.
     """
 
     @_typing.overload
@@ -68,7 +68,7 @@ class TokenServiceStub:
 @_typing.type_check_only
 class TokenServiceAsyncStub(TokenServiceStub):
     """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
-    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
+    already.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -103,7 +103,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     """Signs Gridlane's own tokens: for jobs, for users without an outside issuer, and narrower ones for those who have one
-    already. Young: all but MintJobToken answer UNIMPLEMENTED until a version serves them.
+    already.
     """
 
     @_abc_1.abstractmethod

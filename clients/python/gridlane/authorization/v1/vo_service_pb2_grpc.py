@@ -9,7 +9,7 @@ from gridlane.authorization.v1 import vo_service_pb2 as gridlane_dot_authorizati
 class VoServiceStub(object):
     """Virtual organisations. Each change is a revision of the policy, durable when it is answered and in force in every
     process within a second; each is in the audit. Administrators change them; others see those that they belong to or
-    manage. Young: answers UNIMPLEMENTED until a version serves it.
+    manage.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class VoServiceStub(object):
 class VoServiceServicer(object):
     """Virtual organisations. Each change is a revision of the policy, durable when it is answered and in force in every
     process within a second; each is in the audit. Administrators change them; others see those that they belong to or
-    manage. Young: answers UNIMPLEMENTED until a version serves it.
+    manage.
     """
 
     def CreateVo(self, request, context):
@@ -128,7 +128,7 @@ def add_VoServiceServicer_to_server(servicer, server):
 class VoService(object):
     """Virtual organisations. Each change is a revision of the policy, durable when it is answered and in force in every
     process within a second; each is in the audit. Administrators change them; others see those that they belong to or
-    manage. Young: answers UNIMPLEMENTED until a version serves it.
+    manage.
     """
 
     @staticmethod

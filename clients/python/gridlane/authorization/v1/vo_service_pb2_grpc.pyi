@@ -30,7 +30,7 @@ GRPC_VERSION: str
 class VoServiceStub:
     """Virtual organisations. Each change is a revision of the policy, durable when it is answered and in force in every
     process within a second; each is in the audit. Administrators change them; others see those that they belong to or
-    manage. Young: answers UNIMPLEMENTED until a version serves it.
+    manage.
     """
 
     @_typing.overload
@@ -59,7 +59,7 @@ class VoServiceStub:
 class VoServiceAsyncStub(VoServiceStub):
     """Virtual organisations. Each change is a revision of the policy, durable when it is answered and in force in every
     process within a second; each is in the audit. Administrators change them; others see those that they belong to or
-    manage. Young: answers UNIMPLEMENTED until a version serves it.
+    manage.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -84,7 +84,7 @@ class VoServiceAsyncStub(VoServiceStub):
 class VoServiceServicer(metaclass=_abc_1.ABCMeta):
     """Virtual organisations. Each change is a revision of the policy, durable when it is answered and in force in every
     process within a second; each is in the audit. Administrators change them; others see those that they belong to or
-    manage. Young: answers UNIMPLEMENTED until a version serves it.
+    manage.
     """
 
     @_abc_1.abstractmethod

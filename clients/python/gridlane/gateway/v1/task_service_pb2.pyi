@@ -31,8 +31,8 @@ class SubmitTaskRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUIDv7 of the caller's making: the same id with the same content answers the same task, for 30 days. Empty: the
-    call is not idempotent and must not be repeated.
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same task, for 30 days, or NOT_FOUND
+    once that has been deleted. Empty: the call is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
     """Check everything, submit nothing: the answer has no name, unless the same request made a task before."""

@@ -31,6 +31,7 @@ class CreateChannelRequest(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     channel_id: _builtins.str
     """The name it gets, without "channels/": letters, digits, ".", "_" and "-", 1 to 63 of them."""
     request_id: _builtins.str
@@ -39,6 +40,8 @@ class CreateChannelRequest(_message.Message):
     """
     reason: _builtins.str
     """Why; kept in the audit."""
+    validate_only: _builtins.bool
+    """Check everything, store nothing: the answer has no `revision`."""
     @_builtins.property
     def channel(self) -> _channel_pb2.Channel:
         """The channel; `source` and `target` are required, `name` stays empty."""
@@ -50,10 +53,11 @@ class CreateChannelRequest(_message.Message):
         channel: _channel_pb2.Channel | None = ...,
         request_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "channel_id", b"channel_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "channel_id", b"channel_id", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

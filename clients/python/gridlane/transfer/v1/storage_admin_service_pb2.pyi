@@ -31,6 +31,7 @@ class CreateStorageElementRequest(_message.Message):
     STORAGE_ELEMENT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     storage_element_id: _builtins.str
     """The name it gets, without "storageElements/": a lower-case letter, then lower-case letters, digits and "-", at most
     63 of them.
@@ -41,6 +42,8 @@ class CreateStorageElementRequest(_message.Message):
     """
     reason: _builtins.str
     """Why; kept in the audit."""
+    validate_only: _builtins.bool
+    """Check everything, store nothing: the answer has no `revision`."""
     @_builtins.property
     def storage_element(self) -> _storage_element_pb2.StorageElement:
         """The storage element; `name` stays empty."""
@@ -52,10 +55,11 @@ class CreateStorageElementRequest(_message.Message):
         storage_element: _storage_element_pb2.StorageElement | None = ...,
         request_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["storage_element", b"storage_element"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "storage_element", b"storage_element", "storage_element_id", b"storage_element_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "storage_element", b"storage_element", "storage_element_id", b"storage_element_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

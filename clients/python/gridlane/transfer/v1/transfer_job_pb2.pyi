@@ -100,7 +100,7 @@ class _TransferJobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tran
     TRANSFER_JOB_STATE_REGISTERING: _TransferJobState.ValueType  # 6
     """Placement: the bytes are there, the catalogue is owed."""
     TRANSFER_JOB_STATE_HELD: _TransferJobState.ValueType  # 7
-    """Files wait for a manager."""
+    """All its unfinished files are held."""
     TRANSFER_JOB_STATE_CANCELING: _TransferJobState.ValueType  # 8
     """A cancel is under way."""
     TRANSFER_JOB_STATE_FINISHED: _TransferJobState.ValueType  # 9
@@ -134,7 +134,7 @@ TRANSFER_JOB_STATE_ARCHIVING: TransferJobState.ValueType  # 5
 TRANSFER_JOB_STATE_REGISTERING: TransferJobState.ValueType  # 6
 """Placement: the bytes are there, the catalogue is owed."""
 TRANSFER_JOB_STATE_HELD: TransferJobState.ValueType  # 7
-"""Files wait for a manager."""
+"""All its unfinished files are held."""
 TRANSFER_JOB_STATE_CANCELING: TransferJobState.ValueType  # 8
 """A cancel is under way."""
 TRANSFER_JOB_STATE_FINISHED: TransferJobState.ValueType  # 9
@@ -182,7 +182,9 @@ class _FileTransferStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fil
     FILE_TRANSFER_STATE_REGISTERING: _FileTransferState.ValueType  # 11
     """Placement: the bytes are there, the catalogue is owed."""
     FILE_TRANSFER_STATE_HELD: _FileTransferState.ValueType  # 12
-    """Retries are spent; waits for a manager."""
+    """Waits for a manager, since its retries are spent; or, when its failure is of the class PERMISSION, until its owner
+    has the right to it again (a veto ends, a role is given back), and goes on by itself then.
+    """
     FILE_TRANSFER_STATE_CANCELING: _FileTransferState.ValueType  # 13
     """A cancel is under way."""
     FILE_TRANSFER_STATE_FINISHED: _FileTransferState.ValueType  # 14
@@ -224,7 +226,9 @@ FILE_TRANSFER_STATE_ARCHIVING: FileTransferState.ValueType  # 10
 FILE_TRANSFER_STATE_REGISTERING: FileTransferState.ValueType  # 11
 """Placement: the bytes are there, the catalogue is owed."""
 FILE_TRANSFER_STATE_HELD: FileTransferState.ValueType  # 12
-"""Retries are spent; waits for a manager."""
+"""Waits for a manager, since its retries are spent; or, when its failure is of the class PERMISSION, until its owner
+has the right to it again (a veto ends, a role is given back), and goes on by itself then.
+"""
 FILE_TRANSFER_STATE_CANCELING: FileTransferState.ValueType  # 13
 """A cancel is under way."""
 FILE_TRANSFER_STATE_FINISHED: FileTransferState.ValueType  # 14

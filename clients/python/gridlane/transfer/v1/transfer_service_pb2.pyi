@@ -37,8 +37,8 @@ class SubmitTransferJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the
-    call is not idempotent and must not be repeated.
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days, or NOT_FOUND
+    once that has been deleted. Empty: the call is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
     """Check everything, store nothing: the answer has no name."""
@@ -155,8 +155,8 @@ class SubmitTransferJobHeader(_message.Message):
     FILE_COUNT_FIELD_NUMBER: _builtins.int
     DIGEST_SHA256_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the
-    call is not idempotent and must not be repeated.
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days, or NOT_FOUND
+    once that has been deleted. Empty: the call is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
     """Check everything, store nothing: the answer has no name."""
@@ -274,8 +274,8 @@ class SubmitStagingJobRequest(_message.Message):
     backend: _builtins.str
     """The only backend that may do it, "transferBackends/{name}"; as TransferJob.backend."""
     request_id: _builtins.str
-    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the
-    call is not idempotent and must not be repeated.
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days, or NOT_FOUND
+    once that has been deleted. Empty: the call is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
     """Check everything, store nothing: the answer has no name."""
@@ -386,8 +386,8 @@ class SubmitDeletionJobRequest(_message.Message):
     backend: _builtins.str
     """The only backend that may do it, "transferBackends/{name}"; as TransferJob.backend."""
     request_id: _builtins.str
-    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the
-    call is not idempotent and must not be repeated.
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days, or NOT_FOUND
+    once that has been deleted. Empty: the call is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
     """Check everything, store nothing: the answer has no name."""
@@ -1041,8 +1041,8 @@ class RetryTransferJobRequest(_message.Message):
     name: _builtins.str
     """The job, "transfers/{uuid}"."""
     request_id: _builtins.str
-    """A UUIDv7 of the caller's making: the same id with the same content answers the same new job, for 30 days. Empty:
-    the call is not idempotent and must not be repeated.
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same new job, for 30 days, or
+    NOT_FOUND once that has been deleted. Empty: the call is not idempotent and must not be repeated.
     """
     reason: _builtins.str
     """Why, for managers; kept in the audit when it is another's job."""

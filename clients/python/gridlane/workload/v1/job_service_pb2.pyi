@@ -56,8 +56,8 @@ class SubmitJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days. Empty: the call
-    is not idempotent and must not be repeated.
+    """A UUIDv7 of the caller's making: the same id with the same content answers the same job, for 30 days, or NOT_FOUND
+    once that has been deleted. Empty: the call is not idempotent and must not be repeated.
     """
     validate_only: _builtins.bool
     """Check everything, store nothing: the answer has no name, unless the same request made a job before."""
