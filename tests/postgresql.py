@@ -21,6 +21,17 @@ with warnings.catch_warnings():
 logging.getLogger("pgserver").setLevel(logging.CRITICAL)
 
 
+_DEATH_SECONDS = 10
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    """Whether a process runs no more, be it that nobody has asked how it ended."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
 class PostgresqlServer:
     """A server of one's own, on a Unix socket in a directory of its own, gone at `close`."""
 
@@ -41,7 +52,18 @@ class PostgresqlServer:
         processes = [postmaster, *postmaster.children()]
         for process in processes:
             process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(processes, timeout=10)
+        deadline = time.monotonic() + _DEATH_SECONDS
+        while not all(map(_is_dead, processes)):
+            assert time.monotonic() < deadline, "PostgreSQL does not die"
+            time.sleep(0.005)
+        # Their numbers are taken until somebody has asked how they ended, which may last: without
+        # these files the next start believes no number.
+        for mark in (
+            self.data / "postmaster.pid",
+            self.socket.with_name(f"{self.socket.name}.lock"),
+        ):
+            mark.unlink()
+        self._server.cleanup_mode = None  # there is nothing left to stop
         self._server.cleanup()
 
     @property

@@ -82,6 +82,13 @@ class SplitServer(Deployment):
 
     @property
     def channel(self) -> grpc.Channel:
+        return self._routed
+
+    def channel_to(self, service: str) -> grpc.Channel:
+        return self._routed.to(service)
+
+    @property
+    def _routed(self) -> "_RoutedChannel":
         if self._channel is None:
             self._channel = _RoutedChannel(self._made["addresses"], Path(self._made["ca"]))
         return self._channel
@@ -160,6 +167,10 @@ class _RoutedChannel(grpc.Channel):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def to(self, service: str) -> grpc.Channel:
+        """The channel to a service."""
+        return self._channels[service]
 
     def _to(self, method: str) -> grpc.Channel:
         package = method.removeprefix("/").split(".")[1]

@@ -186,6 +186,10 @@ class Deployment(ABC):
     def channel(self) -> grpc.Channel:
         """Reaches every service."""
 
+    def channel_to(self, service: str) -> grpc.Channel:
+        """Reaches the process that runs a service, whatever the method."""
+        return self.channel
+
     @property
     @abstractmethod
     def output(self) -> str:

@@ -6,9 +6,10 @@ here before the caller is answered. What a verb does and when it is refused is i
 `vos`, `groups`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -31,6 +32,7 @@ from gridlane_kit.request_ids import RequestKey
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 _log = logger("authorization")
+_MOST_DENIALS: Final = 100
 
 CHANGED: Final = failpoint("authorization.change.committed")
 REFUSED: Final = failpoint("authorization.refusal.committed")
@@ -214,6 +216,44 @@ class Changes:
             # The caller is refused all the same.
             _log.error("a refused attempt is not in the audit", reason=unkept.reason.value)
         REFUSED()
+
+
+class Denials:
+    """Keeps attempts to change the policy that were denied before what they named was looked at.
+
+    They are written behind the answers, and not all when they come in a flood.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._writes: set[asyncio.Task[None]] = set()
+
+    def keep(self, permission: str, call: Call, error: GridlaneError) -> None:
+        """Keeps an attempt, if it was one to change something."""
+        if not permission.endswith(".manage"):
+            return
+        if len(self._writes) >= _MOST_DENIALS:
+            _log.warning("a denied attempt is not in the audit: there are too many")
+            return
+        entry = replace(
+            audit_entry_of(Attempt(call, "", "", now_us()), resource="", status=error),
+            permission=permission,
+            rule="denied",
+        )
+        write = asyncio.create_task(self._write(entry), name="authorization-denial")
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+
+    async def drain(self) -> None:
+        """Waits for those under way."""
+        if self._writes:
+            await asyncio.wait(self._writes)
+
+    async def _write(self, entry: audit.Entry) -> None:
+        try:
+            await self._db.write(lambda conn: audit.append(conn, entry))
+        except GridlaneError as error:
+            _log.error("a denied attempt is not in the audit", reason=error.reason.value)
 
 
 class _OnlyCheckedError(Exception):

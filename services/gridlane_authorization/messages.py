@@ -12,11 +12,18 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
-from gridlane.authorization.v1 import audit_entry_pb2, group_pb2, policy_pb2, vo_pb2
+from gridlane.authorization.v1 import (
+    audit_entry_pb2,
+    group_pb2,
+    policy_pb2,
+    token_pb2,
+    vo_pb2,
+)
 from gridlane.type.v1 import principal_pb2
 from gridlane_authorization.store.audit import Entry
 from gridlane_authorization.store.bindings import StoredBinding
 from gridlane_authorization.store.groups import StoredGroup
+from gridlane_authorization.store.user_tokens import StoredToken
 from gridlane_authorization.store.vos import StoredVo
 from gridlane_kit import errors
 from gridlane_kit.clock import to_timestamp
@@ -78,6 +85,24 @@ def group(stored: StoredGroup) -> group_pb2.Group:
         update_time=to_timestamp(stored.update_time_us),
         revision=stored.revision,
     )
+
+
+def token(stored: StoredToken) -> token_pb2.Token:
+    """Returns the contract's form of a token without the token itself."""
+    message = token_pb2.Token(
+        name=stored.name,
+        principal=principal_message(stored.principal),
+        scopes=sorted(stored.principal.scopes or ()),
+        audiences=[stored.audience],
+        create_time=to_timestamp(stored.create_time_us),
+        expire_time=to_timestamp(stored.expires_us),
+        creator=principal_message(stored.creator),
+        reason=stored.reason,
+        exchanged_for=stored.exchanged_for,
+    )
+    if stored.revoke_time_us is not None:
+        message.revoke_time.CopyFrom(to_timestamp(stored.revoke_time_us))
+    return message
 
 
 def audit_entry(entry: Entry) -> audit_entry_pb2.AuditEntry:

@@ -1,8 +1,8 @@
 """What is kept, and for how long.
 
-Responsible for deleting entries of the audit, role bindings past their end and old request ids, a
-bit at a time. A binding past its end counts for nobody; that its row goes is a revision like any
-other, so that followers forget it too.
+Responsible for deleting entries of the audit, role bindings and users' tokens past their end, and
+old request ids, a bit at a time. A binding past its end counts for nobody; that its row goes is a
+revision like any other, so that followers forget it too.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from gridlane_authorization.settings import AuthorizationSettings
-from gridlane_authorization.store import audit, bindings, policy
+from gridlane_authorization.store import audit, bindings, policy, user_tokens
 from gridlane_authorization.store.tables import REQUEST_ID
 from gridlane_kit import request_ids
 from gridlane_kit.clock import now_us
@@ -23,6 +23,8 @@ from gridlane_kit.policy import PolicyChange
 
 _COMMITTED: Final = failpoint("authorization.prune.committed")
 _CHUNK: Final = 500
+_LISTED_DAYS: Final = 30
+"""So long tokens are listed that have ended (`ListTokens`)."""
 _DAY_US: Final = 86_400_000_000
 
 
@@ -63,6 +65,12 @@ class Retention:
 
         count = 0
         while deleted := await self._db.write_after_lock(prune_bindings):
+            _COMMITTED()
+            count += deleted
+        listed_us = now - _LISTED_DAYS * _DAY_US
+        while deleted := await self._db.write(
+            lambda conn: user_tokens.prune(conn, listed_us, _CHUNK)
+        ):
             _COMMITTED()
             count += deleted
         while deleted := await self._db.write(lambda conn: audit.prune(conn, audited_us, _CHUNK)):

@@ -19,7 +19,7 @@ from gridlane_authorization.store import bindings, groups, vos
 from gridlane_authorization.store.bindings import NEWEST_FIRST, StoredBinding
 from gridlane_kit import errors
 from gridlane_kit.call import Call
-from gridlane_kit.clock import from_timestamp, now_us
+from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.filters import Field, FilterRules
 from gridlane_kit.identity import Principal
@@ -80,7 +80,7 @@ class Roles:
                 LAST_ADMIN, and those of `Changes.create`.
         """
         attempt = Attempt.of(call, request, "")
-        given = _given(request.role_binding, attempt.time_us)
+        given = _given(request.role_binding)
         stored = StoredBinding(
             uuid7(), given, attempt.time_us, 0, request.reason, call.principal.to_json()
         )
@@ -100,8 +100,6 @@ class Roles:
         given = request.role_binding
         fields = messages.changed_fields(given, request.update_mask.paths, _UPDATABLE)
         attempt = Attempt.of(call, request, given.name)
-        if "expire_time" in fields:
-            _require_future(given, attempt.time_us)
         done, _ = await self._changes.change(
             attempt, partial(_update, attempt, given, fields, request.revision)
         )
@@ -168,6 +166,7 @@ def _create(
     attempt: Attempt, wanted: StoredBinding, conn: Connection, revision: int
 ) -> Changed[policy_pb2.RoleBinding]:
     given, now = wanted.binding, attempt.time_us
+    _require_future(given, now)
     _require_place(conn, attempt.call, given)
     present = bindings.same_place(conn, given)
     if present is not None:
@@ -210,6 +209,7 @@ def _update(
             [("role_binding.queued_work", "this and running_work are for VETOED_USER")]
         )
     binding = _with_fields(stored.binding, given, fields)
+    _require_future(binding, attempt.time_us)
     ends = binding.expires_us is not None and stored.binding.expires_us is None
     if binding.role is Role.ADMIN and ends:
         _require_admin_besides(conn, stored, attempt.time_us)
@@ -309,7 +309,7 @@ def _require_admin_besides_vetoed(
         raise errors.last_admin(admin.name)
 
 
-def _given(message: policy_pb2.RoleBinding, now: int) -> Binding:
+def _given(message: policy_pb2.RoleBinding) -> Binding:
     """Reads a binding that is to be given.
 
     Raises:
@@ -324,12 +324,11 @@ def _given(message: policy_pb2.RoleBinding, now: int) -> Binding:
     if "|" in message.issuer:
         # Identities are `issuer|subject` wherever they own something.
         raise errors.invalid([("role_binding.issuer", "no issuer has a bar (|) in its name")])
-    _require_future(message, now)
     return binding_of(message)
 
 
-def _require_future(message: policy_pb2.RoleBinding, now: int) -> None:
-    if message.HasField("expire_time") and from_timestamp(message.expire_time) <= now:
+def _require_future(binding: Binding, now: int) -> None:
+    if binding.expires_us is not None and binding.expires_us <= now:
         raise errors.invalid([("role_binding.expire_time", "in the future, or unset")])
 
 

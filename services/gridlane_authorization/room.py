@@ -21,7 +21,7 @@ from gridlane.authorization.v1 import (
     signing_key_service_pb2,
 )
 from gridlane_authorization.audits import Audits
-from gridlane_authorization.changes import Changes
+from gridlane_authorization.changes import Changes, Denials
 from gridlane_authorization.groups import Groups
 from gridlane_authorization.policy_feed import PolicyFeed
 from gridlane_authorization.retention import Retention
@@ -45,6 +45,7 @@ from gridlane_authorization.store import (
     open_policy,
 )
 from gridlane_authorization.tokens import LocalTokenFile
+from gridlane_authorization.user_tokens import UserTokens
 from gridlane_authorization.vos import Vos
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
@@ -112,6 +113,7 @@ class AuthorizationRoom:
         self._feed: PolicyFeed | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._pruning: asyncio.Task[None] | None = None
+        self._denials: Denials | None = None
 
     async def start(self) -> None:
         """Opens the database, makes the first users, puts the policy in force, writes the token."""
@@ -140,6 +142,8 @@ class AuthorizationRoom:
         if self._db is None or self._feed is None:
             raise RuntimeError("the room has not been started")
         db, changes = self._db, Changes(self._db, self._feed.refresh)
+        self._denials = Denials(db)
+        denied = self._denials.keep
         issuers = {issuer.url: issuer.vo for issuer in self._settings.issuers}
         return [
             ("gridlane.authorization.v1.AuditService", AuditShell(Audits(db))),
@@ -147,16 +151,21 @@ class AuthorizationRoom:
                 "gridlane.authorization.v1.AuthorizationService",
                 AuthorizationShell(db, self._policy),
             ),
-            ("gridlane.authorization.v1.GroupService", GroupShell(Groups(db, changes))),
+            ("gridlane.authorization.v1.GroupService", GroupShell(Groups(db, changes), denied)),
             ("gridlane.authorization.v1.PolicyService", PolicyShell(self._feed)),
-            ("gridlane.authorization.v1.RoleService", RoleShell(Roles(db, changes))),
-            ("gridlane.authorization.v1.TokenService", TokenShell(self._signer)),
-            ("gridlane.authorization.v1.VoService", VoShell(Vos(db, changes, issuers))),
+            ("gridlane.authorization.v1.RoleService", RoleShell(Roles(db, changes), denied)),
+            ("gridlane.authorization.v1.TokenService", self._token_shell(db, changes)),
+            ("gridlane.authorization.v1.VoService", VoShell(Vos(db, changes, issuers), denied)),
             *((name, None) for name in PROMISED),
         ]
 
+    def _token_shell(self, db: Database, changes: Changes) -> TokenShell:
+        return TokenShell(self._signer, UserTokens(db, changes, self._signer))
+
     async def drain(self) -> None:
-        """Ends the renewal of the token, and pruning."""
+        """Ends the renewal of the token, and pruning; writes down the last denials."""
+        if self._denials is not None:
+            await self._denials.drain()
         for task in filter(None, (self._renewal, self._pruning)):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

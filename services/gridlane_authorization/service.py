@@ -16,26 +16,31 @@ from gridlane.authorization.v1 import (
     authorization_service_pb2,
     group_pb2,
     group_service_pb2,
+    permission_pb2,
     policy_pb2,
     policy_service_pb2,
     role_service_pb2,
+    token_pb2,
     token_service_pb2,
     vo_pb2,
     vo_service_pb2,
 )
 from gridlane.type.v1 import status_pb2
 from gridlane_authorization.audits import Audits
+from gridlane_authorization.checks import Checks
 from gridlane_authorization.groups import Groups
 from gridlane_authorization.messages import principal_message
 from gridlane_authorization.policy import policy_message, roles_held
 from gridlane_authorization.policy_feed import PolicyFeed
 from gridlane_authorization.roles import Roles
 from gridlane_authorization.store import read_state
+from gridlane_authorization.user_tokens import UserTokens
 from gridlane_authorization.vos import Vos
 from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us, to_timestamp
 from gridlane_kit.database import Database
+from gridlane_kit.plans import Denied
 from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.tokens import TokenSigner
 from gridlane_kit.version import VERSION
@@ -47,6 +52,7 @@ class AuthorizationShell:
     def __init__(self, db: Database, policy: PolicyHolder) -> None:
         self._db = db
         self._policy = policy
+        self._checks = Checks(policy)
 
     async def WhoAmI(  # noqa: N802 - the contract's name
         self, request: authorization_service_pb2.WhoAmIRequest, call: Call
@@ -63,6 +69,18 @@ class AuthorizationShell:
         if principal.token_expires_us is not None:
             response.expire_time.CopyFrom(to_timestamp(principal.token_expires_us))
         return response
+
+    async def CheckPermission(  # noqa: N802
+        self, request: permission_pb2.CheckPermissionRequest, call: Call
+    ) -> permission_pb2.CheckPermissionResponse:
+        """Answers whether somebody may do something."""
+        return await self._checks.check(request, call)
+
+    async def BatchCheckPermissions(  # noqa: N802
+        self, request: permission_pb2.BatchCheckPermissionsRequest, call: Call
+    ) -> permission_pb2.BatchCheckPermissionsResponse:
+        """Answers many such questions under one revision."""
+        return await self._checks.check_many(request, call)
 
     async def GetPolicy(  # noqa: N802
         self, request: authorization_service_pb2.GetPolicyRequest, call: Call
@@ -106,8 +124,8 @@ class PolicyShell:
                 yield message
 
 
-class TokenShell:
-    """`gridlane.authorization.v1.TokenService`."""
+class JobTokenShell:
+    """What jobs need of `gridlane.authorization.v1.TokenService`."""
 
     def __init__(self, signer: TokenSigner) -> None:
         self._signer = signer
@@ -134,11 +152,44 @@ class TokenShell:
         )
 
 
+class TokenShell(JobTokenShell):
+    """`gridlane.authorization.v1.TokenService`."""
+
+    def __init__(self, signer: TokenSigner, tokens: UserTokens) -> None:
+        super().__init__(signer)
+        self._tokens = tokens
+
+    async def CreateToken(  # noqa: N802
+        self, request: token_service_pb2.CreateTokenRequest, call: Call
+    ) -> token_service_pb2.CreateTokenResponse:
+        """Signs a token for a user."""
+        return await self._tokens.create(request, call)
+
+    async def ListTokens(  # noqa: N802
+        self, request: token_service_pb2.ListTokensRequest, call: Call
+    ) -> token_service_pb2.ListTokensResponse:
+        """Lists tokens of users."""
+        return await self._tokens.list(request, call)
+
+    async def RevokeToken(  # noqa: N802
+        self, request: token_service_pb2.RevokeTokenRequest, call: Call
+    ) -> token_pb2.Token:
+        """Revokes one."""
+        return await self._tokens.revoke(request, call)
+
+    async def ExchangeToken(  # noqa: N802
+        self, request: token_service_pb2.ExchangeTokenRequest, call: Call
+    ) -> token_service_pb2.ExchangeTokenResponse:
+        """Signs one that says less."""
+        return await self._tokens.exchange(request, call)
+
+
 class RoleShell:
     """`gridlane.authorization.v1.RoleService`."""
 
-    def __init__(self, roles: Roles) -> None:
+    def __init__(self, roles: Roles, denied: Denied) -> None:
         self._roles = roles
+        self.denied = denied
 
     async def CreateRoleBinding(  # noqa: N802
         self, request: role_service_pb2.CreateRoleBindingRequest, call: Call
@@ -174,8 +225,9 @@ class RoleShell:
 class VoShell:
     """`gridlane.authorization.v1.VoService`."""
 
-    def __init__(self, vos: Vos) -> None:
+    def __init__(self, vos: Vos, denied: Denied) -> None:
         self._vos = vos
+        self.denied = denied
 
     async def CreateVo(  # noqa: N802
         self, request: vo_service_pb2.CreateVoRequest, call: Call
@@ -211,8 +263,9 @@ class VoShell:
 class GroupShell:
     """`gridlane.authorization.v1.GroupService`."""
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups, denied: Denied) -> None:
         self._groups = groups
+        self.denied = denied
 
     async def CreateGroup(  # noqa: N802
         self, request: group_service_pb2.CreateGroupRequest, call: Call

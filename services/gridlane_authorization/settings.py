@@ -72,7 +72,8 @@ class AuthorizationSettings(StoreSettings):
     )
     bootstrap_admin: str = Field(
         default="",
-        description="`ISSUER SUBJECT` of who becomes Admin at a start at which nobody is",
+        description="`ISSUER SUBJECT` of who becomes Admin at a start at which nobody is, without"
+        " an end and not vetoed",
     )
     jobs_vo_readable: bool = Field(
         default=True,

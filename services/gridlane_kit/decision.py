@@ -12,10 +12,16 @@ from typing import Final, NamedTuple
 from gridlane_kit import errors
 from gridlane_kit.identity import Principal, PrincipalKind, normal_path
 from gridlane_kit.permissions import PERMISSIONS, Reach, Rule, Vetoed
-from gridlane_kit.policy import Grants, Policy, Role
+from gridlane_kit.policy import Grants, Policy, Role, WorkAction
 
 _NONE: Final[frozenset[str]] = frozenset()
 _NO_PAIRS: Final[frozenset[tuple[str, str]]] = frozenset()
+# The service that calls others for work alone that was accepted before; what it does for work that
+# goes on in spite of a veto, and what ends such work.
+_WORKS_LATER: Final = "workload"
+_MOVES: Final = frozenset({"transfer.jobs.submit", "transfer.jobs.view"})
+_STARTS: Final = "authorization.tokens.mint"
+_END_OF_WORK: Final = "transfer.jobs.cancel"
 
 
 class Reason(Enum):
@@ -82,14 +88,26 @@ NOTHING: Final = Visibility(nothing=True)
 EVERYTHING: Final = Visibility(everything=True)
 
 
-def decide(principal: Principal, permission: str, policy: Policy, now_us: int) -> Decision:
+def decide(
+    principal: Principal,
+    permission: str,
+    policy: Policy,
+    now_us: int,
+    *,
+    despite_veto: bool = False,
+) -> Decision:
     """Decides whether the caller may use a permission, and how far.
+
+    A veto may let the work go on that those vetoed have submitted (`WorkAction.KEEP`): then what
+    Workload does on their behalf, which is always such work, is decided as though there were none.
+    It may end their transfers whatever the veto says.
 
     Parameters:
         principal: the caller; with an `actor`, the one on whose behalf a service calls.
         permission: a key of `PERMISSIONS`.
         policy: bindings and vetoes in force.
         now_us: microseconds since the epoch (UTC); bindings past their end do not count.
+        despite_veto: as though there were no veto.
 
     Raises:
         KeyError: the table has no such permission. Servers check theirs at start.
@@ -104,7 +122,7 @@ def decide(principal: Principal, permission: str, policy: Policy, now_us: int) -
             return _allowed("service", EVERYTHING, revision, permission)
         return _denied(permission, revision, Reason.PERMISSION_DENIED)
     grants = policy.grants(principal, now_us)
-    if grants.vetoed:
+    if grants.vetoed and not (despite_veto or _is_kept(principal, permission, grants)):
         if rule.vetoed is Vetoed.EMPTY:
             return _allowed("vetoed: an empty list", NOTHING, revision, permission)
         return _denied(permission, revision, Reason.CALLER_VETOED)
@@ -115,6 +133,17 @@ def decide(principal: Principal, permission: str, policy: Policy, now_us: int) -
             return _allowed("job: its own", Visibility(job=principal.job), revision, permission)
         return _denied(permission, revision, Reason.PERMISSION_DENIED)
     return _by_role(permission, principal, grants, policy)
+
+
+def _is_kept(principal: Principal, permission: str, grants: Grants) -> bool:
+    """Whether a call is a step of work that goes on, or is ended, in spite of a veto."""
+    if principal.actor != _WORKS_LATER:
+        return False
+    if permission in _MOVES:
+        return WorkAction.KEEP in (grants.queued_work, grants.running_work)
+    if permission == _STARTS:
+        return grants.queued_work is WorkAction.KEEP
+    return permission == _END_OF_WORK
 
 
 def _by_role(permission: str, principal: Principal, grants: Grants, policy: Policy) -> Decision:

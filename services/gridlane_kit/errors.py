@@ -384,6 +384,16 @@ def policy_stale() -> GridlaneError:
     )
 
 
+def revision_not_reached(asked: int, reached: int) -> GridlaneError:
+    """The policy here has not come as far as the caller wants it to be."""
+    return GridlaneError(
+        ErrorReason.REVISION_NOT_REACHED,
+        f"the policy is at revision {reached} here, not yet at {asked}: try again",
+        {"asked": str(asked), "reached": str(reached)},
+        [_retry_info(0.2)],
+    )
+
+
 def deadline_exceeded() -> GridlaneError:
     """The caller's deadline passed before the work began."""
     return GridlaneError(

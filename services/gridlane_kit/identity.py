@@ -46,7 +46,8 @@ class Principal:
     Issuer and subject are the identity; everything else describes it. `scopes` is None when the
     token carried none; `actor` names the service that acts on the principal's behalf; `job`
     ("jobs/{uuid}") and `attempt` are set for a job's own token; `token_expires_us` (microseconds
-    since the epoch, UTC) is when the token that proved the identity ends. `active_group` is the one
+    since the epoch, UTC) is when the token that proved the identity ends, `token_id` which one it
+    was (`jti`); both are empty where no token of its own proved it. `active_group` is the one
     of `groups` in which the caller acts (DIRAC's group), empty for none.
     """
 
@@ -62,6 +63,7 @@ class Principal:
     attempt: int | None = None
     token_expires_us: int | None = field(default=None, compare=False)
     active_group: str = ""
+    token_id: str = field(default="", compare=False)
     owner: str = field(init=False, compare=False)
     """`issuer|subject`: the key under which rows are owned and roles are bound."""
     capabilities: tuple[Capability, ...] | None = field(init=False, compare=False, repr=False)
@@ -78,8 +80,8 @@ class Principal:
     def to_json(self) -> str:
         """Returns the storage form: stable text that `from_json` reads back.
 
-        The token's expiry is left out: what is stored outlives the token, and is decided anew under
-        the policy of the day.
+        The token's id and expiry are left out: what is stored outlives the token, and is decided
+        anew under the policy of the day.
         """
         stored: dict[str, object] = {
             "issuer": self.issuer,
@@ -169,20 +171,19 @@ def normal_path(path: str) -> str | None:
     return None if "//" in closed or "/./" in closed or "/../" in closed else plain
 
 
-def _capabilities(scopes: Iterable[str] | None) -> tuple[Capability, ...] | None:
-    found = [
-        _capability(scope)
-        for scope in sorted(scopes or ())
-        if scope.startswith(_CAPABILITY_PREFIXES)
-    ]
-    return tuple(found) or None
-
-
-def _capability(scope: str) -> Capability:
+def capability_of(scope: str) -> Capability | None:
+    """Returns the capability that a scope is; None for one of another kind."""
+    if not scope.startswith(_CAPABILITY_PREFIXES):
+        return None
     operation, colon, path = scope.partition(":")
     if colon and not operation.startswith("storage."):
         return Capability(scope, None)  # whatever it narrows to, it is not the whole operation
     return Capability(operation, _scope_path(path))
+
+
+def _capabilities(scopes: Iterable[str] | None) -> tuple[Capability, ...] | None:
+    found = map(capability_of, sorted(scopes or ()))
+    return tuple(capability for capability in found if capability is not None) or None
 
 
 def _scope_path(path: str) -> str | None:

@@ -17,11 +17,16 @@ from google.protobuf.message import Message
 
 from gridlane.type.v1 import options_pb2
 from gridlane_kit.admission import Admission, AdmissionClass, Gate
+from gridlane_kit.call import Call
+from gridlane_kit.errors import GridlaneError
 from gridlane_kit.foreign import FOREIGN_RULES, MethodRule
 from gridlane_kit.metrics import MethodStats, Metrics
 from gridlane_kit.permissions import PERMISSIONS
 from gridlane_kit.telemetry import AttributeValue
 from gridlane_kit.validation import compile_rules, has_rules
+
+Denied = Callable[[str, Call, GridlaneError], None]
+"""Told of a call that was denied before its handler was entered: permission, call, error."""
 
 _OWN_PREFIX: Final = "gridlane."
 
@@ -35,8 +40,8 @@ class MethodPlan:
     """One method, ready to be called.
 
     `name` is "package.Service/Method", `service` the short name of its service ("workload").
-    `handler` is None when the implementation lacks the method. `validated` is false where no rule
-    can apply.
+    `handler` is None when the implementation lacks the method. `denied` is the implementation's
+    method of that name, where it has one. `validated` is false where no rule can apply.
     """
 
     name: str
@@ -48,6 +53,7 @@ class MethodPlan:
     client_streaming: bool
     server_streaming: bool
     handler: Callable[..., Any] | None
+    denied: Denied | None
     validated: bool
     has_request_id: bool
     gate: Gate
@@ -146,6 +152,7 @@ def _plan(
         client_streaming=method.client_streaming,
         server_streaming=method.server_streaming,
         handler=_handler(name, method, implementation),
+        denied=getattr(implementation, "denied", None),
         validated=validated,
         has_request_id="request_id" in method.input_type.fields_by_name,
         gate=admission.gates[rule.admission],

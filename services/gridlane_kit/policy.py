@@ -1,4 +1,5 @@
-"""The policy that decisions are made from: who holds which role, who is vetoed.
+"""The policy that decisions are made from: who holds which role, who is vetoed, which tokens were
+revoked.
 
 Responsible for the frozen form of the bindings, indexed by who holds them (an identity, or a group
 of a VO), and for the one mutable place of a process that holds the policy in force
@@ -12,6 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from gridlane_kit.clock import now_us
 from gridlane_kit.identity import Principal, owner_key
 
 _Key = tuple[str, str, str]
@@ -103,6 +105,7 @@ class Grants:
 
 _NO_ROLES: Final[Mapping[Role, frozenset[str]]] = MappingProxyType({})
 _NO_GRANTS: Final = Grants()
+_NO_TOKENS: Final[Mapping[str, int]] = MappingProxyType({})
 
 # The index is kept in parts: a change copies those that it touches, and shares the others.
 _PARTS: Final = 256
@@ -117,7 +120,8 @@ class PolicyChange:
     """What leads from one revision to `revision`.
 
     `added`: each takes the place of one that differs from it in nothing but its end and what it
-    does to work. `removed`: neither matters. `jobs_vo_readable` None: as before.
+    does to work. `removed`: neither matters. `jobs_vo_readable` None: as before. `revoked`: tokens
+    by `jti`, with their end.
     """
 
     revision: int
@@ -126,6 +130,7 @@ class PolicyChange:
     added_vos: frozenset[str] = frozenset()
     removed_vos: frozenset[str] = frozenset()
     jobs_vo_readable: bool | None = None
+    revoked: Mapping[str, int] = field(default_factory=lambda: _NO_TOKENS)
 
 
 class Policy:
@@ -137,6 +142,8 @@ class Policy:
         bindings: in force, or past their end.
         jobs_vo_readable: whether jobs may be read by every member of their VO.
         vos: the virtual organisations that exist.
+        revoked: Gridlane's own tokens (`jti`) that are not accepted any more, with the time at
+            which each ends by itself (microseconds since the epoch, UTC).
         closed: nothing is known of anybody: every decision is refused (POLICY_STALE).
     """
 
@@ -148,6 +155,7 @@ class Policy:
         "closed",
         "jobs_vo_readable",
         "revision",
+        "revoked",
         "vos",
     )
 
@@ -158,11 +166,13 @@ class Policy:
         jobs_vo_readable: bool = True,
         vos: Iterable[str] = (),
         *,
+        revoked: Mapping[str, int] | None = None,
         closed: bool = False,
     ) -> None:
         self.revision = revision
         self.jobs_vo_readable = jobs_vo_readable
         self.vos = frozenset(vos)
+        self.revoked = _NO_TOKENS if revoked is None else revoked
         self.closed = closed
         held = tuple(bindings)
         self._index = _indexed(held)
@@ -207,10 +217,28 @@ class Policy:
             change.revision,
             jobs_vo_readable=self.jobs_vo_readable if readable is None else readable,
             vos=(self.vos - change.removed_vos) | change.added_vos,
+            revoked=_revoked(self.revoked, change.revoked),
         )
         policy._index = _reindexed(self._index, change.added, change.removed)
         policy._groups = self._groups | _groups_of(change.added)
         return policy
+
+    def held_by(self, holder: str) -> tuple[Binding, ...]:
+        """Returns the bindings of a holder, by its key (`Binding.owner`)."""
+        return self._index[hash(holder) % _PARTS].get(holder, ())
+
+    def changed_holders(self, before: "Policy") -> frozenset[str]:
+        """Returns the keys of those whose bindings are not what they were in `before`.
+
+        Costs what the change is large, where this policy was made from that one by `changed`.
+        """
+        return frozenset(
+            holder
+            for part, old in zip(self._index, before._index, strict=True)
+            if part is not old
+            for holder in part.keys() | old.keys()
+            if part.get(holder) != old.get(holder)
+        )
 
     def _make(self, owner: str) -> Grants:
         held = self._index[hash(owner) % _PARTS].get(owner)
@@ -240,17 +268,26 @@ class PolicyDraft:
         self._index = _indexed(())
         self._groups: frozenset[str] = frozenset()
         self._vos: set[str] = set()
+        self._revoked: dict[str, int] = {}
 
-    def add(self, bindings: Iterable[Binding], vos: Iterable[str]) -> None:
-        """Takes a part of the bindings and of the virtual organisations."""
+    def add(
+        self,
+        bindings: Iterable[Binding],
+        vos: Iterable[str],
+        revoked: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Takes a part of the bindings, of the virtual organisations, of the revoked tokens."""
         part = tuple(bindings)
         _put(self._index, part)
         self._groups |= _groups_of(part)
         self._vos.update(vos)
+        self._revoked.update(revoked)
 
     def finished(self, revision: int, *, jobs_vo_readable: bool) -> Policy:
         """Returns the policy; the draft is not used any more."""
-        policy = Policy(revision, jobs_vo_readable=jobs_vo_readable, vos=self._vos)
+        policy = Policy(
+            revision, jobs_vo_readable=jobs_vo_readable, vos=self._vos, revoked=self._revoked
+        )
         policy._index = self._index
         policy._groups = self._groups
         return policy
@@ -304,9 +341,22 @@ def _reindexed(index: _Index, added: Sequence[Binding], removed: Sequence[Bindin
     return tuple(parts)
 
 
+def _revoked(before: Mapping[str, int], more: Mapping[str, int]) -> Mapping[str, int]:
+    """Joins revoked tokens; those that have ended by themselves need not be known any more."""
+    if not more:
+        return before
+    now = now_us()
+    return {jti: end for jti, end in (*before.items(), *more.items()) if end > now}
+
+
 def _group_key(vo: str, group: str) -> str:
     """The key under which a group holds roles. No identity's has a NUL: `claims` refuses it."""
     return f"\0{vo}|{group}"
+
+
+def is_group(holder: str) -> bool:
+    """Whether the key of a holder (`Binding.owner`) is that of a group."""
+    return holder.startswith("\0")
 
 
 def _groups_of(bindings: Iterable[Binding]) -> frozenset[str]:

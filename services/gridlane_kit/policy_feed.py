@@ -26,7 +26,7 @@ from gridlane_kit.peers import StubFactory, reading
 from gridlane_kit.policy import Policy, PolicyDraft, PolicyHolder
 from gridlane_kit.policy_file import KeptPolicy, PolicyFile, PolicyFileError
 from gridlane_kit.policy_freshness import Freshness
-from gridlane_kit.policy_messages import binding_of, change_of
+from gridlane_kit.policy_messages import change_of, take_part
 from gridlane_kit.telemetry import Telemetry, TraceContext
 
 if TYPE_CHECKING:
@@ -177,11 +177,10 @@ class PolicyFollower:
     def _take_part(self, part: policy_service_pb2.PolicySnapshot) -> None:
         if self._draft is None:
             self._draft = PolicyDraft()
-        self._draft.add(map(binding_of, part.bindings), part.vos)
-        if part.last:
-            readable = part.settings.jobs_vo_readable
+        policy = take_part(self._draft, part)
+        if policy is not None:
             self._epoch, self._missed = part.epoch, False
-            self._have(self._draft.finished(part.revision, jobs_vo_readable=readable))
+            self._have(policy)
             self._draft = None
 
     def _require(self, revision: int) -> None:

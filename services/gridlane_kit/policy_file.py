@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from gridlane.authorization.v1 import policy_service_pb2
 from gridlane_kit.data_directory import write_secret
 from gridlane_kit.policy import Policy, PolicyDraft
-from gridlane_kit.policy_messages import binding_of, snapshot_parts
+from gridlane_kit.policy_messages import snapshot_parts, take_part
 
 _MAGIC: Final = b"gridlane policy 1\n"
 _TIME_BYTES: Final = 8
@@ -106,9 +106,8 @@ def _policy_of(content: memoryview) -> tuple[str, Policy]:
         place += _LENGTH_BYTES
         part = policy_service_pb2.PolicySnapshot.FromString(bytes(content[place : place + size]))
         place += size
-        draft.add(map(binding_of, part.bindings), part.vos)
-        if part.last:
-            readable = part.settings.jobs_vo_readable
-            return part.epoch, draft.finished(part.revision, jobs_vo_readable=readable)
+        policy = take_part(draft, part)
+        if policy is not None:
+            return part.epoch, policy
         if place >= len(content):
             raise IndexError("it ends before its last part")

@@ -10,13 +10,20 @@ from types import MappingProxyType
 from typing import Final
 
 from gridlane.authorization.v1 import policy_pb2, policy_service_pb2
-from gridlane_kit.clock import from_timestamp, to_timestamp
-from gridlane_kit.policy import Binding, Policy, PolicyChange, Role, WorkAction
+from gridlane_kit.clock import from_timestamp, now_us, to_timestamp
+from gridlane_kit.policy import (
+    Binding,
+    Policy,
+    PolicyChange,
+    PolicyDraft,
+    Role,
+    WorkAction,
+)
 
 # A binding's texts are at most 610 characters long (its columns), so a full part of a snapshot is
 # below 2.5 MB: a message may have 4 MiB.
 PART_SIZE: Final = 1000
-"""Bindings, and virtual organisations, in one part of a snapshot."""
+"""Bindings, and virtual organisations, and revoked tokens, in one part of a snapshot."""
 
 _ROLES: Final = MappingProxyType(
     {
@@ -90,6 +97,7 @@ def change_message(change: PolicyChange) -> policy_service_pb2.PolicyChange:
         removed_bindings=map(binding_message, change.removed),
         added_vos=sorted(change.added_vos),
         removed_vos=sorted(change.removed_vos),
+        revoked_tokens=map(_revoked_message, change.revoked.items()),
     )
     if change.jobs_vo_readable is not None:
         message.settings.jobs_vo_readable = change.jobs_vo_readable
@@ -111,6 +119,7 @@ def change_of(message: policy_service_pb2.PolicyChange) -> PolicyChange:
         added_vos=frozenset(message.added_vos),
         removed_vos=frozenset(message.removed_vos),
         jobs_vo_readable=None if settings is None else settings.jobs_vo_readable,
+        revoked=dict(map(_revoked_of, message.revoked_tokens)),
     )
 
 
@@ -120,8 +129,9 @@ def snapshot_parts(epoch: str, policy: Policy) -> Iterator[policy_service_pb2.Po
     Parameters:
         epoch: in which the policy's revision counts.
     """
-    bindings, vos = policy.bindings, sorted(policy.vos)
-    count = max(len(bindings), len(vos))
+    bindings, vos, now = policy.bindings, sorted(policy.vos), now_us()
+    revoked = [token for token in policy.revoked.items() if token[1] > now]
+    count = max(len(bindings), len(vos), len(revoked))
     settings = policy_service_pb2.PolicySettings(jobs_vo_readable=policy.jobs_vo_readable)
     for start in range(0, max(count, 1), PART_SIZE):
         end = start + PART_SIZE
@@ -132,4 +142,30 @@ def snapshot_parts(epoch: str, policy: Policy) -> Iterator[policy_service_pb2.Po
             vos=vos[start:end],
             settings=settings,
             last=end >= count,
+            revoked_tokens=map(_revoked_message, revoked[start:end]),
         )
+
+
+def take_part(draft: PolicyDraft, part: policy_service_pb2.PolicySnapshot) -> Policy | None:
+    """Takes a part of a snapshot into a draft.
+
+    Returns:
+        The policy, when that was the last part.
+
+    Raises:
+        KeyError: as `binding_of`.
+    """
+    revoked = dict(map(_revoked_of, part.revoked_tokens))
+    draft.add(map(binding_of, part.bindings), part.vos, revoked)
+    if not part.last:
+        return None
+    return draft.finished(part.revision, jobs_vo_readable=part.settings.jobs_vo_readable)
+
+
+def _revoked_message(token: tuple[str, int]) -> policy_service_pb2.RevokedToken:
+    jti, expires_us = token
+    return policy_service_pb2.RevokedToken(jti=jti, expire_time=to_timestamp(expires_us))
+
+
+def _revoked_of(message: policy_service_pb2.RevokedToken) -> tuple[str, int]:
+    return message.jti, from_timestamp(message.expire_time)

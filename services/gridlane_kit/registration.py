@@ -28,7 +28,7 @@ from gridlane_kit.metrics import Metrics
 from gridlane_kit.peers import LocalServices, Peers
 from gridlane_kit.plans import MethodPlan, plan_service, refuse_stripped
 from gridlane_kit.policy import Policy, PolicyHolder
-from gridlane_kit.sessions import Session, Sessions, Verifier
+from gridlane_kit.sessions import Session, Sessions, Verifier, refuse_revoked
 from gridlane_kit.steps import Steps, denial, out_of_time
 from gridlane_kit.streams import OpenStream, OpenStreams
 from gridlane_kit.telemetry import Telemetry
@@ -295,6 +295,7 @@ class Pipeline:
         if permission is None:
             return None
         try:
+            refuse_revoked(stream.call.principal, self.policy.current)
             stream.call.decision = self._steps.permit(stream.plan, stream.call.principal)
         except GridlaneError as denied:
             return denied

@@ -2,10 +2,10 @@
 
 Responsible for not proving the same token and not making the same decision twice: a session holds
 the principal that a token proved, and the decisions made for it under the policy in force. It lasts
-until the token or a role binding ends or a key of the issuer is gone, at most five minutes; a new
-policy makes every decision anew. Lives in memory only, bounded; it is found by a hash (SHA-256) of
-the `authorization` header and of the group in which the caller wants to act: no two callers are
-taken for each other, and no token is kept.
+until the token or a role binding ends, the token is revoked or a key of the issuer is gone, at most
+five minutes; a new policy makes every decision anew. Lives in memory only, bounded; it is found by
+a hash (SHA-256) of the `authorization` header and of the group in which the caller wants to act: no
+two callers are taken for each other, and no token is kept.
 """
 
 import time
@@ -92,13 +92,14 @@ class Sessions:
         """Begins the session of a caller; the parameters are those of `known`.
 
         Raises:
-            GridlaneError: TOKEN_MISSING, PERMISSION_DENIED: the group is not one of the caller's;
-                what the verifier raises.
+            GridlaneError: TOKEN_MISSING; TOKEN_INVALID: it was revoked; PERMISSION_DENIED: the
+                group is not one of the caller's; what the verifier raises.
         """
         token = header[len(_SCHEME) :].strip()
         if header[: len(_SCHEME)].lower() != _SCHEME or not token:
             raise errors.token_missing()
         principal, expires_s, trust = await self._verifier.prove(token)
+        refuse_revoked(principal, self._policy.current)
         if group:
             if group not in principal.groups:
                 raise errors.group_not_asserted(group)
@@ -108,9 +109,14 @@ class Sessions:
         return session
 
     def decision(self, session: Session, permission: str) -> Decision:
-        """Returns the decision for the session's principal under the policy in force."""
+        """Returns the decision for the session's principal under the policy in force.
+
+        Raises:
+            GridlaneError: TOKEN_INVALID: the token was revoked; POLICY_STALE.
+        """
         policy = self._policy.current
         if session.policy is not policy:
+            refuse_revoked(session.principal, policy)
             _begin_under(session, policy)
         decision = session.decisions.get(permission)
         if decision is None:
@@ -123,6 +129,16 @@ class Sessions:
             self._old = self._young
             self._young = {}
         self._young[key] = session
+
+
+def refuse_revoked(principal: Principal, policy: Policy) -> None:
+    """Refuses a caller whose token was revoked.
+
+    Raises:
+        GridlaneError: TOKEN_INVALID.
+    """
+    if principal.token_id in policy.revoked:
+        raise errors.token_invalid()
 
 
 def _key(header: str, group: str) -> bytes:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+import grpc
 from google.protobuf.message import Message
 
 from gridlane_kit import errors
-from gridlane_kit.call import Call
+from gridlane_kit.call import OPEN, Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.decision import Decision, Reason, decide
 from gridlane_kit.errors import ErrorReason, GridlaneError
@@ -82,6 +83,8 @@ class Steps:
                 from outside (the caller left, the server stops), the end of the process.
         """
         if isinstance(raised, GridlaneError):
+            if plan.denied is not None and _is_denial(call, raised):
+                plan.denied(plan.rule.permission or "", call, raised)
             return raised
         if isinstance(raised, asyncio.CancelledError):
             task = asyncio.current_task()
@@ -125,6 +128,12 @@ class Steps:
                 "" if code == "OK" else code,
             )
         )
+
+
+def _is_denial(call: Call, error: GridlaneError) -> bool:
+    """Whether a caller who is known was denied before any decision let it through."""
+    is_known = bool(call.principal.issuer)
+    return is_known and call.decision is OPEN and error.code is grpc.StatusCode.PERMISSION_DENIED
 
 
 def denial(decision: Decision, permission: str) -> GridlaneError:

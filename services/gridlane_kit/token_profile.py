@@ -6,7 +6,8 @@ WLCG Common JWT Profiles 1.0 (doi 10.5281/zenodo.3460257); JWT best current prac
 
 An outside issuer speaks for one virtual organisation: its users belong to that one, and of groups
 it asserts those of that one. Only Gridlane's own Authorization may say more (claims `gridlane.*`):
-several organisations, and that the bearer is a job.
+several organisations, which of the groups is the active one, that the bearer is a user of another
+issuer (who exchanged a token), and that it is a job.
 """
 
 import re
@@ -25,6 +26,8 @@ CLOCK_LEEWAY_S: Final = 30
 """How far an issuer's clock may run ahead of ours for `iat` and `nbf`."""
 MAX_SUBJECT_CHARACTERS: Final = 255
 MAX_NAME_CHARACTERS: Final = 255
+MAX_ID_CHARACTERS: Final = 255
+"""Of `jti`; as the contract says of a token's name."""
 
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 # Keys and their places are the issuer's to say, never the token's; nothing critical is understood.
@@ -90,23 +93,26 @@ def principal_of(claims: Mapping[str, Any], profile: IssuerProfile, now_s: float
     subject = text(claims, "sub")
     if len(subject) > MAX_SUBJECT_CHARACTERS or not subject.isprintable():
         raise BadTokenError("sub is too long, or has what cannot be printed")
-    text(claims, "jti")
+    token_id = text(claims, "jti")
+    if len(token_id) > MAX_ID_CHARACTERS:
+        raise BadTokenError("jti is too long")
     _check_audience(claims.get("aud"), profile.audiences)
     expires_s = _end(claims, now_s)
     job, attempt = _job(claims) if profile.vo is None else (None, None)
     groups = _groups(claims, profile.vo)
     return Principal(
-        issuer=text(claims, "iss" if job is None else "gridlane.owner_issuer"),
+        issuer=_identity_issuer(claims, profile.vo is None, job is not None),
         subject=subject,
         display_name=_display_name(claims),
         vos=frozenset(texts(claims, "gridlane.vos") if profile.vo is None else [profile.vo]),
         groups=frozenset(groups),
-        active_group=groups[0] if groups else "",
+        active_group=_active_group(claims, groups, profile.vo is None),
         scopes=_scopes(claims),
         kind=PrincipalKind.USER if job is None else PrincipalKind.JOB,
         job=job,
         attempt=attempt,
         token_expires_us=int(expires_s * 1_000_000),
+        token_id=token_id,
     )
 
 
@@ -132,6 +138,21 @@ def _groups(claims: Mapping[str, Any], vo: str | None) -> tuple[str, ...]:
     if any(len(g) > MAX_GROUP_CHARACTERS or _GROUP.fullmatch(g) is None for g in groups):
         raise BadTokenError("wlcg.groups has what is no group")
     return tuple(group for group in groups if vo is None or f"{group}/".startswith(f"/{vo}/"))
+
+
+def _identity_issuer(claims: Mapping[str, Any], own: bool, job: bool) -> str:
+    """Whose identity it is: the signer's, but for what Gridlane signed for somebody else's."""
+    foreign = job or (own and "gridlane.owner_issuer" in claims)
+    return text(claims, "gridlane.owner_issuer" if foreign else "iss")
+
+
+def _active_group(claims: Mapping[str, Any], groups: tuple[str, ...], own: bool) -> str:
+    if not own or "gridlane.active_group" not in claims:
+        return groups[0] if groups else ""
+    active = claims["gridlane.active_group"]
+    if active != "" and active not in groups:
+        raise BadTokenError("gridlane.active_group is none of the groups")
+    return str(active)
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str] | None:

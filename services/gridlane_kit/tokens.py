@@ -122,6 +122,31 @@ class TokenSigner:
             claims["scope"] = " ".join(sorted(scopes))
         return self._sign(subject, lifetime_s, claims)
 
+    def sign_for(
+        self, principal: Principal, *, token_id: str, audience: str, issued_s: int, expires_s: int
+    ) -> str:
+        """Signs a token that proves a user's principal as it is.
+
+        Parameters:
+            principal: its identity may be another issuer's (claim `gridlane.owner_issuer`).
+            token_id, audience: `jti` and `aud`.
+            issued_s, expires_s: from when until when it is good, seconds since the epoch (UTC).
+        """
+        claims: dict[str, Any] = {
+            "gridlane.kind": PrincipalKind.USER.value,
+            "gridlane.vos": sorted(principal.vos),
+            "gridlane.active_group": principal.active_group,
+            "wlcg.groups": sorted(principal.groups),
+        }
+        if principal.issuer != self.issuer:
+            claims["gridlane.owner_issuer"] = principal.issuer
+        if principal.display_name:
+            claims["name"] = principal.display_name
+        if principal.scopes is not None:
+            claims["scope"] = " ".join(sorted(principal.scopes))
+        its = {"jti": token_id, "aud": audience, **_good(issued_s, expires_s)}
+        return self._signed(principal.subject, claims | its)
+
     def sign_job(
         self,
         owner_issuer: str,
@@ -150,18 +175,17 @@ class TokenSigner:
 
     def _sign(self, subject: str, lifetime_s: int, claims: Mapping[str, Any]) -> str:
         now = int(time.time())
-        profile = {
-            "wlcg.ver": WLCG_VERSION,
-            "iss": self.issuer,
-            "sub": subject,
-            "aud": self.audience,
-            "iat": now,
-            "nbf": now,
-            "exp": now + lifetime_s,
-            "jti": secrets.token_urlsafe(16),
-        }
+        its = {"jti": secrets.token_urlsafe(16), "aud": self.audience}
+        return self._signed(subject, {**claims, **its, **_good(now, now + lifetime_s)})
+
+    def _signed(self, subject: str, claims: Mapping[str, Any]) -> str:
+        profile = {"wlcg.ver": WLCG_VERSION, "iss": self.issuer, "sub": subject}
         header = {"alg": "ES256", "kid": self._key.kid}
         return jwt.encode(header, {**claims, **profile}, self._key, algorithms=["ES256"])
+
+
+def _good(issued_s: int, expires_s: int) -> Mapping[str, int]:
+    return {"iat": issued_s, "nbf": issued_s, "exp": expires_s}
 
 
 class TokenVerifier:
@@ -223,6 +247,8 @@ class TokenVerifier:
         if not any(key.proves(token) for key in keys):
             raise BadTokenError("not signed with a key of the issuer")
         principal = principal_of(token.claims, issuer.profile, time.time())
+        if principal.kind is PrincipalKind.USER and self._issuer(principal.issuer) is None:
+            raise BadTokenError("the issuer of the identity is not trusted")
         return Proof(principal, (principal.token_expires_us or 0) / 1e6, trust)
 
     def _issuer(self, url: str) -> TrustedIssuer | None:

@@ -108,6 +108,14 @@ def file_message(
     return message
 
 
+def lacks_permission(row: FileRow) -> bool:
+    """Whether a file waits, or has ended, since its owner may not have it moved any more."""
+    if row.failure is None:
+        return False
+    found = failure_pb2.Failure.FromString(row.failure).failure_class
+    return found == failure_pb2.FAILURE_CLASS_PERMISSION
+
+
 def channel_message(channel: Channel) -> channel_pb2.Channel:
     """A channel, all of it."""
     return channel_pb2.Channel(

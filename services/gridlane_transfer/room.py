@@ -27,6 +27,7 @@ from gridlane_kit.feed import Feed
 from gridlane_kit.group_commit import GroupCommit, WriteKind
 from gridlane_kit.metrics import GROUP_COMMIT_QUEUE, Metrics
 from gridlane_kit.policy import PolicyHolder
+from gridlane_kit.standing_work import ChangedRights
 from gridlane_kit.telemetry import Telemetry
 from gridlane_transfer import replicas as replica_calls
 from gridlane_transfer import service
@@ -38,11 +39,12 @@ from gridlane_transfer.reconciler import Reconciler
 from gridlane_transfer.replicas import Replicas
 from gridlane_transfer.retention import Retention
 from gridlane_transfer.settings import TransferSettings
+from gridlane_transfer.standing_files import StandingFiles
 from gridlane_transfer.states import FileState
 from gridlane_transfer.status import Status
 from gridlane_transfer.storage_elements import StorageElements
 from gridlane_transfer.store import channels as channel_rows
-from gridlane_transfer.store import contents, jobs
+from gridlane_transfer.store import contents, jobs, standing
 from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.contents import Finished, Unregistered
 from gridlane_transfer.store.jobs import (
@@ -53,6 +55,7 @@ from gridlane_transfer.store.jobs import (
     Submitted,
 )
 from gridlane_transfer.store.moving import Keep, Moving
+from gridlane_transfer.store.standing import Settled, Standing
 from gridlane_transfer.store.tables import FEED, METADATA
 from gridlane_transfer.submission import Submissions
 from gridlane_transfer.transfer_jobs import TransferJobs
@@ -83,7 +86,8 @@ class TransferRoom:
     Parameters:
         database_url: the service's own database.
         telemetry: where spans go.
-        policy: the decisions' data; a submitter is decided anew when a file starts.
+        policy: the decisions' data; submitters are decided anew when it changes and when a
+            file starts.
         metrics: where the queue's depth is shown; None for nowhere.
         exclusive: no other process has the database: leases of a process that died are void at
             start. With several processes on one database, which see the same storage, they run out
@@ -139,6 +143,7 @@ class TransferRoom:
         await parts.group.start()
         await parts.uploads.start()
         await parts.reconciler.start()
+        parts.rights.start()
         parts.retention.start()
         if self._metrics is not None:
             self._metrics.watch(GROUP_COMMIT_QUEUE, self.name, lambda: parts.group.depth)
@@ -164,6 +169,7 @@ class TransferRoom:
         if parts is None:
             return
         await parts.retention.stop()
+        await parts.rights.stop()
         await parts.reconciler.drain()
         await parts.uploads.stop()
         await parts.group.drain()
@@ -203,6 +209,11 @@ class _Parts:
             partial(jobs.cancel, feed=feed, channels=channels),
             key=lambda one: one.uuid,
         )
+        settle: WriteKind[Standing, Settled] = group.kind(
+            "files.settle",
+            partial(standing.settle, feed=feed, channels=channels),
+            key=lambda one: one.number,
+        )
         report = group.kind("files.report", moving.report, key=lambda one: one.number)
         keep: WriteKind[Keep, FileState | None] = group.kind(
             "files.keep", moving.keep, key=lambda one: one.number
@@ -229,6 +240,10 @@ class _Parts:
             poll_s=settings.poll_s,
             lease_s=settings.lease_s,
         )
+        standing_files = StandingFiles(
+            db, settle=settle, wake=self.reconciler.wake, abort=self.reconciler.abort
+        )
+        self.rights = ChangedRights(room._policy, standing_files.look, room.name)
         self.jobs = TransferJobs(
             db,
             feed,

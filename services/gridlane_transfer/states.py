@@ -56,7 +56,7 @@ _F = FileState
 
 FILE_TRANSITIONS: Mapping[FileState, frozenset[FileState]] = {
     _F.SUBMITTED: frozenset({_F.READY, _F.CANCELED}),
-    _F.READY: frozenset({_F.ACTIVE, _F.FAILED, _F.CATALOG_FAILED, _F.CANCELED}),
+    _F.READY: frozenset({_F.ACTIVE, _F.HELD, _F.FAILED, _F.CATALOG_FAILED, _F.CANCELED}),
     _F.ACTIVE: frozenset(
         {
             _F.REGISTERING,
@@ -68,9 +68,9 @@ FILE_TRANSITIONS: Mapping[FileState, frozenset[FileState]] = {
             _F.CANCELING,
         }
     ),
-    _F.RETRYING: frozenset({_F.ACTIVE, _F.FAILED, _F.CATALOG_FAILED, _F.CANCELED}),
+    _F.RETRYING: frozenset({_F.ACTIVE, _F.HELD, _F.FAILED, _F.CATALOG_FAILED, _F.CANCELED}),
     _F.REGISTERING: frozenset({_F.FINISHED, _F.CATALOG_FAILED}),
-    _F.HELD: frozenset({_F.CANCELED}),
+    _F.HELD: frozenset({_F.READY, _F.CANCELED}),
     _F.CANCELING: frozenset({_F.REGISTERING, _F.FINISHED, _F.CANCELED}),
     _F.FINISHED: frozenset(),
     _F.CATALOG_FAILED: frozenset(),

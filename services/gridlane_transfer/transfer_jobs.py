@@ -86,7 +86,7 @@ class TransferJobs:
         self._wake = wake
         self._abort = abort
         # A job may have a thousand files: few of them are read at once.
-        self._whole = GroupedRead(db, jobs.read_with_files, max_batch=50)
+        self._whole = GroupedRead(db, jobs.read_within, max_batch=50)
         self._bare = GroupedRead(db, jobs.read)
 
     async def submit(
@@ -115,8 +115,8 @@ class TransferJobs:
         Raises:
             GridlaneError: NOT_FOUND.
         """
-        found = await self._whole.get(_uuid(name))
-        if found is None or not _within(call.visibility, *found):
+        found = await self._whole.get(jobs.Asked(_uuid(name), call.visibility))
+        if found is None:
             raise errors.not_found(name)
         return self._message(*found)
 

@@ -14,7 +14,7 @@ from gridlane.ids import uuid7
 from gridlane.type.v1 import principal_pb2
 from gridlane.type.v1.failure_pb2 import Failure, FailureClass
 from gridlane.workload.v1.event_pb2 import JobEvent
-from gridlane.workload.v1.job_pb2 import Job, JobDescription, JobInput, JobPhase
+from gridlane.workload.v1.job_pb2 import Job, JobDescription, JobHold, JobInput, JobPhase
 from gridlane_kit import errors
 from gridlane_kit.clock import to_timestamp
 from gridlane_kit.feed import NewEvent
@@ -84,6 +84,8 @@ class Change:
         source: who says so: "workload", "user", a backend's name.
         phase: after it.
         sets: further fields of the status, merged into it.
+        hold: holds the job from here on.
+        released: the job is not held any more. What has ended is not either.
     """
 
     to: states.State
@@ -92,6 +94,8 @@ class Change:
     source: str = "workload"
     phase: JobPhase.ValueType = JobPhase.JOB_PHASE_UNSPECIFIED
     sets: Job | None = None
+    hold: JobHold | None = None
+    released: bool = False
 
 
 @lru_cache(maxsize=1024)
@@ -301,8 +305,7 @@ def change(
         before = after.state
         if item.to != before:
             states.require(subject.name, before, item.to)
-        if item.sets is not None:
-            after.MergeFrom(item.sets)
+        _set_fields(after, item)
         after.state = item.to
         after.phase = item.phase
         after.minor_status = item.minor
@@ -312,6 +315,22 @@ def change(
             after.end_time.CopyFrom(after.update_time)
         events.append(_event(subject, before, after, item, now_us))
     return after, events
+
+
+def _set_fields(after: Job, item: Change) -> None:
+    """Merge what a change sets; who is killed for a reason that was noted keeps it, and who ends
+    well all the same has none."""
+    noted = Job(failure=after.failure) if after.HasField("failure") else None
+    if item.sets is not None:
+        after.MergeFrom(item.sets)
+    if item.to == states.KILLED and noted is not None:
+        after.failure.CopyFrom(noted.failure)
+    elif item.to == states.DONE:
+        after.ClearField("failure")
+    if item.released or item.to in states.ENDED:
+        after.ClearField("hold")
+    elif item.hold is not None:
+        after.hold.CopyFrom(item.hold)
 
 
 def _event(
@@ -328,6 +347,7 @@ def _event(
         minor_status=after.minor_status,
         message=item.message,
         source=item.source,
+        hold=after.hold if after.HasField("hold") else None,
     )
     payload = event.SerializeToString()
     if after.state in states.ENDED:
@@ -380,12 +400,13 @@ def kill(status: Job, by: str) -> Change | None:
     return Change(status.state, Minor.KILLED, message, "user", phase=JobPhase.JOB_PHASE_KILLING)
 
 
-def killed(message: str, source: str, sets: Job | None = None) -> Change:
-    """A change to KILLED with its failure class, CANCELED."""
+def killed(
+    message: str, source: str, sets: Job | None = None, failure: Failure | None = None
+) -> Change:
+    """A change to KILLED with its failure: of the class CANCELED unless another is given."""
     result = Job()
     if sets is not None:
         result.CopyFrom(sets)
-    result.failure.CopyFrom(
-        Failure(failure_class=FailureClass.FAILURE_CLASS_CANCELED, message=message)
-    )
+    canceled = Failure(failure_class=FailureClass.FAILURE_CLASS_CANCELED, message=message)
+    result.failure.CopyFrom(failure or canceled)
     return Change(states.KILLED, Minor.KILLED, message, source, sets=result)

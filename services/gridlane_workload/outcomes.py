@@ -141,7 +141,9 @@ def lost(source: str) -> Change:
 
 
 def not_brought(transfer: str, how: Moved) -> Change:
-    """FAILED because an input could not be brought."""
+    """FAILED because an input could not be brought, or KILLED since it may not be."""
+    if _lacks_permission(how):
+        return jobs.killed(how.failure.message, "transfer", failure=how.failure)
     return jobs.failed(
         FailureClass.FAILURE_CLASS_STAGE_IN,
         Minor.NOT_BROUGHT,
@@ -152,7 +154,9 @@ def not_brought(transfer: str, how: Moved) -> Change:
 
 
 def not_delivered(transfer: str, how: Moved) -> Change:
-    """FAILED because an output could not be moved."""
+    """FAILED because an output could not be moved, or KILLED since it may not be."""
+    if _lacks_permission(how):
+        return jobs.killed(how.failure.message, "transfer", failure=how.failure)
     return jobs.failed(
         FailureClass.FAILURE_CLASS_STAGE_OUT,
         Minor.DELIVERING,
@@ -175,6 +179,10 @@ def refused(status: Job, error: GridlaneError) -> Change:
         cure = ""
     minor = Minor.NOT_BROUGHT if status.state == states.STAGING else status.minor_status
     return jobs.failed(failure_class, minor, error.message, cure)
+
+
+def _lacks_permission(how: Moved) -> bool:
+    return how.failure.failure_class == FailureClass.FAILURE_CLASS_PERMISSION
 
 
 def _reason(transfer: str, how: Moved) -> str:

@@ -20,7 +20,7 @@ from gridlane.workload.v1.job_pb2 import Job, JobPhase
 from gridlane_kit.call import later
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
+from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.feed import Feed
 from gridlane_kit.group_commit import GroupCommit, WriteKind
@@ -315,7 +315,7 @@ class Reconciler:
         """Remember what a result means for the next round."""
         if result.due_us is not None:
             self._due_us = min(self._due_us, result.due_us)
-        if any(change.to != at_hand.status.state for change in result.changes):
+        if any(c.released or c.to != at_hand.status.state for c in result.changes):
             # It may wait for a place now, or have left one.
             self._may_start = True
             self._full &= at_hand.status.state not in states.AT_BACKEND
@@ -329,6 +329,8 @@ class Reconciler:
                 return self._retry(at_hand, error.reason)
             if error.code is grpc.StatusCode.INTERNAL:
                 return self._defect(at_hand, error)
+            if _may_not_be_final(at_hand, error):
+                return self._retry(at_hand, error.reason)
             return self._refused(at_hand, outcomes.refused(at_hand.status, error))
         except BackendUnavailableError as error:
             return self._retry(at_hand, str(error))
@@ -391,6 +393,17 @@ class Reconciler:
             ]
         )
         return all(item is True for item in made)
+
+
+def _may_not_be_final(at_hand: JobAtHand, error: GridlaneError) -> bool:
+    """Whether a refusal may come of a policy that is in force there and not yet here, or the other
+    way round: what a veto or a lost role means for a job is said by `rights`.
+    """
+    ends = at_hand.status.state == states.KILLED
+    if ends or at_hand.status.phase == JobPhase.JOB_PHASE_KILLING:
+        return False
+    first = error.reason is ErrorReason.PERMISSION_DENIED and not at_hand.row.failed_steps
+    return first or error.reason is ErrorReason.CALLER_VETOED
 
 
 def _awaited(status: Job) -> str:

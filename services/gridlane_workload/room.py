@@ -17,6 +17,7 @@ from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.logs import logger
 from gridlane_kit.peers import Peers
 from gridlane_kit.policy import PolicyHolder
+from gridlane_kit.standing_work import ChangedRights
 from gridlane_kit.telemetry import Telemetry
 from gridlane_workload import changes, queue_store, store
 from gridlane_workload.backends.embedded.runner import EmbeddedBackend
@@ -25,6 +26,7 @@ from gridlane_workload.logs import Logs
 from gridlane_workload.reading import Reading
 from gridlane_workload.reconciler import Reconciler
 from gridlane_workload.retention import Retention
+from gridlane_workload.rights import StandingJobs
 from gridlane_workload.service import JobEventShell, JobShell
 from gridlane_workload.settings import WorkloadSettings
 from gridlane_workload.status import Status
@@ -91,6 +93,7 @@ class WorkloadRoom:
         self._feed: Feed
         self._group: GroupCommit
         self._reconciler: Reconciler
+        self._rights: ChangedRights
         self.retention: Retention
 
     async def start(self) -> None:
@@ -107,6 +110,7 @@ class WorkloadRoom:
         await self._group.start()
         await self._backend.open(self._reconciler.wake)
         await self._reconciler.start()
+        self._rights.start()
 
     def _make_parts(self) -> None:
         db, feed, group, backend = self._db, self._feed, self._group, self._backend
@@ -150,6 +154,8 @@ class WorkloadRoom:
         ]
         self._begin("workload-follower", self._follow_transfers(transfers))
         self._begin("workload-cursor", self._keep_cursor_now_and_then())
+        standing = StandingJobs(db, self._reconciler.wake)
+        self._rights = ChangedRights(self._policy, standing.look, self.name)
         self.retention = Retention(self._settings, db, feed, backend)
         self._begin("workload-retention", self.retention.run())
 
@@ -162,6 +168,7 @@ class WorkloadRoom:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._rights.stop()
         await self._reconciler.drain()
         await self._group.drain()
         await self._keep_cursor()

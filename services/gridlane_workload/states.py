@@ -72,6 +72,7 @@ CHECKING: Final = _state("Checking")
 STAGING: Final = _state("Staging")
 WAITING: Final = _state("Waiting")
 MATCHED: Final = _state("Matched")
+RESCHEDULED: Final = _state("Rescheduled")
 RUNNING: Final = _state("Running")
 COMPLETING: Final = _state("Completing")
 DONE: Final = _state("Done")
@@ -130,3 +131,4 @@ class Minor:
     DELIVERING: Final = "Uploading Output Data"
     COMPLETE: Final = "Execution Complete"
     KILLED: Final = "Marked for termination"
+    RESCHEDULED: Final = "Job Rescheduled"

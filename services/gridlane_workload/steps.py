@@ -6,7 +6,7 @@ request ids), so each step may be taken again after a crash and finds what it di
 when, nor for writing the result (`reconciler`); not for what an end means (`outcomes`).
 
 Acts are done in the name of the job's owner, decided again under the policy of the day: a veto that
-came after the submission stops the next step.
+came after the submission stops the next step, unless it lets such work go on (`rights`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,15 +18,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from gridlane.authorization.v1.token_service_pb2 import MintJobTokenRequest
 from gridlane.workload.v1.job_pb2 import Executor, Job, JobOutput, JobPhase, ResourceUse
-from gridlane_kit import errors
 from gridlane_kit.call import Caller, later
 from gridlane_kit.clock import now_us, to_timestamp
-from gridlane_kit.decision import decide
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.peers import Peers
-from gridlane_kit.policy import PolicyHolder
+from gridlane_kit.policy import PolicyHolder, WorkAction
 from gridlane_kit.telemetry import Telemetry
-from gridlane_workload import jobs, outcomes, states, transfers
+from gridlane_workload import jobs, outcomes, rights, states, transfers
 from gridlane_workload.backends.interface import (
     Backend,
     BackendUnavailableError,
@@ -61,6 +59,7 @@ _STAGE_OUT_NOTED: Final = failpoint("workload.stage_out.noted")
 _STAGE_OUT_ENDED: Final = failpoint("workload.stage_out.ended")
 _CANCEL_ASKED: Final = failpoint("workload.cancel.asked")
 _KILL_NOTED: Final = failpoint("workload.kill.noted")
+_RIGHTS_NOTED: Final = failpoint("workload.rights.noted")
 
 
 def _nothing() -> None:
@@ -93,7 +92,7 @@ class Steps:
     Parameters:
         backend: that runs payloads.
         peers: Transfer and Authorization.
-        policy: in force; starts are decided under it.
+        policy: in force; each step is decided under it.
     """
 
     def __init__(
@@ -127,9 +126,11 @@ class Steps:
             BackendUnavailableError, BackendRefusedError: the same of the backend.
         """
         if at_hand.status.phase == JobPhase.JOB_PHASE_KILLING:
-            step: _Step | None = self._kill
-        else:
-            step = self._by_state.get(at_hand.status.state)
+            return await self._kill(at_hand)
+        stopped = self._stopped(at_hand)
+        if stopped is not None:
+            return stopped
+        step = self._by_state.get(at_hand.status.state)
         # A job in any other state was woken for nothing.
         return await step(at_hand) if step is not None else Result(due_us=at_hand.row.due_us)
 
@@ -172,7 +173,9 @@ class Steps:
         """MATCHED: start the payload, or find that it was started before."""
         seen = await self._backend.observe(at_hand.attempt)
         if seen.standing is Standing.ABSENT:
-            self._require_right(at_hand)
+            may = self._action(at_hand)
+            if may is not WorkAction.KEEP:
+                return self._not_started(at_hand, may)
             with self._later("workload.run", at_hand) as caller:
                 work = await self._work(at_hand, caller)
                 _TOKEN_MINTED()
@@ -299,13 +302,30 @@ class Steps:
                 _CANCEL_ASKED()
         return Result()
 
-    def _require_right(self, at_hand: JobAtHand) -> None:
-        """Refuse to start what its owner may not submit any more."""
-        permission = "workload.jobs.submit"
-        decision = decide(at_hand.principal, permission, self._policy.current, now_us())
-        reach = decision.visibility
-        if not decision.allowed or not (reach.everything or at_hand.subject.vo in reach.vos):
-            raise errors.permission_denied(permission)
+    def _action(self, at_hand: JobAtHand) -> WorkAction:
+        state, vo = at_hand.status.state, at_hand.subject.vo
+        return rights.action(at_hand.principal, vo, state, self._policy.current)
+
+    def _stopped(self, at_hand: JobAtHand) -> Result | None:
+        """What the rights of its owner make of a job instead of its next step, if anything."""
+        status, policy = at_hand.status, self._policy.current
+        runs = status.state == states.RUNNING
+        if status.state not in rights.STOPPABLE or (runs and policy.closed):
+            return None
+        change = rights.change(at_hand, policy, self._action(at_hand))
+        if change is not None:
+            waits = change.hold is not None or change.to == states.WAITING
+            due_us = None if waits else now_us()
+            return Result([change], due_us=due_us, committed=_RIGHTS_NOTED)
+        return Result() if rights.is_held(status) else None
+
+    def _not_started(self, at_hand: JobAtHand, action: WorkAction) -> Result:
+        """A job whose payload may not be started, and whose place is free again."""
+        policy = self._policy.current
+        if action is WorkAction.HOLD:
+            return Result(rights.put_back(at_hand, policy), committed=_RIGHTS_NOTED)
+        ended = rights.change(at_hand, policy, action)
+        return Result([] if ended is None else [ended], committed=_RIGHTS_NOTED)
 
     async def _work(self, at_hand: JobAtHand, caller: Caller) -> Work:
         description = at_hand.job.description

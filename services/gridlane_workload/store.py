@@ -80,6 +80,8 @@ JOB = Table(
     Column("status", LargeBinary, nullable=False),
     # The owner's active group at submission: job sharers of the same one reach it. Null for none.
     Column("owner_group", String(255)),
+    # Set while the job is held: when that was said last.
+    Column("held_us", Micros),
     *lease_columns(),
 )
 # Every documented listing goes along one of these (`listings`), newest first.
@@ -101,11 +103,14 @@ for _by in ((), (JOB.c.state,)):
 _DUE = JOB.c.due_us.is_not(None)
 Index(None, JOB.c.due_us, sqlite_where=_DUE, postgresql_where=_DUE)
 # Written out, not bound: only then does a planner see that the index has what is asked for.
-IS_WAITING: Final = JOB.c.state == literal_column(str(states.WAITING))
+IS_WAITING: Final = and_(
+    JOB.c.state == literal_column(str(states.WAITING)), JOB.c.held_us.is_(None)
+)
+"""Waits for a place, and may have one."""
 # The state comes first although it is always the same: so SQLite's planner prefers this index, in
 # whose order nothing needs to be sorted, to that of all states.
 Index(
-    "ix_job_waiting",
+    "ix_job_startable",
     JOB.c.state,
     JOB.c.priority.desc(),
     JOB.c.number,

@@ -18,8 +18,8 @@ from gridlane.configuration import SERVICES
 from gridlane_kit.decision import Reason, Visibility, decide
 from gridlane_kit.foreign import FOREIGN_RULES
 from gridlane_kit.identity import Principal, PrincipalKind, service_principal
-from gridlane_kit.permissions import PERMISSIONS, Reach, Rule
-from gridlane_kit.policy import IN_ITS_VOS, Binding, Policy, Role
+from gridlane_kit.permissions import PERMISSIONS, Reach, Rule, Vetoed
+from gridlane_kit.policy import IN_ITS_VOS, Binding, Policy, Role, WorkAction
 from permission_cells import KINDS, RELATIONS, ROLES, TELLS_NOTHING, Block, blocks, enumerated
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,11 +213,33 @@ def test_a_jobs_own_token_is_good_for_its_verbs_alone_whatever_its_owner_may(rol
 def test_some_acts_are_possible_only_through_the_services_of_the_table(actor: str | None) -> None:
     for block in BLOCKS:
         for role, cell in block.cells.items():
-            if block.permission != "anonymous":
+            steps = actor == "workload" and role == "vetoed"  # the next test's
+            if block.permission != "anonymous" and not steps:
                 caller, policy = replace(ADA, actor=actor), Policy(1, bindings(role))
                 allowed = decide(caller, block.permission, policy, NOW).allowed
                 reaches = cell.word != "-" and (not block.via or actor in block.via)
                 assert allowed == reaches, (block.permission, role)
+
+
+@pytest.mark.parametrize("running", WorkAction)
+@pytest.mark.parametrize("queued", WorkAction)
+def test_a_veto_lets_through_the_steps_of_the_work_that_it_keeps(
+    queued: WorkAction, running: WorkAction
+) -> None:
+    kept = WorkAction.KEEP
+    veto = Binding(ISSUER, "ada", Role.VETOED, queued_work=queued, running_work=running)
+    policy = Policy(1, [Binding(ISSUER, "ada", Role.SUBMITTER), veto])
+    ways = {
+        "transfer.jobs.submit": kept in (queued, running),
+        "transfer.jobs.view": kept in (queued, running),
+        "authorization.tokens.mint": queued is kept,
+        "transfer.jobs.cancel": True,
+    }
+    for actor in (None, *SERVICES):
+        for permission, rule in PERMISSIONS.items():
+            allowed = decide(replace(ADA, actor=actor), permission, policy, NOW).allowed
+            way = actor == "workload" and ways.get(permission, False)
+            assert allowed == (way or rule.vetoed is Vetoed.EMPTY), (actor, permission)
 
 
 CAPABILITIES = (
@@ -295,6 +317,8 @@ def cedar_principal(principal: Principal, policy: Policy) -> dict[str, Any]:
         )
     ]
 
+    vetoes = [b for b in held if b.role is Role.VETOED]
+
     def vos(role: Role) -> list[str]:
         return sorted({b.vo or "*" for b in held if b.role is role})
 
@@ -308,7 +332,9 @@ def cedar_principal(principal: Principal, policy: Policy) -> dict[str, Any]:
         "groups": sorted(principal.groups),
         "activeGroup": principal.active_group,
         "admin": any(b.role is Role.ADMIN for b in held),
-        "vetoed": any(b.role is Role.VETOED for b in held),
+        "vetoed": bool(vetoes),
+        "keepsQueued": all(b.queued_work is WorkAction.KEEP for b in vetoes),
+        "keepsRunning": all(b.running_work is WorkAction.KEEP for b in vetoes),
         "channels": sorted({b.channel_uid for b in held if b.role is Role.CHANNEL_MANAGER}),
         "managed": vos(Role.VO_MANAGER),
         "submits": vos(Role.SUBMITTER),
@@ -428,6 +454,8 @@ def at_random(chance: random.Random) -> Question:
             chance.choice(["managed-uid", "elsewhere"]) if role is Role.CHANNEL_MANAGER else "",
             chance.choice([None, None, NOW, NOW + 1]),
             chance.choice(groups) if by_group else "",
+            chance.choice(list(WorkAction)),
+            chance.choice(list(WorkAction)),
         )
 
     held = {(b.owner, b.key): b for b in (binding() for _ in range(chance.randrange(5)))}

@@ -49,10 +49,11 @@ def test_commands_of_the_page_work(page: Path, embedded_server: Deployment, tmp_
     run_commands(page, embedded_server, tmp_path)
 
 
+@pytest.mark.parametrize("page", ["run-a-job", "give-and-take-rights"])
 def test_commands_of_a_page_work_with_one_process_a_service(
-    split_server: Deployment, tmp_path: Path
+    page: str, split_server: Deployment, tmp_path: Path
 ) -> None:
-    run_commands(ROOT / "docs/how-to/run-a-job.md", split_server, tmp_path)
+    run_commands(ROOT / f"docs/how-to/{page}.md", split_server, tmp_path)
 
 
 def run_commands(page: Path, server: Deployment, tmp_path: Path) -> None:

@@ -141,8 +141,8 @@ def test_a_veto_overrides_every_role_and_leaves_listings_empty(
     server.stop()
     with sqlite3.connect(server.data_dir / "db/authorization.sqlite") as db:
         db.execute(
-            "INSERT INTO role_binding SELECT issuer, subject, 'vetoed', '', '', NULL, 0"
-            " FROM local_user"
+            "INSERT INTO role_binding (issuer, subject, role, vo, channel_uid, create_time_us)"
+            " SELECT issuer, subject, 'vetoed', '', '', 0 FROM local_user"
         )
     db.close()
     server.start()

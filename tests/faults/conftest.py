@@ -9,7 +9,13 @@ from workers import Told
 
 # Before they are imported: their assertions, too, tell what they compared.
 pytest.register_assert_rewrite(
-    "faults.checks", "faults.cycles", "faults.file_lives", "faults.lives", "faults.split_cycles"
+    "faults.checks",
+    "faults.cycles",
+    "faults.file_lives",
+    "faults.lives",
+    "faults.policy_lives",
+    "faults.veto_lives",
+    "faults.split_cycles",
 )
 
 from faults.cycles import Cycle, Cycles, Outcome  # noqa: E402

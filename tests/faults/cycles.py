@@ -1,8 +1,8 @@
 """Cycles of the fault suite: a life, a server that kills itself at a failpoint of it, a new start.
 
 Responsible for which failpoint is met in which life, for arming, for the proof that the server died
-there and nowhere else, and for running cycles side by side. The lives are `lives`' and
-`file_lives`'; five processes and the death of one of them are `split_cycles`'.
+there and nowhere else, and for running cycles side by side. The lives are `lives`', `file_lives`',
+`policy_lives`' and `veto_lives`'; five processes and the death of one of them are `split_cycles`'.
 """
 
 import shutil
@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import grpc
-from faults import checks, file_lives, lives
+from faults import checks, file_lives, lives, policy_lives, veto_lives
 from support import COMMAND, EmbeddedServer, ServerProcess
 
 import gridlane
@@ -38,11 +39,15 @@ _UNREACHABLE: Final[Mapping[str, str]] = {
 
 # Where the life of an ordinary task does not come by.
 _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
+    "authorization.change.committed": (policy_lives.PolicyLife,),
+    "authorization.prune.committed": (policy_lives.PolicyLife,),
+    "authorization.refusal.committed": (policy_lives.PolicyLife,),
     "transfer.cancel.aborted": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.cancel.committed": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.content.removed": (file_lives.FilesLife,),
     "transfer.content.unregistered": (file_lives.FilesLife,),
     "transfer.replica.registered": (file_lives.FilesLife,),
+    "transfer.rights.committed": (veto_lives.VetoedTransfer,),
     "transfer.report.committed": (lives.TaskLife, file_lives.RetriedTransfer),
     "workload.cancel.asked": (lives.KilledInStaging, lives.KilledInDelivery),
     "workload.end.noted": (lives.PlainTask, lives.FailingTask),
@@ -52,6 +57,7 @@ _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
     "workload.kill.noted": (lives.KilledTask, lives.KilledInDelivery),
     "workload.prune.committed": (lives.PrunedTask,),
     "workload.queue.committed": (lives.PlainTask,),
+    "workload.rights.noted": (veto_lives.VetoedJob,),
 }
 
 # Those of a data directory's very first start; all other cycles begin on a copy of one that has had
@@ -61,6 +67,7 @@ _OF_FIRST_START: Final = frozenset({"authorization.key.written"})
 # Failpoints that a life comes by more than once, and at which hits it is killed besides the first:
 # the second of two files, the outputs after the inputs, commits along the whole way.
 _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
+    ("authorization.change.committed", policy_lives.PolicyLife): (2, 3, 4, 5, 6, 7),
     ("kit.group_commit.before_commit", lives.TaskLife): (2, 5, 13),
     ("kit.group_commit.committed", lives.TaskLife): (3, 8),
     ("reporting.job_events.acknowledged", lives.TaskLife): (3,),
@@ -73,9 +80,11 @@ _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
     ("transfer.copy.ordered", lives.TaskLife): (3,),
     ("transfer.copy.published", lives.TaskLife): (2, 3),
     ("transfer.report.committed", lives.TaskLife): (2, 4),
+    ("transfer.rights.committed", veto_lives.VetoedTransfer): (2,),
     ("transfer.submit.committed", lives.TaskLife): (2,),
     ("transfer.upload.published", file_lives.FilesLife): (2,),
     ("transfer.upload.registered", file_lives.FilesLife): (2,),
+    ("workload.rights.noted", veto_lives.VetoedJob): (2,),
 }
 
 
@@ -118,6 +127,7 @@ def registered() -> list[str]:
     return sorted(names - _UNREACHABLE.keys())
 
 
+@cache
 def every_failpoint() -> frozenset[str]:
     """All failpoints, as the command knows them."""
     ran = subprocess.run(

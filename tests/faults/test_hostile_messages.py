@@ -53,7 +53,8 @@ OPEN_S: Final = 0.1
 ANSWER_S: Final = 20.0
 ENOUGH: Final = 20
 """Messages of one stream: what more there is tells nothing new."""
-GROWTH_BYTES: Final = 200 * 1024 * 1024
+GROWTH_BYTES: Final = 400 * 1024 * 1024
+"""Of a server that has just begun: its pools fill to about 280 MiB, and stay there."""
 HEALTH: Final = "grpc.health.v1.Health"
 OTLP: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
 GOOD: Final = "good token"

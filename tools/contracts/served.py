@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from contracts.model import Contract, Method
@@ -52,14 +52,29 @@ def unserved_words(contract: Contract, missing: Collection[Method]) -> str:
 
 
 def _served(services: Path) -> Iterator[str]:
-    for source in sorted(services.glob("gridlane_*/**/*.py")):
-        package = source.relative_to(services).parts[0].removeprefix("gridlane_")
+    for folder in sorted(services.glob("gridlane_*")):
+        package = folder.name.removeprefix("gridlane_")
+        shells = {node.name: node for node in _shells(folder)}
+        for name in shells:
+            service = f"gridlane.{package}.v1.{name.removesuffix('Shell')}Service"
+            yield from (f"{service}.{method}" for method in _methods(name, shells))
+
+
+def _shells(folder: Path) -> Iterator[ast.ClassDef]:
+    """The classes of a service whose names end with "Shell"."""
+    for source in sorted(folder.rglob("*.py")):
         text = source.read_text(encoding="utf-8")
-        if "Shell" not in text:
-            continue
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.ClassDef) and node.name.endswith("Shell"):
-                service = f"gridlane.{package}.v1.{node.name.removesuffix('Shell')}Service"
-                for member in node.body:
-                    if isinstance(member, ast.AsyncFunctionDef):
-                        yield f"{service}.{member.name}"
+        if "Shell" in text:
+            for node in ast.parse(text).body:
+                if isinstance(node, ast.ClassDef) and node.name.endswith("Shell"):
+                    yield node
+
+
+def _methods(name: str, shells: Mapping[str, ast.ClassDef]) -> Iterator[str]:
+    """The coroutines of a class and of the shells that it is made from."""
+    for member in shells[name].body:
+        if isinstance(member, ast.AsyncFunctionDef):
+            yield member.name
+    for base in shells[name].bases:
+        if isinstance(base, ast.Name) and base.id in shells:
+            yield from _methods(base.id, shells)

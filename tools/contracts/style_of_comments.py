@@ -23,9 +23,9 @@ _IDEMPOTENCY: Final = re.compile(
     r"|Not idempotent(?:, but harmless to repeat)?: )"
 )
 _BY_REQUEST_ID: Final = "Idempotent by"
-_PAIR: Final = re.compile(rf"(?<![A-Z_])({'|'.join(CODES)}), ([A-Z][A-Z_]+)")
+_PAIR: Final = re.compile(rf"(?<![A-Z_])({'|'.join(CODES)}), ([A-Z][A-Z_]+(?: or [A-Z][A-Z_]+)*)")
 _SNAKE: Final = re.compile(r"(?<![A-Za-z0-9_./-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![a-z0-9_])")
-_METADATA: Final = re.compile(r"Metadata: (?:none|always |`(\{.*?\})`)")
+_METADATA: Final = re.compile(r"Metadata: (?:none|`(\{.*?\})`)")
 _CAMEL: Final = re.compile(r"(?<![\w./-])[A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+(?!\w)")
 _FIELD: Final = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+)`")
 _DOTTED: Final = re.compile(r"(?<![\w./])([A-Z][A-Za-z0-9]+)\.([A-Za-z][A-Za-z0-9_]*)")
@@ -68,15 +68,14 @@ def error_codes(contract: Contract) -> Told:
     """Each reason that a comment names exists and stands behind its own code."""
     codes = {value.word: _code_of(value) for value in _reasons(contract)}
     for symbol in all_symbols(contract):
-        for code, reason in _PAIR.findall(line(symbol)):
-            if reason == code:
-                yield symbol, f"says {code} twice: alone it means the reason of the same name"
-            elif reason in CODES and reason not in codes:
-                continue
-            elif reason not in codes:
-                yield symbol, f"names the error reason {reason}, which does not exist"
-            elif codes[reason] != code:
-                yield symbol, f"says {code}, {reason}; the reason comes with {codes[reason]}"
+        for code, reasons in _PAIR.findall(line(symbol)):
+            for reason in reasons.split(" or "):
+                if reason == code:
+                    yield symbol, f"says {code} twice: alone it means the reason of the same name"
+                elif reason not in codes and reason not in CODES:
+                    yield symbol, f"names the error reason {reason}, which does not exist"
+                elif codes.get(reason, code) != code:
+                    yield symbol, f"says {code}, {reason}; the reason comes with {codes[reason]}"
 
 
 def words(contract: Contract) -> Told:
@@ -157,7 +156,7 @@ def _code_of(value: EnumValue) -> str:
 
 
 def zero_values(contract: Contract) -> Told:
-    """The value 0 is UNSPECIFIED, and says what it means."""
+    """The value 0 is UNSPECIFIED."""
     for enum in contract.enums.values():
         if _zero_word(enum) != "UNSPECIFIED":
             yield enum, "has no value UNSPECIFIED of number 0"

@@ -42,11 +42,11 @@ def required(contract: Contract) -> Told:
     for message in requests(contract):
         for field in message.fields:
             is_required = "REQUIRED" in field.behavior and message.name not in exempt
-            if is_required and not _refuses_nothing(field):
+            if is_required and not _is_refused_when_missing(field):
                 yield field, "is REQUIRED, and no rule refuses a request without it"
 
 
-def _refuses_nothing(field: Field) -> bool:
+def _is_refused_when_missing(field: Field) -> bool:
     rules = field.rules
     if rules.get("required"):
         return True
@@ -135,18 +135,18 @@ def names(contract: Contract) -> Told:
             if is_name and field.type == "string":
                 yield field, "is a resource name without the pattern of one"
             continue
-        documented = [
-            name for name, expression in RESOURCES.items() if _is_for(expression, pattern)
-        ]
+        documented = _documented(pattern)
         if not documented:
             yield field, f"has the pattern {pattern}, which is none of the resource names'"
         elif not any(f'"{name}"' in line(field) for name in documented):
             yield field, f"does not say its form: {' or '.join(documented)}"
 
 
-def _is_for(expression: str, pattern: str) -> bool:
-    """Whether a field's pattern is that of a resource, or of several of the same form."""
+def _documented(pattern: str) -> list[str]:
+    """The forms of the resources whose names a pattern takes; none when it takes others too."""
     several = re.fullmatch(r"\^\(([A-Za-z|]+)\)(/.*)\$", pattern)
-    if several:
-        return any(f"{head}{several[2]}" == expression for head in several[1].split("|"))
-    return pattern == f"^{expression}$"
+    taken = (
+        [f"{head}{several[2]}" for head in several[1].split("|")] if several else [pattern[1:-1]]
+    )
+    forms = {expression: form for form, expression in RESOURCES.items()}
+    return [forms[one] for one in taken] if forms.keys() >= set(taken) else []

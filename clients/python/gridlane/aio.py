@@ -43,12 +43,18 @@ class AsyncClient(BaseClient[Async]):
         timeout: Timeout = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy | None = None,
         traceparent: str | None = None,
+        group: str | None = None,
         channel: grpc.aio.Channel | None = None,
     ) -> None:
         from gridlane.connection import open_aio_channels
 
         found = discover(
-            address=address, addresses=addresses, token=token, token_file=token_file, ca=ca
+            address=address,
+            addresses=addresses,
+            token=token,
+            token_file=token_file,
+            ca=ca,
+            group=group,
         )
         self._owns_channels = channel is None
         channels = (

@@ -49,6 +49,7 @@ class Calls:
         timeout_s: the deadline of a call that is given none, seconds.
         policy: when a call is repeated.
         traceparent: the trace that all calls join; None: each begins its own.
+        group: the group in which the caller acts; empty: the token's own choice.
     """
 
     transport: Transport
@@ -56,6 +57,7 @@ class Calls:
     timeout_s: float = DEFAULT_TIMEOUT_S
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     traceparent: str | None = None
+    group: str = ""
 
     async def unary(
         self,
@@ -104,10 +106,14 @@ class Calls:
         return self.transport.responses(method, request, timeout_s, self.metadata())
 
     def metadata(self) -> Metadata:
-        """What a call carries: the trace, and the token as it is now."""
-        trace = ("traceparent", self.traceparent or new_traceparent())
+        """What a call carries: the trace, the token as it is now, and the group."""
+        carried = [("traceparent", self.traceparent or new_traceparent())]
         token = self.token.current()
-        return (trace, ("authorization", f"Bearer {token}")) if token else (trace,)
+        if token:
+            carried.append(("authorization", f"Bearer {token}"))
+        if self.group:
+            carried.append(("gridlane-group", self.group))
+        return tuple(carried)
 
     async def _attempts(
         self,

@@ -28,13 +28,19 @@ if TYPE_CHECKING:
     from gridlane.authorization.v1.authorization_service_pb2 import WhoAmIResponse
     from gridlane.gateway.v1.task_service_pb2 import PingResponse
     from gridlane.nouns.accounting import Accounting
+    from gridlane.nouns.audit import Audit
+    from gridlane.nouns.authorization import Authorization
     from gridlane.nouns.channels import Channels
+    from gridlane.nouns.groups import Groups
     from gridlane.nouns.jobs import Jobs
     from gridlane.nouns.replicas import Replicas
+    from gridlane.nouns.roles import Roles
     from gridlane.nouns.spans import Spans
     from gridlane.nouns.storage import Storage
     from gridlane.nouns.tasks import Tasks
+    from gridlane.nouns.tokens import Tokens
     from gridlane.nouns.transfers import Transfers
+    from gridlane.nouns.vos import Vos
 
 
 class BaseClient(Noun[Mode]):
@@ -57,6 +63,7 @@ class BaseClient(Noun[Mode]):
             timeout_s=in_seconds(timeout, DEFAULT_TIMEOUT_S),
             policy=retry or RetryPolicy(),
             traceparent=traceparent_of(traceparent),
+            group=configuration.group,
         )
 
     @cached_property
@@ -115,6 +122,48 @@ class BaseClient(Noun[Mode]):
 
         return Spans(self._calls)
 
+    @cached_property
+    def authorization(self) -> Authorization[Mode]:
+        """Who the caller is, and who may do what."""
+        from gridlane.nouns.authorization import Authorization
+
+        return Authorization(self._calls)
+
+    @cached_property
+    def roles(self) -> Roles[Mode]:
+        """Roles given and taken, vetoes among them."""
+        from gridlane.nouns.roles import Roles
+
+        return Roles(self._calls)
+
+    @cached_property
+    def vos(self) -> Vos[Mode]:
+        """Virtual organisations."""
+        from gridlane.nouns.vos import Vos
+
+        return Vos(self._calls)
+
+    @cached_property
+    def groups(self) -> Groups[Mode]:
+        """Groups of virtual organisations."""
+        from gridlane.nouns.groups import Groups
+
+        return Groups(self._calls)
+
+    @cached_property
+    def tokens(self) -> Tokens[Mode]:
+        """Tokens that Gridlane signs for users."""
+        from gridlane.nouns.tokens import Tokens
+
+        return Tokens(self._calls)
+
+    @cached_property
+    def audit(self) -> Audit[Mode]:
+        """Who changed the policy, when and why."""
+        from gridlane.nouns.audit import Audit
+
+        return Audit(self._calls)
+
     @verb
     async def whoami(self, *, timeout: Timeout = None) -> WhoAmIResponse:
         """Who the caller is to Gridlane, its VOs and roles, and until when its token is good.
@@ -155,6 +204,8 @@ class Client(BaseClient[Sync]):
         retry: when a call is made again.
         traceparent: the W3C trace that calls join. None: that of the environment's TRACEPARENT;
             without it each call begins its own.
+        group: the one of the token's groups in which calls are made ("/cms/production"). None: that
+            of the discovery, else the token's own choice.
         channel: a channel to use instead of those that would be made. Closed by whoever made it.
 
     Raises:
@@ -172,12 +223,18 @@ class Client(BaseClient[Sync]):
         timeout: Timeout = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy | None = None,
         traceparent: str | None = None,
+        group: str | None = None,
         channel: grpc.Channel | None = None,
     ) -> None:
         from gridlane.connection import open_channels
 
         found = discover(
-            address=address, addresses=addresses, token=token, token_file=token_file, ca=ca
+            address=address,
+            addresses=addresses,
+            token=token,
+            token_file=token_file,
+            ca=ca,
+            group=group,
         )
         self._owns_channels = channel is None
         channels = (

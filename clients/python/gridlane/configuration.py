@@ -1,12 +1,13 @@
 """Which server a client talks to, how, and with which token.
 
-Responsible for the order in which places are asked; each of them answers address, token and CA
-independently:
+Responsible for the order in which places are asked; each of them answers address, token, group and
+CA independently:
 
 1. what the program gave;
-2. the environment: GRIDLANE_ADDRESS, GRIDLANE_CA, and the WLCG token discovery (`tokens.py`);
+2. the environment: GRIDLANE_ADDRESS, GRIDLANE_CA, GRIDLANE_GROUP, and the WLCG token discovery
+   (`tokens.py`);
 3. `gridlane/config.toml` in XDG_CONFIG_HOME, else in ~/.config: `address`, `[addresses]`, `ca`,
-   `token_file`;
+   `token_file`, `group`;
 4. the server on this machine: `server.json` and `token` in GRIDLANE_DATA_DIR, else in
    ~/.local/share/gridlane.
 
@@ -68,11 +69,14 @@ class Configuration:
         addresses: where the services are.
         token: where the token comes from.
         ca: a file of CA certificates (PEM) that servers are verified with; None for the system's.
+        group: the one of the token's groups in which calls are made ("/cms/production"); empty for
+            the token's own choice.
     """
 
     addresses: Addresses
     token: TokenSource
     ca: Path | None = None
+    group: str = ""
 
 
 def discover(
@@ -82,6 +86,7 @@ def discover(
     token: str | None = None,
     token_file: str | os.PathLike[str] | None = None,
     ca: str | os.PathLike[str] | None = None,
+    group: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Configuration:
     """Find out where to connect, asking the places named above in their order.
@@ -92,6 +97,7 @@ def discover(
         token: the token itself.
         token_file: a file that the token lies in.
         ca: a file of CA certificates (PEM).
+        group: the group in which calls are made.
         environ: the environment; None for the process's.
 
     Raises:
@@ -103,11 +109,15 @@ def discover(
     file = _config_file(env)
     data = _data_directory(env)
     found = _addresses(address, addresses, env, file, data)
+    acting = group or env.get("GRIDLANE_GROUP", "").strip() or str(file.get("group", ""))
+    if not acting.isascii() or not acting.isprintable():
+        raise ConfigurationError(f"{acting!r} is no group: expected a path as /cms/production")
     ca_file = ca or env.get("GRIDLANE_CA") or file.get("ca")
     return Configuration(
         addresses=found,
         token=_token(token, token_file, env, file, data, found),
         ca=Path(ca_file).expanduser() if ca_file else None,
+        group=acting,
     )
 
 

@@ -29,6 +29,37 @@ def transfer_name(text: str) -> str:
     return _name(text, "transfers")
 
 
+def role_binding_name(text: str) -> str:
+    """ "roleBindings/<uuid>", from that or from the bare id.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return _name(text, "roleBindings")
+
+
+def audit_entry_name(text: str) -> str:
+    """ "auditEntries/<uuid>", from that or from the bare id.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return _name(text, "auditEntries")
+
+
+def group_name(text: str) -> str:
+    """ "vos/<vo>/groups/<group>", from that or from "<vo>/<group>".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    parts = text.strip().split("/")
+    match parts:
+        case ["vos", vo, "groups", group] | [vo, group] if vo and group:
+            return f"vos/{vo}/groups/{group}"
+    raise ValueError(f"{text!r} is not a name of a group: expected <vo>/<group>")
+
+
 def collection_name(text: str, collection: str) -> str:
     """ "<collection>/<name>", from that or from the bare name."""
     return text if text.startswith(f"{collection}/") else f"{collection}/{text}"

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Row,
     and_,
+    bindparam,
     delete,
     exists,
     false,
@@ -38,6 +40,27 @@ OF_A_VO: Final = (Role.VO_MANAGER, *IN_ITS_VOS)
 """The roles that a VO's manager gives and takes, in its VO."""
 
 _C: Final = ROLE_BINDING.c
+_KEY: Final = ("issuer", "subject", "role", "vo", "channel_uid")
+
+
+def _unindexed(column: Column[str]) -> ColumnElement[str]:
+    """A column's value in a form that no index has: rows are found by something better."""
+    return column.concat("")
+
+
+def _has(key: Mapping[str, Any]) -> ColumnElement[bool]:
+    """The one row with a key; few others have its holder, and very many its role or its VO."""
+    held = and_(_C.issuer == key["issuer"], _C.subject == key["subject"])
+    return and_(held, *(_unindexed(_C[name]) == key[name] for name in _KEY[2:]))
+
+
+_NAMED_AT_ONCE: Final = 5000
+# Bound names must differ from the columns' that are set.
+_NAME: Final = (
+    update(ROLE_BINDING)
+    .where(_has({name: bindparam(f"its_{name}") for name in _KEY}))
+    .values(uid=bindparam("uid"), revision=bindparam("revision"))
+)
 _FILTERED: Final = {
     "subject": _C.subject,
     "issuer": _C.issuer,
@@ -76,10 +99,17 @@ def complete(conn: Connection, revision: int) -> None:
     Parameters:
         revision: the policy's, which they are said to be of.
     """
-    for row in conn.execute(select(ROLE_BINDING).where(_C.uid.is_(None))).all():
-        key = _key(_binding_of(row))
-        values = {"uid": _old_uid(key, row.create_time_us), "revision": revision}
-        conn.execute(update(ROLE_BINDING).where(_has(key)).values(values))
+    unnamed = [
+        {
+            **{f"its_{name}": row._mapping[name] for name in _KEY},
+            "uid": _old_uid(row),
+            "revision": revision,
+        }
+        for row in conn.execute(select(ROLE_BINDING).where(_C.uid.is_(None)))
+    ]
+    # In parts: a statement may take only so long.
+    for start in range(0, len(unnamed), _NAMED_AT_ONCE):
+        conn.execute(_NAME, unnamed[start : start + _NAMED_AT_ONCE])
 
 
 def every(conn: Connection) -> Iterator[Binding]:
@@ -199,10 +229,12 @@ def an_admin_stands(
     vetoed = exists().where(
         veto.c.issuer == _C.issuer,
         veto.c.subject == _C.subject,
-        veto.c.role == Role.VETOED.value,
+        veto.c.role.concat("") == Role.VETOED.value,
         or_(veto.c.expires_us.is_(None), veto.c.expires_us > now_us),
     )
-    where = and_(_C.role == Role.ADMIN.value, _C.expires_us.is_(None), _C.issuer != "", ~vetoed)
+    where = and_(
+        _C.role == Role.ADMIN.value, (_C.expires_us + 0).is_(None), _C.issuer != "", ~vetoed
+    )
     if besides is not None:
         where = and_(where, ~_is_of(*besides))
     return conn.execute(select(_C.uid).where(where).limit(1)).first() is not None
@@ -220,7 +252,7 @@ def users_of_vo(conn: Connection, vo: str, now_us: int) -> str:
 
 def users_of_group(conn: Connection, vo: str, path: str, now_us: int) -> str:
     """Returns the name of a binding of a group; empty when there is none."""
-    return _first_name(conn, and_(_is_of("", path), _C.vo == vo, _in_force(now_us)))
+    return _first_name(conn, and_(_is_of("", path), _unindexed(_C.vo) == vo, _in_force(now_us)))
 
 
 def take_ended(conn: Connection, before_us: int, limit: int) -> list[Binding]:
@@ -245,7 +277,10 @@ def _held(principal: Principal) -> list[ColumnElement[bool]]:
     vos = sorted(principal.vos)
     return [
         _is_of(principal.issuer, principal.subject),
-        *(and_(_is_of("", group), _C.vo.concat("").in_(vos)) for group in sorted(principal.groups)),
+        *(
+            and_(_is_of("", group), _unindexed(_C.vo).in_(vos))
+            for group in sorted(principal.groups)
+        ),
     ]
 
 
@@ -256,9 +291,9 @@ def _managed(visibility: Visibility) -> list[ColumnElement[bool]]:
         return [true()]
     roles = [role.value for role in OF_A_VO]
     return [
-        *(and_(_C.vo == vo, _C.role.concat("").in_(roles)) for vo in sorted(visibility.vos)),
+        *(and_(_C.vo == vo, _unindexed(_C.role).in_(roles)) for vo in sorted(visibility.vos)),
         *(
-            and_(_C.channel_uid == uid, _C.role.concat("") == Role.CHANNEL_MANAGER.value)
+            and_(_C.channel_uid == uid, _unindexed(_C.role) == Role.CHANNEL_MANAGER.value)
             for uid in sorted(visibility.channels)
         ),
     ]
@@ -271,7 +306,7 @@ def _asked(filter_: Filter) -> ColumnElement[bool]:
     if "group" in names:
         return and_(where, _C.issuer == "")
     if names == {"subject"}:
-        return and_(where, _C.issuer.concat("") != "")
+        return and_(where, _unindexed(_C.issuer) != "")
     return where
 
 
@@ -345,12 +380,9 @@ def _terms(binding: Binding) -> dict[str, Any]:
     }
 
 
-def _has(key: Mapping[str, str]) -> ColumnElement[bool]:
-    return and_(*(_C[name] == value for name, value in key.items()))
-
-
-def _old_uid(key: Mapping[str, str], create_time_us: int) -> str:
+def _old_uid(row: Row[Any]) -> str:
     """A UUIDv7 of the time of a binding, whose other digits follow from what it binds."""
-    first = uuid7_floor(max(0, create_time_us // 1000))
-    digits = hashlib.sha256("\0".join(key.values()).encode()).hexdigest()
+    first = uuid7_floor(max(0, row.create_time_us // 1000))
+    key = "\0".join(row._mapping[name] for name in _KEY)
+    digits = hashlib.sha256(key.encode()).hexdigest()
     return f"{first[:15]}{digits[:3]}-{first[19]}{digits[3:6]}-{digits[6:18]}"

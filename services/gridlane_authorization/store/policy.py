@@ -3,7 +3,7 @@
 Responsible for the order of changes. Whoever changes the policy locks the row with the revision
 first (`lock`) and stores what followers are told last (`record`), so that revisions are committed
 in their order and no reader sees a gap. What a revision is made of are the rows of `bindings`,
-`vos` and `groups`.
+`vos` and `groups`, and the tokens that were revoked (`user_tokens`).
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -14,8 +14,9 @@ from uuid import uuid4
 from sqlalchemy import Connection, delete, insert, select, update
 
 from gridlane.authorization.v1 import policy_service_pb2
-from gridlane_authorization.store import bindings, vos
+from gridlane_authorization.store import bindings, user_tokens, vos
 from gridlane_authorization.store.tables import CHANGE, STATE, THE_ROW
+from gridlane_kit.clock import now_us
 from gridlane_kit.policy import Binding, Policy, PolicyChange
 from gridlane_kit.policy_messages import change_message
 
@@ -67,7 +68,13 @@ def read_state(conn: Connection) -> PolicyState:
 def read_policy(conn: Connection) -> StoredPolicy:
     """Returns the policy as it is stored; `open_policy` has been called."""
     state = conn.execute(select(STATE)).one()
-    policy = Policy(state.revision, bindings.every(conn), state.jobs_vo_readable, vos.names(conn))
+    policy = Policy(
+        state.revision,
+        bindings.every(conn),
+        state.jobs_vo_readable,
+        vos.names(conn),
+        revoked=user_tokens.revoked(conn, now_us()),
+    )
     return StoredPolicy(state.epoch, policy)
 
 

@@ -124,6 +124,35 @@ AUDIT: Final = Table(
     _listed("audit_entry", "method", "uid"),
 )
 
+# Tokens signed for users at their request, never the tokens themselves.
+USER_TOKEN: Final = Table(
+    "user_token",
+    METADATA,
+    # A UUIDv7: in the order of time.
+    Column("jti", Text36, primary_key=True),
+    # `issuer|subject`, and the subject to be found by.
+    Column("owner", String(512), nullable=False),
+    Column("subject", String(255), nullable=False),
+    # The stored principals: whom it proves, and who asked for it.
+    Column("principal", Text, nullable=False),
+    Column("creator", Text, nullable=False),
+    Column("audience", String(255), nullable=False),
+    Column("create_time_us", Micros, nullable=False),
+    Column("expires_us", Micros, nullable=False),
+    Column("revoke_time_us", Micros, nullable=True),
+    Column("reason", String(1024), nullable=False),
+    # `jti` of the token that it was exchanged for, which may be another issuer's; or empty.
+    Column("exchanged_for", String(255), nullable=False),
+    # ListTokens: one's own, and by its filter.
+    _listed("user_token", "owner", "jti"),
+    _listed("user_token", "subject", "jti"),
+    # What ends with a token.
+    _listed("user_token", "exchanged_for"),
+    # What is past its end, and what is revoked and not.
+    _listed("user_token", "expires_us"),
+    _listed("user_token", "revoke_time_us"),
+)
+
 # One row: the revision grows with every change of the policy. The epoch is the database's: one
 # that is restored from a copy needs another, or followers take new revisions for old ones.
 STATE: Final = Table(

@@ -116,7 +116,8 @@ class Changes:
         Parameters:
             row: the file as it is.
             state: what it becomes; the present state for an attempt that is taken up again.
-            failure: why, when it fails or waits to be tried again; otherwise it has none any more.
+            failure: why, when it fails, waits, or is cancelled for a reason; otherwise it has none
+                any more, but for what a cancel that ends was asked for.
             moved: for CATALOG_FAILED: its bytes are at the target.
             columns: what else changes.
 
@@ -133,9 +134,10 @@ class Changes:
             )
         if state in FILE_FINAL:
             columns.setdefault("end_us", self._time_us)
-        if state is FileState.CANCELED and failure is None:
-            failure = canceled()
         reason = None if failure is None else messages.failure_message(failure).SerializeToString()
+        if state is FileState.CANCELED and reason is None:
+            asked = row.failure if before is FileState.CANCELING else None
+            reason = asked or messages.failure_message(canceled()).SerializeToString()
         changed = row._replace(state=int(state), failure=reason, **columns)
         job = self._jobs[row.job_number]
         job.files[row.number] = changed
@@ -144,7 +146,7 @@ class Changes:
             job.counts[str(int(state))] += 1
             job.counts[messages.MOVED] += moved
             job.steps.append((changed, int(before)))
-            if state in _FAILED and job.failure is None:
+            if job.failure is None and (state in _FAILED or _is_refused(changed)):
                 job.failure = changed.failure
         return changed
 
@@ -231,6 +233,11 @@ def new_event(
     event.transfer_job = job.name
     event.job.CopyFrom(job)
     return NewEvent(event_id, job.name, kind, time_us, event.SerializeToString(), row.owner, row.vo)
+
+
+def _is_refused(row: FileRow) -> bool:
+    """Whether a file was cancelled since its owner may not have it moved."""
+    return row.state == FileState.CANCELED and messages.lacks_permission(row)
 
 
 def _is_changed(job: _JobChanges) -> bool:

@@ -197,10 +197,50 @@ def read_with_files(
 ) -> dict[str, tuple[JobRow, list[FileRow]]]:
     """Jobs by uuid, each with its files in order."""
     jobs = read(conn, uuids)
-    files: dict[int, list[FileRow]] = {job.number: [] for job in jobs.values()}
+    files = _files(conn, [job.number for job in jobs.values()])
+    return {uuid: (job, files[job.number]) for uuid, job in jobs.items()}
+
+
+def _files(conn: Connection, numbers: Sequence[int]) -> dict[int, list[FileRow]]:
+    """The files of jobs, in order, by the jobs' numbers."""
+    files: dict[int, list[FileRow]] = {number: [] for number in numbers}
     for row in map(FileRow._make, conn.execute(_READ_FILES, {"numbers": list(files)})):
         files[row.job_number].append(row)
-    return {uuid: (job, files[job.number]) for uuid, job in jobs.items()}
+    return files
+
+
+class Asked(NamedTuple):
+    """A job, by uuid, and the reach of who asks for it."""
+
+    uuid: str
+    visibility: Visibility
+
+
+def read_within(
+    conn: Connection, asked: Sequence[Asked]
+) -> dict[Asked, tuple[JobRow, list[FileRow]]]:
+    """Jobs within the reach of who asks, each with its files in order.
+
+    Of those that are not, no file is read: they take no longer than what is not there.
+    """
+    rows = read(conn, [uuid for uuid, visibility in asked if not visibility.channels])
+    found: dict[Asked, JobRow] = {}
+    for one in asked:
+        row = rows.get(one.uuid)
+        if one.visibility.channels:
+            # What lies on a channel is known by the files alone.
+            row = visible(conn, [one.uuid], one.visibility).get(one.uuid)
+        elif row is not None and not covers(one.visibility, row):
+            row = None
+        if row is not None:
+            found[one] = row
+    files = _files(conn, [row.number for row in found.values()])
+    return {one: (row, files[row.number]) for one, row in found.items()}
+
+
+def covers(visibility: Visibility, job: JobRow) -> bool:
+    """Whether a job is within reach by itself, wherever its files lie."""
+    return visibility.covers(owner=job.owner, vo=job.vo, group=job.owner_group)
 
 
 def visible(conn: Connection, uuids: Sequence[str], visibility: Visibility) -> dict[str, JobRow]:

@@ -13,16 +13,15 @@ from datetime import timedelta
 from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from gridlane_kit.clock import now_us
-from gridlane_kit.decision import decide
 from gridlane_kit.feed import Feed
-from gridlane_kit.identity import Principal
 from gridlane_kit.leases import claim_due, database_now_us, renew
-from gridlane_kit.policy import Policy
-from gridlane_transfer import file_transfers
+from gridlane_kit.policy import Policy, WorkAction
+from gridlane_transfer import file_transfers, rights
 from gridlane_transfer.backends.base import Moved, MoveOrder
 from gridlane_transfer.channels import Channel, Channels
 from gridlane_transfer.failures import Failed, FailureClass
 from gridlane_transfer.file_transfers import RetryPolicy
+from gridlane_transfer.rights import Stopped
 from gridlane_transfer.states import DUE, RUNNING, FileState
 from gridlane_transfer.storage_elements import StorageElements
 from gridlane_transfer.store import catalogue
@@ -30,7 +29,6 @@ from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Regist
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, file_in
 
-_SUBMIT = "transfer.jobs.submit"
 # Kept: to build them anew costs more than to run them.
 _RUNNING = file_in(RUNNING)
 _DUE_NOW = and_(file_in(DUE), FILE.c.due_us <= database_now_us())
@@ -214,13 +212,9 @@ class Moving:
                 return Claimed(row, job, order, canceling=True)
             changes.file(row, FileState.CANCELED, lease_until_us=0)
             return None
-        if not may_submit(job, policy):
-            subject = job.owner.partition("|")[2]
-            order = Failed(
-                FailureClass.PERMISSION,
-                f"{subject} may not submit transfers for the VO {job.vo} any more",
-                "ask an administrator",
-            )
+        action = rights.action(job, policy, FileState(row.state))
+        if action is not WorkAction.KEEP:
+            return self._stop(changes, row, job, order, rights.stopped(job, policy, action))
         if isinstance(order, Failed):
             catalogue_failed = order.failure_class is FailureClass.CATALOGUE
             state = FileState.CATALOG_FAILED if catalogue_failed else FileState.FAILED
@@ -237,6 +231,25 @@ class Moving:
             transferred_bytes=0,
         )
         return Claimed(begun, job, order, canceling=False)
+
+    def _stop(
+        self,
+        changes: Changes,
+        row: FileRow,
+        job: JobRow,
+        order: MoveOrder | Failed,
+        stopped: Stopped,
+    ) -> Claimed | None:
+        """What its owner may not have moved now; a copy that lost its process is cleaned up after
+        before it ends.
+        """
+        if stopped.state is FileState.CANCELED and row.state == FileState.ACTIVE:
+            ending = changes.file(row, FileState.CANCELING, failure=stopped.failure)
+            if not isinstance(order, Failed):
+                return Claimed(ending, job, order, canceling=True)
+            row = ending
+        changes.file(row, stopped.state, failure=stopped.failure, lease_until_us=0)
+        return None
 
     def _take(
         self, conn: Connection, changes: Changes, row: FileRow, outcome: Moved | Failed
@@ -313,10 +326,3 @@ def _is_newest(row: FileRow, report: Report) -> bool:
         report.holder,
         report.epoch,
     )
-
-
-def may_submit(job: JobRow, policy: Policy) -> bool:
-    """Whether a job's owner may still have its files moved."""
-    decision = decide(Principal.from_json(job.principal), _SUBMIT, policy, now_us())
-    visibility = decision.visibility
-    return decision.allowed and (visibility.everything or job.vo in visibility.vos)

@@ -19,14 +19,20 @@ from gridlane.authorization.v1 import (
     audit_service_pb2,
     audit_service_pb2_grpc,
     authorization_service_pb2_grpc,
+    group_pb2,
     group_service_pb2,
     group_service_pb2_grpc,
+    issuer_service_pb2_grpc,
     policy_pb2,
     role_service_pb2,
     role_service_pb2_grpc,
+    signing_key_service_pb2_grpc,
+    token_service_pb2_grpc,
+    vo_pb2,
     vo_service_pb2,
     vo_service_pb2_grpc,
 )
+from gridlane.type.v1.time_window_pb2 import TimeWindow
 from gridlane_authorization.room import AuthorizationRoom
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_kit.admission import Admission
@@ -70,16 +76,22 @@ class Caller:
     Parameters:
         channel: to an office.
         subject, vos, groups, scopes: what the token says.
+        token: the token itself, which says all of that.
     """
 
     def __init__(self, channel: aio.Channel, subject: str, *vos: str, **claims: Any) -> None:
-        token = _SIGNER.sign_user(subject, vos=vos, lifetime_s=600, **claims)
+        token = claims.pop("token", "") or _SIGNER.sign_user(
+            subject, vos=vos, lifetime_s=600, **claims
+        )
         self.subject = subject
         self._metadata = (("authorization", f"Bearer {token}"),)
         self.roles = role_service_pb2_grpc.RoleServiceStub(channel)
         self.vos = vo_service_pb2_grpc.VoServiceStub(channel)
         self.groups = group_service_pb2_grpc.GroupServiceStub(channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(channel)
+        self.tokens = token_service_pb2_grpc.TokenServiceStub(channel)
+        self.keys = signing_key_service_pb2_grpc.SigningKeyServiceStub(channel)
+        self.issuers = issuer_service_pb2_grpc.IssuerServiceStub(channel)
         self.me = authorization_service_pb2_grpc.AuthorizationServiceStub(channel)
 
     async def __call__(self, method: Any, request: Message) -> Any:
@@ -127,13 +139,13 @@ class Caller:
 
     async def make_vo(self, vo: str, **options: Any) -> Any:
         """Makes a virtual organisation."""
-        request = vo_service_pb2.CreateVoRequest(vo_id=vo, vo={}, **options)
+        request = vo_service_pb2.CreateVoRequest(vo_id=vo, vo=vo_pb2.Vo(), **options)
         return await self(self.vos.CreateVo, request)
 
     async def make_group(self, vo: str, id_: str, path: str, **options: Any) -> Any:
         """Declares a group."""
         request = group_service_pb2.CreateGroupRequest(
-            parent=f"vos/{vo}", group_id=id_, group={"path": path}, **options
+            parent=f"vos/{vo}", group_id=id_, group=group_pb2.Group(path=path), **options
         )
         return await self(self.groups.CreateGroup, request)
 
@@ -145,7 +157,7 @@ class Caller:
         token = ""
         while True:
             request = audit_service_pb2.ListAuditEntriesRequest(
-                filter=asked, page_size=size, page_token=token, window=window or None
+                filter=asked, page_size=size, page_token=token, window=TimeWindow(**window)
             )
             answer = await self(self.audit.ListAuditEntries, request)
             found += answer.audit_entries
@@ -179,7 +191,7 @@ def giving(
     """The request that gives a role; a `subject` that begins with a slash is a group's path."""
     holder = {"group": subject} if subject[:1] == "/" else {"issuer": ISSUER, "subject": subject}
     return role_service_pb2.CreateRoleBindingRequest(
-        role_binding={**holder, "role": role, **fields},
+        role_binding=policy_pb2.RoleBinding(**{**holder, "role": role, **fields}),
         reason=reason,
         request_id=request_id,
         validate_only=validate_only,

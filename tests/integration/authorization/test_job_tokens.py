@@ -3,7 +3,7 @@
 from google.protobuf.duration_pb2 import Duration
 
 from gridlane.authorization.v1.token_service_pb2 import MintJobTokenRequest
-from gridlane_authorization.service import TokenShell
+from gridlane_authorization.service import JobTokenShell
 from gridlane_authorization.tokens import verifier_of
 from gridlane_kit.call import Call
 from gridlane_kit.decision import Reason, decide
@@ -23,7 +23,7 @@ async def minted(issuer: str) -> Principal:
     owner = Principal(issuer, "ada", vos=frozenset({"local"}))
     call = Call(owner.on_behalf("workload"), None, TRACE, method="MintJobToken")
     request = MintJobTokenRequest(job=JOB, attempt=3, lifetime=Duration(seconds=60))
-    answer = await TokenShell(SIGNER).MintJobToken(request, call)
+    answer = await JobTokenShell(SIGNER).MintJobToken(request, call)
     return await verifier_of(SIGNER).verify(answer.token)
 
 

@@ -38,6 +38,7 @@ HOLD, KEEP, CANCEL = (
     policy_pb2.WORK_ACTION_KEEP,
     policy_pb2.WORK_ACTION_CANCEL,
 )
+CREATE = "gridlane.authorization.v1.RoleService/CreateRoleBinding"
 WHO = authorization_service_pb2.WhoAmIRequest()
 
 
@@ -48,7 +49,7 @@ def after_s(seconds: float) -> Timestamp:
 
 def update(name: str, *mask: str, revision: int = 0, reason: str = "", **fields: Any) -> Any:
     return role_service_pb2.UpdateRoleBindingRequest(
-        role_binding={"name": name, **fields},
+        role_binding=policy_pb2.RoleBinding(name=name, **fields),
         update_mask=FieldMask(paths=mask),
         revision=revision,
         reason=reason,
@@ -409,6 +410,32 @@ async def test_two_administrators_who_take_each_other_s_role_at_once_leave_one(
                 await until_admin(root)
                 await root.take(stands.name)
         assert outcomes == [1] * len(outcomes)
+
+
+async def test_changes_at_once_are_revisions_without_a_gap_and_in_force_everywhere(
+    database_url: str, engine: str
+) -> None:
+    """On PostgreSQL through two replicas, each of which learns what the other one did."""
+    async with office(database_url) as one, office_beside(one, database_url, engine) as two:
+        await one.root.make_vo("cms")
+        before = one.policy.current.revision
+        async with asyncio.timeout(5):
+            while two.policy.current.revision < before:
+                await asyncio.sleep(0.02)
+        given = await asyncio.gather(
+            *(
+                office_.root.give(f"{place}-{n}", SUBMITTER, vo="cms")
+                for n in range(20)
+                for place, office_ in (("one", one), ("two", two))
+            )
+        )
+        last = before + len(given)
+        assert sorted(binding.revision for binding in given) == list(range(before + 1, last + 1))
+        async with asyncio.timeout(1):
+            while {one.policy.current.revision, two.policy.current.revision} != {last}:
+                await asyncio.sleep(0.01)
+        assert set(one.policy.current.bindings) == set(two.policy.current.bindings)
+        assert len(await two.root.entries('method = "' + CREATE + '"')) == len(given)
 
 
 def office_beside(one: Office, database_url: str, engine: str) -> Any:

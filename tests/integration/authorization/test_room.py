@@ -12,13 +12,14 @@ from sqlalchemy import delete
 
 from gridlane_authorization.room import AuthorizationRoom
 from gridlane_authorization.settings import AuthorizationSettings
-from gridlane_authorization.store import METADATA, MIGRATIONS
+from gridlane_authorization.store import METADATA, MIGRATIONS, change_policy
 from gridlane_authorization.tokens import open_signer, verifier_of
+from gridlane_kit.clock import now_us
 from gridlane_kit.data_directory import DataDirectory
 from gridlane_kit.database import Database
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.migrations import schema_differences
-from gridlane_kit.policy import Policy, PolicyHolder, Role
+from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
 
 Start = Callable[..., Awaitable[PolicyHolder]]
 
@@ -133,6 +134,22 @@ async def test_elsewhere_the_bootstrap_setting_makes_the_first_admin_and_only_th
     policy = await start(embedded=False, bootstrap_admin="https://issuer.example/ eve")
     assert roles(policy) == {("ada", Role.ADMIN, "")}
     assert not data.token_file.exists()
+
+
+async def test_an_admin_with_an_end_or_a_veto_does_not_keep_the_bootstrap_setting_from_its_work(
+    start: Start, database_url: str
+) -> None:
+    issuer = "https://issuer.example/"
+    await start(embedded=False, bootstrap_admin=f"{issuer} ada")
+    ending = Binding(issuer, "tim", Role.ADMIN, expires_us=now_us() + 60_000_000)
+    of_group = Binding("", "", Role.ADMIN, "cms", group="/cms")
+    veto = Binding(issuer, "ada", Role.VETOED)
+    db = await Database.open(database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=False)
+    given = [ending, of_group, veto]
+    await db.write(lambda conn: change_policy(conn, added=given, now_us=now_us()))
+    await db.close()
+    policy = await start(embedded=False, bootstrap_admin=f"{issuer} eve")
+    assert ("eve", Role.ADMIN, "") in roles(policy)
 
 
 async def test_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> None:

@@ -15,6 +15,8 @@ from integration.authorization.policy_office import (
 )
 
 from gridlane.authorization.v1 import group_service_pb2, vo_service_pb2
+from gridlane.authorization.v1.group_pb2 import Group
+from gridlane.authorization.v1.vo_pb2 import Vo
 from gridlane.ids import uuid7
 
 DENIED = ("PERMISSION_DENIED", "PERMISSION_DENIED")
@@ -27,7 +29,7 @@ def get_vo(name: str) -> Any:
 
 def update_vo(name: str, *mask: str, revision: int = 0, **fields: Any) -> Any:
     return vo_service_pb2.UpdateVoRequest(
-        vo={"name": name, **fields}, update_mask=FieldMask(paths=mask), revision=revision
+        vo=Vo(name=name, **fields), update_mask=FieldMask(paths=mask), revision=revision
     )
 
 
@@ -37,7 +39,7 @@ def delete_vo(name: str, revision: int = 0) -> Any:
 
 def create_group(vo: str, id_: str, path: str, **options: Any) -> Any:
     return group_service_pb2.CreateGroupRequest(
-        parent=f"vos/{vo}", group_id=id_, group={"path": path}, **options
+        parent=f"vos/{vo}", group_id=id_, group=Group(path=path), **options
     )
 
 
@@ -47,7 +49,7 @@ def get_group(name: str) -> Any:
 
 def update_group(name: str, *mask: str, revision: int = 0, **fields: Any) -> Any:
     return group_service_pb2.UpdateGroupRequest(
-        group={"name": name, **fields}, update_mask=FieldMask(paths=mask), revision=revision
+        group=Group(name=name, **fields), update_mask=FieldMask(paths=mask), revision=revision
     )
 
 
@@ -85,7 +87,7 @@ async def names_of_vos(who: Caller, size: int = 0) -> list[str]:
 async def test_a_vo_is_made_changed_and_deleted(served: Office) -> None:
     root = served.root
     asked = vo_service_pb2.CreateVoRequest(
-        vo_id="lhcb", vo={"description": "beauty", "contact": "lhcb@example.org"}
+        vo_id="lhcb", vo=Vo(description="beauty", contact="lhcb@example.org")
     )
     made = await root(root.vos.CreateVo, asked)
     assert (made.name, made.description, made.create_time) == (
@@ -120,7 +122,7 @@ async def test_a_vo_is_made_changed_and_deleted(served: Office) -> None:
 async def test_a_vo_that_is_asked_for_twice_is_made_once(served: Office) -> None:
     root = served.root
     asked = vo_service_pb2.CreateVoRequest(
-        vo_id="lhcb", vo={}, request_id=uuid7(), validate_only=True
+        vo_id="lhcb", vo=Vo(), request_id=uuid7(), validate_only=True
     )
     checked = await root(root.vos.CreateVo, asked)
     assert (checked.name, checked.revision) == ("", 0)
@@ -169,7 +171,7 @@ async def test_vos_are_seen_by_members_and_managers_and_changed_by_administrator
         assert await answer(ada, ada.vos.GetVo, get_vo(name)) == NOT_FOUND
     for who in (ada, vera, eve):
         for method, request in (
-            (who.vos.CreateVo, vo_service_pb2.CreateVoRequest(vo_id="x", vo={})),
+            (who.vos.CreateVo, vo_service_pb2.CreateVoRequest(vo_id="x", vo=Vo())),
             (who.vos.UpdateVo, update_vo("vos/atlas", contact="x")),
             (who.vos.DeleteVo, delete_vo("vos/nowhere")),
         ):
@@ -179,7 +181,8 @@ async def test_vos_are_seen_by_members_and_managers_and_changed_by_administrator
 @pytest.mark.parametrize("field", ["description", "contact"])
 async def test_a_text_that_no_database_keeps_is_refused(served: Office, field: str) -> None:
     root = served.root
-    asked = vo_service_pb2.CreateVoRequest(vo_id="x", vo={field: "a\0b"})
+    text: Any = {field: "a\0b"}
+    asked = vo_service_pb2.CreateVoRequest(vo_id="x", vo=Vo(**text))
     refused = await root.refused(root.vos.CreateVo, asked)
     assert (refused.reason, refused.fields) == ("INVALID_FIELDS", (f"vo.{field}",))
 
@@ -249,12 +252,12 @@ async def test_groups_are_managed_in_the_own_vo_and_seen_by_its_members(served: 
     await root.make_vo("lhcb")
     foreign = await root.make_group("lhcb", "all", "/lhcb")
     for name in (foreign.name, "vos/lhcb/groups/none", "vos/none/groups/all"):
-        for request, method in (
+        for asked, verb in (
             (get_group(name), vera.groups.GetGroup),
             (update_group(name, description="x"), vera.groups.UpdateGroup),
             (delete_group(name), vera.groups.DeleteGroup),
         ):
-            assert await answer(vera, method, request) == NOT_FOUND
+            assert await answer(vera, verb, asked) == NOT_FOUND
     assert (await ada(ada.groups.ListGroups, list_groups("cms"))).groups == [mine]
     for vo in ("atlas", "nowhere"):
         assert await answer(ada, ada.groups.ListGroups, list_groups(vo)) == NOT_FOUND

@@ -18,12 +18,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from gridlane.authorization.v1 import policy_service_pb2
 from gridlane_authorization import store
 from gridlane_kit.assertions import AssertionSigner
+from gridlane_kit.call import Caller
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.identity import Principal
+from gridlane_kit.identity import Principal, service_principal
 from gridlane_kit.metrics import Metrics
+from gridlane_kit.peers import reading
 from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
 from gridlane_kit.policy_feed import PolicyFollower
 from gridlane_kit.telemetry import Telemetry
@@ -181,3 +184,28 @@ class Seen:
 def vetoed(policy: Policy) -> bool:
     """Whether ada is vetoed."""
     return not policy.closed and policy.grants(ADA, now_us()).vetoed
+
+
+class Feed:
+    """The raw messages of a feed."""
+
+    def __init__(self, address: str, signer: AssertionSigner) -> None:
+        telemetry = Telemetry("transfer")
+        self.peers = WirePeers("transfer", {"authorization": address}, signer, None, telemetry)
+        self._caller = Caller(service_principal("transfer"), None, telemetry.root())
+
+    async def until(
+        self, kind: str, epoch: str = "", revision: int = 0
+    ) -> list[policy_service_pb2.FollowPolicyResponse]:
+        """Follows until a message of this kind; a snapshot until its last part."""
+        request = policy_service_pb2.FollowPolicyRequest(epoch=epoch, revision=revision)
+        stub = self.peers.authorization_policy(self._caller)
+        seen = []
+        async with reading(stub.FollowPolicy(request)) as messages:
+            async for message in messages:
+                seen.append(message)
+                if message.WhichOneof("news") == kind and (
+                    kind != "snapshot" or message.snapshot.last
+                ):
+                    break
+        return seen

@@ -19,6 +19,7 @@ from integration.kit_server.policy_world import (
     ADA,
     VETO,
     AuthorizationProcess,
+    Feed,
     OtherReplica,
     Seen,
     bound,
@@ -30,6 +31,7 @@ from integration.kit_server.served import FailureOf, Serve
 from sqlalchemy import delete, insert
 
 from gridlane.authorization.v1 import policy_service_pb2
+from gridlane.ids import uuid7
 from gridlane_authorization import store
 from gridlane_kit.assertions import AssertionSigner, service_jwks
 from gridlane_kit.call import Caller
@@ -41,7 +43,6 @@ from gridlane_kit.policy_file import PolicyFile
 from gridlane_kit.sqlite import sqlite_url
 from gridlane_kit.telemetry import Telemetry
 from gridlane_kit.tokens import new_key
-from gridlane_kit.wire_peers import WirePeers
 
 SERVICE_KEYS = {service: new_key() for service in EDGES}
 SIGNER = AssertionSigner("transfer", SERVICE_KEYS["transfer"])
@@ -180,31 +181,6 @@ async def test_only_services_may_follow(begin: Begin) -> None:
 # --- what is sent ---------------------------------------------------------------------------------
 
 
-class Feed:
-    """The raw messages of a feed."""
-
-    def __init__(self, address: str) -> None:
-        telemetry = Telemetry("transfer")
-        self.peers = WirePeers("transfer", {"authorization": address}, SIGNER, None, telemetry)
-        self._caller = Caller(service_principal("transfer"), None, telemetry.root())
-
-    async def until(
-        self, kind: str, epoch: str = "", revision: int = 0
-    ) -> list[policy_service_pb2.FollowPolicyResponse]:
-        """Follows until a message of this kind; a snapshot until its last part."""
-        request = policy_service_pb2.FollowPolicyRequest(epoch=epoch, revision=revision)
-        stub = self.peers.authorization_policy(self._caller)
-        seen = []
-        async with reading(stub.FollowPolicy(request)) as messages:
-            async for message in messages:
-                seen.append(message)
-                if message.WhichOneof("news") == kind and (
-                    kind != "snapshot" or message.snapshot.last
-                ):
-                    break
-        return seen
-
-
 FeedOf = Callable[[str], Feed]
 
 
@@ -213,7 +189,7 @@ async def feed_of() -> AsyncIterator[FeedOf]:
     async with AsyncExitStack() as stack:
 
         def make(address: str) -> Feed:
-            feed = Feed(address)
+            feed = Feed(address, SIGNER)
             stack.push_async_callback(feed.peers.close)
             return feed
 
@@ -303,6 +279,7 @@ async def test_a_hundred_thousand_bindings_come_in_parts_below_the_limit_of_a_me
             "vo": f"vo-{n % 50}",
             "channel_uid": "",
             "create_time_us": 1,
+            "uid": uuid7(),
         }
         for n in range(100_000)
     ]

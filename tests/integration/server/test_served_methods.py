@@ -97,3 +97,23 @@ def test_a_method_whose_handler_is_taken_away_is_missing(
     told = unserved_words(contract, unserved(contract, tmp_path))
     assert "WatchTask" in told
     assert "all of JobEventService, JobService" in told
+
+
+def test_what_a_shell_is_made_from_counts(contract: Contract, tmp_path: Path) -> None:
+    source = tmp_path / "services/gridlane_gateway/service.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(
+        "class LookShell:\n    async def DescribeTask(self): ...\n\n"
+        "class TaskShell(LookShell):\n    async def Ping(self): ...\n"
+    )
+    missing = {method.short for method in unserved(contract, tmp_path)}
+    assert {"SubmitTask", "WatchTask"} <= missing
+    assert not {"DescribeTask", "Ping"} & missing
+
+
+def test_what_is_served_does_not_say_that_it_is_not(contract: Contract) -> None:
+    missing = {method.name for method in unserved(contract, ROOT)}
+    services = [service for file in contract.files for service in file.services]
+    whole = [one for one in services if not missing & {method.name for method in one.methods}]
+    served = [method for method in contract.methods if method.name not in missing]
+    assert [one.name for one in (*whole, *served) if "UNIMPLEMENTED" in one.comment] == []

@@ -341,22 +341,3 @@ async def test_files_wait_while_it_is_not_known_who_may_do_what(
     ended = await sue.ended(waiting.name, seconds=60)
     assert words.job(ended) == "FINISHED"
     assert ended.files[0].attempt == 1
-
-
-async def test_a_vetoed_submitter_has_no_more_files_moved(start_house: Any, words: Any) -> None:
-    from gridlane_kit.policy import Binding, Policy, Role
-
-    house = await start_house(given={"max_files": 1})
-    sue, admin = house.client("sue"), house.client("admin")
-    big = house.storage / "local/big"
-    sparse(big, SOME_TIME)
-    job = await sue.submit(
-        (big.as_uri(), "LFN:/local/copy"), (house.file("local/a"), "LFN:/local/b")
-    )
-    await admin.in_state(job.name, "ACTIVE")
-    veto = Binding("https://issuer.test/", "sue", Role.VETOED)
-    house.policy.replace(Policy(2, (*house.bindings, veto)))
-    ended = await admin.ended(job.name, seconds=60)
-    assert words.files(ended) == ["FINISHED", "FAILED"]
-    assert words.failure(ended, 1) == "PERMISSION"
-    assert not (house.storage / "local/b").exists()

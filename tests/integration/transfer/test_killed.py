@@ -31,7 +31,11 @@ assert gridlane_transfer.room.__name__  # registers the failpoints
 CONTENT = b"a measured series\n" * 60_000
 PROGRAM = Path(__file__).with_name("killed_server.py")
 CANCEL = frozenset({"transfer.cancel.committed", "transfer.cancel.aborted"})
-POINTS = [name for name in failpoints.registered() if name.startswith("transfer.")]
+# Met where the policy changes, which it does not here: the fault suite does that.
+RIGHTS = "transfer.rights.committed"
+POINTS = [
+    name for name in failpoints.registered() if name.startswith("transfer.") and name != RIGHTS
+]
 
 
 class Killed:

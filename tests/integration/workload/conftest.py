@@ -22,7 +22,7 @@ from gridlane.workload.v1 import event_service_pb2, event_service_pb2_grpc, job_
 from gridlane.workload.v1 import job_service_pb2 as calls
 from gridlane.workload.v1.event_pb2 import JobEvent
 from gridlane.workload.v1.job_pb2 import Executor, Job, JobDescription, JobState
-from gridlane_authorization.service import TokenShell
+from gridlane_authorization.service import JobTokenShell
 from gridlane_kit import logs
 from gridlane_kit.admission import Admission
 from gridlane_kit.data_directory import DataDirectory
@@ -59,7 +59,7 @@ class Tokens:
     async def start(self) -> None: ...
 
     def handlers(self) -> Sequence[tuple[str, object]]:
-        return [("gridlane.authorization.v1.TokenService", TokenShell(self._signer))]
+        return [("gridlane.authorization.v1.TokenService", JobTokenShell(self._signer))]
 
     async def drain(self) -> None: ...
 

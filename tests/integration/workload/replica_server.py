@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gridlane.authorization.v1 import authorization_service_pb2
-from gridlane_authorization.service import TokenShell
+from gridlane_authorization.service import JobTokenShell
 from gridlane_kit import logs
 from gridlane_kit.admission import Admission
 from gridlane_kit.metrics import Metrics
@@ -44,7 +44,7 @@ class Tokens:
     async def start(self) -> None: ...
 
     def handlers(self) -> Sequence[tuple[str, object]]:
-        return [("gridlane.authorization.v1.TokenService", TokenShell(self._signer))]
+        return [("gridlane.authorization.v1.TokenService", JobTokenShell(self._signer))]
 
     async def drain(self) -> None: ...
 

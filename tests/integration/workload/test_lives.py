@@ -12,10 +12,10 @@ from google.protobuf.duration_pb2 import Duration
 from gridlane.type.v1.checksum_pb2 import Checksum, ChecksumType
 from gridlane.type.v1.failure_pb2 import FailureClass
 from gridlane.workload.v1.job_pb2 import Job, JobInput, JobOutput, JobPhase, Resources
-from gridlane_kit.policy import Binding, Policy, Role
+from gridlane_kit.policy import Policy
 from gridlane_workload import states
 
-from .conftest import ISSUER, POLICY, Grid, MakeGrid, User, words
+from .conftest import POLICY, Grid, MakeGrid, User, words
 
 COPY = "cat data/in.txt data/in.txt > out.txt; echo done"
 
@@ -203,35 +203,6 @@ async def test_no_more_payloads_run_than_there_are_places(make_grid: MakeGrid) -
     spans = [(job.start_time.ToNanoseconds(), job.end_time.ToNanoseconds()) for job in jobs]
     for start, _ in spans:
         assert sum(a <= start < b for a, b in spans) <= 2
-
-
-async def test_a_veto_stops_a_job_that_has_not_started(make_grid: MakeGrid) -> None:
-    grid = await make_grid(max_running=1)
-    ada, bob = await grid.user("ada"), await grid.user("bob")
-    long = await ada.submit("sleep", "60")
-    await ada.reached(long.name, states.RUNNING)
-    waiting = await bob.submit("sh", "-c", "echo ran")
-    await bob.reached(waiting.name, states.WAITING)
-    veto = Binding(ISSUER, "bob", Role.VETOED)
-    grid.policy.replace(Policy(2, [*POLICY.bindings, veto]))
-    await ada.kill(long.name)
-    root = await grid.user("root")
-    ended = await root.ended(waiting.name)
-    assert (ended.state, class_of(ended)) == (states.FAILED, "PERMISSION")
-    assert await root.log(waiting.name) == b""
-
-
-async def test_a_role_that_was_lost_stops_a_job_that_has_not_started(make_grid: MakeGrid) -> None:
-    grid = await make_grid(max_running=1)
-    ada, bob = await grid.user("ada"), await grid.user("bob")
-    long = await ada.submit("sleep", "60")
-    await ada.reached(long.name, states.RUNNING)
-    waiting = await bob.submit("true")
-    await bob.reached(waiting.name, states.WAITING)
-    without = [binding for binding in POLICY.bindings if binding.subject != "bob"]
-    grid.policy.replace(Policy(2, without))
-    await ada.kill(long.name)
-    assert class_of(await bob.ended(waiting.name)) == "PERMISSION"
 
 
 async def test_a_job_waits_while_it_is_not_known_who_may_do_what(make_grid: MakeGrid) -> None:

@@ -74,6 +74,6 @@ async def test_the_next_job_to_start_is_found_without_sorting_those_that_wait(
         conn.connection.driver_connection.set_trace_callback(None)  # type: ignore[union-attr]
         (query,) = [text for text in said if "ORDER BY" in text]
         steps = [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")]
-        assert steps == ["SEARCH job USING INDEX ix_job_waiting (state=?)"]
+        assert steps == ["SEARCH job USING INDEX ix_job_startable (state=?)"]
 
     await asyncio.wait_for(db.read(look), 10)

@@ -47,6 +47,7 @@ MADE = {
     "peer_unavailable": errors.peer_unavailable("transfer"),
     "store_unavailable": errors.store_unavailable(),
     "policy_stale": errors.policy_stale(),
+    "revision_not_reached": errors.revision_not_reached(1042, 1041),
     "deadline_exceeded": errors.deadline_exceeded(),
     "not_implemented": errors.not_implemented("X/Y"),
     "checksum_mismatch": errors.checksum_mismatch("ADLER32:1", "ADLER32:2"),
@@ -58,7 +59,6 @@ NOT_MADE_YET = {
     ErrorReason.CREDENTIAL_MISSING,
     ErrorReason.CREDENTIAL_EXPIRED,
     ErrorReason.QUOTA_EXCEEDED,
-    ErrorReason.REVISION_NOT_REACHED,
 }
 """Reasons of methods that answer UNIMPLEMENTED so far."""
 

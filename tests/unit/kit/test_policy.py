@@ -19,6 +19,7 @@ from gridlane_kit.policy_messages import (
     change_message,
     change_of,
     snapshot_parts,
+    take_part,
 )
 
 ISSUER = "https://issuer.test/"
@@ -156,11 +157,33 @@ def test_a_snapshot_comes_back_from_its_parts_of_which_one_is_the_last(count: in
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
     assert {(part.epoch, part.revision) for part in parts} == {("epoch", 9)}
     draft = PolicyDraft()
-    for part in parts:
-        draft.add(map(binding_of, part.bindings), part.vos)
-    read = draft.finished(9, jobs_vo_readable=parts[-1].settings.jobs_vo_readable)
+    read = [take_part(draft, part) for part in parts][-1]
+    assert read is not None
     assert set(read.bindings) == set(many)
+    assert read.revision == 9
     assert (read.vos, read.jobs_vo_readable) == (frozenset({"local", "cms"}), False)
+
+
+LATER_US = 4_000_000_000_000_000
+
+
+def test_revoked_tokens_come_with_changes_and_snapshots() -> None:
+    change = PolicyChange(2, revoked={"lost": LATER_US})
+    policy = Policy(1, revoked={"stolen": LATER_US}).changed(change_of(change_message(change)))
+    assert policy.revoked == {"lost": LATER_US, "stolen": LATER_US}
+    assert after(policy, added=[bound("ada", Role.ADMIN)]).revoked == policy.revoked
+    draft, many = PolicyDraft(), {f"token-{n}": LATER_US for n in range(PART_SIZE + 1)}
+    parts = [take_part(draft, part) for part in snapshot_parts("epoch", Policy(1, revoked=many))]
+    assert parts[0] is None
+    assert parts[1] is not None
+    assert parts[1].revoked == many
+
+
+def test_a_revoked_token_is_forgotten_when_it_has_ended_by_itself() -> None:
+    policy = Policy(1, revoked={"old": 1})
+    assert after(policy, revoked={"lost": LATER_US}).revoked == {"lost": LATER_US}
+    (part,) = snapshot_parts("epoch", policy)
+    assert not part.revoked_tokens
 
 
 def test_a_part_of_the_longest_bindings_is_below_the_limit_of_a_message() -> None:

@@ -131,6 +131,23 @@ async def test_a_session_ends_with_the_key_that_proved_its_token() -> None:
         await kept.prove(sent)
 
 
+async def test_a_revoked_token_is_refused_whether_it_is_known_or_not() -> None:
+    policy = PolicyHolder(Policy(1))
+    kept, lost, other = sessions(policy), header(), header()
+    session = await kept.prove(lost)
+    assert kept.decision(session, "authorization.self.view").allowed
+    policy.replace(Policy(2, revoked={session.principal.token_id: 4_000_000_000_000_000}))
+    known = kept.known(lost)
+    for _ in range(2):
+        with pytest.raises(GridlaneError) as caught:
+            kept.decision(known or session, "authorization.self.view")
+        assert caught.value.reason == "TOKEN_INVALID"
+    with pytest.raises(GridlaneError) as caught:
+        await kept.prove(lost)
+    assert caught.value.reason == "TOKEN_INVALID"
+    assert kept.decision(await kept.prove(other), "authorization.self.view").allowed
+
+
 async def test_a_decision_is_made_once_under_a_policy_and_anew_under_the_next() -> None:
     holder = PolicyHolder(Policy(1))
     kept = sessions(holder)

@@ -1,6 +1,7 @@
 """Tokens: only what is whole, ours, for us and in time proves an identity; nothing is told but
 that."""
 
+import json
 import time
 from typing import Any
 
@@ -9,7 +10,8 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from gridlane_kit.errors import GridlaneError
-from gridlane_kit.identity import PrincipalKind
+from gridlane_kit.identity import Principal, PrincipalKind
+from gridlane_kit.issuers import Issuer, TrustedIssuers
 from gridlane_kit.tokens import (
     StaticKeys,
     TokenSigner,
@@ -126,6 +128,11 @@ async def test_a_key_survives_its_file() -> None:
         {"gridlane.vos": "local"},
         {"gridlane.vos": [1]},
         {"gridlane.vos": ["lo\0cal"]},
+        {"gridlane.active_group": "/cms"},
+        {"gridlane.active_group": 1},
+        {"gridlane.owner_issuer": "https://nobodys.test/"},
+        {"gridlane.owner_issuer": ""},
+        {"jti": "x" * 256},
     ],
     ids=str,
 )
@@ -181,6 +188,29 @@ async def test_a_token_for_every_service_is_for_this_one() -> None:
 async def test_every_minor_version_of_the_profile_is_known(version: str) -> None:
     token = signed(claims(**{"wlcg.ver": version}))
     assert (await verifier().verify(token)).subject == "ada"
+
+
+def exchanged(issuer: str) -> str:
+    """A token of Gridlane's own for ada of an issuer."""
+    now = int(time.time())
+    ada = Principal(issuer, "ada", vos=frozenset({"cms"}), groups=frozenset({"/cms/a", "/cms/b"}))
+    return SIGNER.sign_for(
+        ada, token_id="the-one", audience=AUDIENCE, issued_s=now, expires_s=now + 60
+    )
+
+
+async def test_a_token_signed_for_a_principal_proves_that_one() -> None:
+    found = await verifier().verify(exchanged(ISSUER))
+    assert (found.issuer, found.subject, found.token_id) == (ISSUER, "ada", "the-one")
+    assert (found.groups, found.active_group) == (frozenset({"/cms/a", "/cms/b"}), "")
+
+
+async def test_another_issuers_identity_counts_as_long_as_that_issuer_is_believed() -> None:
+    theirs = "https://elsewhere.test/"
+    assert await reason(exchanged(theirs)) == "TOKEN_INVALID"
+    book = TrustedIssuers(AUDIENCE, [Issuer(url=theirs, vo="cms", jwks=json.dumps(SIGNER.jwks()))])
+    both = TokenVerifier({ISSUER: StaticKeys(SIGNER.jwks())}, AUDIENCE, book)
+    assert (await both.verify(exchanged(theirs))).owner == f"{theirs}|ada"
 
 
 def test_a_key_of_another_kind_is_no_signing_key() -> None:

@@ -41,6 +41,7 @@ def _pairs(answer: WhoAmIResponse) -> Iterator[tuple[str, str]]:
     yield "name", plain(who.display_name)
     yield "vos", plain(", ".join(who.vos)) or "none"
     yield "groups", plain(", ".join(who.groups))
+    yield "active group", plain(who.active_group)
     for binding in answer.roles:
         yield "role", _role(binding)
     yield "scopes", plain(" ".join(answer.scopes)) or "not narrowed"
@@ -54,7 +55,13 @@ def _role(binding: RoleBinding) -> str:
     word = Role.Name(binding.role).removeprefix("ROLE_").replace("_", " ").title()
     place = binding.vo or binding.channel_uid
     until = units.local_time(binding.expire_time)
-    return plain(word + (f" of {place}" if place else "") + (f" until {until}" if until else ""))
+    parts = (
+        word,
+        f"of {place}" if place else "",
+        f"by the group {binding.group}" if binding.group else "",
+        f"until {until}" if until else "",
+    )
+    return plain(" ".join(filter(None, parts)))
 
 
 def ping(output: Output = "text") -> int:

@@ -13,16 +13,22 @@ import typer
 
 from gridlane.cli import (
     accounting,
+    audit,
+    can,
     channels,
     files,
+    groups,
     identity,
     jobs,
     logs,
     replicas,
+    roles,
     run,
     storage,
+    tokens,
     trace,
     transfers,
+    vos,
 )
 from gridlane.cli.exit_codes import ExitCode, exit_code_of_files
 from gridlane.cli.terminal import fail, fail_call
@@ -43,9 +49,15 @@ app.add_typer(transfers.app, name="transfer")
 accounting.add_to(app)
 trace.add_to(app)
 identity.add_to(app)
+can.add_to(app)
 app.add_typer(storage.app, name="storage")
 app.add_typer(channels.app, name="channel")
 app.add_typer(replicas.app, name="replica")
+app.add_typer(roles.app, name="role")
+app.add_typer(vos.app, name="vo")
+app.add_typer(groups.app, name="group")
+app.add_typer(tokens.app, name="token")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

@@ -162,6 +162,7 @@ def show_json_line(value: Any) -> None:
 def as_dict(message: Message) -> dict[str, Any]:
     """A message in protobuf's JSON form, with the contracts' field names."""
     from google.protobuf.json_format import MessageToDict
+    from google.rpc import error_details_pb2  # noqa: F401 - a status within it holds some of them
 
     converted: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
     return converted
@@ -210,7 +211,11 @@ _CURES: Mapping[str, str] = {
     "TOKEN_INVALID": "use a token of an issuer that this server trusts; `gridlane whoami` tries it",
     "TOKEN_EXPIRED": "get a new token",
     "PERMISSION_DENIED": "ask a manager of the VO, or an administrator, for a role that allows it;"
-    " `gridlane whoami` lists yours",
+    " `gridlane whoami` lists yours, `gridlane can` says which is missing",
+    "CALLER_VETOED": "ask an administrator why; nothing else helps",
+    "REVISION_CONFLICT": "somebody else changed it: look at it again, then try again",
+    "LAST_ADMIN": "make somebody else an administrator first: `gridlane role grant admin`",
+    "IN_USE": "delete first what names it",
     "SCOPE_TOO_NARROW": "use a token with more scopes",
     "NO_STORAGE_ELEMENT": "`gridlane storage list` says what is served; a local path needs"
     " `gridlane put` first",

@@ -1,9 +1,13 @@
-"""What every noun is made of: the calls of its client, and building filters.
+"""What every noun is made of: the calls of its client, filters, and times.
 
 Responsible for nothing that reaches a server by itself.
 """
 
 from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from gridlane.calls import Calls
 from gridlane.modes import Mode, Noun
@@ -32,3 +36,18 @@ def equals(**wanted: str | None) -> str:
                 )
             parts.append(f'{field} = "{value}"')
     return " AND ".join(parts)
+
+
+def timestamp(time: datetime | None) -> Timestamp | None:
+    """A time as the contracts have it.
+
+    Raises:
+        ValueError: it has no time zone.
+    """
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise ValueError(f"{time} has no time zone")
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp

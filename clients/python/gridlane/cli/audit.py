@@ -1,0 +1,111 @@
+"""`gridlane audit`: who changed the policy, when and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gridlane.cli import terminal, units
+from gridlane.cli.session import connect
+from gridlane.cli.terminal import Output, plain
+
+if TYPE_CHECKING:
+    from gridlane.authorization.v1.audit_entry_pb2 import AuditEntry
+
+app = typer.Typer(help="The audit of the policy: list, show.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_entries(
+    actor: Annotated[str | None, typer.Option(help="Only what this subject did.")] = None,
+    resource: Annotated[
+        str | None, typer.Option(help="Only what was done to this, as vos/cms.")
+    ] = None,
+    vo: Annotated[str | None, typer.Option(help="Only what concerns this VO.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Only this method, package.Service/Method.")
+    ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="DURATION", help="Only the last 90m, 12h, 30d.")
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
+    output: Output = "text",
+) -> None:
+    """List what was done and tried, newest first. One of the first four filters at a time."""
+    begin = datetime.now(timezone.utc) - units.parse_duration(since) if since else None
+    with connect() as client:
+        found = list(
+            client.audit.list(
+                actor=actor, resource=resource, vo=vo, method=method, since=begin, limit=limit
+            )
+        )
+    if output == "json":
+        terminal.show_messages(found)
+        return
+    columns = ("ENTRY", "TIME", "WHO", "WHAT", "ON", "?VO", "END", "?REASON")
+    terminal.table(columns, map(_row, found), "no entries that you may see")
+
+
+def _row(entry: AuditEntry) -> tuple[str, ...]:
+    return (
+        entry.name,
+        units.local_time(entry.time),
+        plain(entry.actor.subject),
+        plain(entry.method.rpartition("/")[2]),
+        plain(entry.resource),
+        plain(entry.vo),
+        _end(entry),
+        plain(entry.reason),
+    )
+
+
+def _end(entry: AuditEntry) -> str:
+    """How it ended: "done", or why it was refused."""
+    if not entry.HasField("status"):
+        return "[green]done[/]"
+    from gridlane.errors import error_from_status
+
+    refused = error_from_status(entry.status)
+    return f"[red]{plain(refused.reason or refused.code.name)}[/]"
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="ENTRY", help="auditEntries/<uuid>, or the bare id.")
+    ],
+    output: Output = "text",
+) -> None:
+    """Show one entry, with what was there before and after."""
+    with connect() as client:
+        entry = client.audit.get(name)
+    if output == "json":
+        terminal.show_json(terminal.as_dict(entry))
+        return
+    terminal.details(_pairs(entry))
+
+
+def _pairs(entry: AuditEntry) -> Iterator[tuple[str, str]]:
+    yield "entry", entry.name
+    yield "time", units.local_time(entry.time)
+    yield "who", plain(f"{entry.actor.subject} of {entry.actor.issuer}")
+    yield "through", plain(entry.service)
+    yield "from", plain(entry.peer)
+    yield "what", plain(entry.method)
+    yield "on", plain(entry.resource)
+    yield "vo", plain(entry.vo)
+    yield "reason", plain(entry.reason)
+    yield "permission", plain(entry.permission)
+    yield "rule", plain(entry.rule)
+    yield "end", _end(entry)
+    yield "", plain(entry.status.message)
+    for field in ("before", "after"):
+        if entry.HasField(field):
+            told = terminal.as_dict(getattr(entry, field))
+            yield field, plain(json.dumps(told, indent=2, ensure_ascii=False))
+    yield "policy", f"revision {entry.policy_revision}" if entry.policy_revision else "unchanged"
+    yield "trace", plain(entry.trace_id)

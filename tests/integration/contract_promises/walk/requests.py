@@ -1,0 +1,283 @@
+"""A well-formed request of every method, about a thing of any relation to the caller.
+
+Responsible for one small builder a method: what names the thing, so that the answer follows from
+nothing but who may. What a call would use up is made for it alone, where the table lets the caller
+do it. Knows nothing of the table; whether a method has a builder is asked by the walk.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from integration.contract_promises.stranger import adler32
+from integration.contract_promises.walk import later
+from integration.contract_promises.walk.wire import OTLP
+from integration.contract_promises.walk.world import CONTENT, ISSUER, Things, World
+
+from gridlane.authorization.v1 import policy_pb2
+from gridlane.ids import uuid7
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class About:
+    """What a call is about: a thing of a relation to the caller of a role. `acts`: the table lets
+    the caller do it, so that what is used up must be the call's own."""
+
+    world: World
+    role: str
+    relation: str
+    acts: bool
+
+    @cached_property
+    def thing(self) -> Things:
+        return self.world.things(self.role, self.relation)
+
+    @cached_property
+    def own(self) -> Things:
+        return self.world.things(self.role, "own")
+
+    @property
+    def owner(self) -> str:
+        """A token of whose the thing is."""
+        return self.world.owner(self.role, self.relation)
+
+    @property
+    def new_lfn(self) -> str:
+        return f"LFN:/{self.thing.vo}/new/{uuid7()}"
+
+    @property
+    def binding(self) -> str:
+        """A role binding that may be lost."""
+        if not self.acts:
+            return self.thing.binding
+        holder = self.world.callers[self.role].subject if self.relation == "own" else "bob"
+        subject = holder if self.relation == "own" else f"passing-{uuid7()}"
+        given = dict(self.world.harmless(self.relation))
+        if self.relation == "own":
+            given["role"] = policy_pb2.ROLE_PILOT
+        return self.world.bind(subject=subject, **given).name
+
+    @property
+    def file(self) -> str:
+        """A file that may be lost."""
+        if not self.acts:
+            return self.thing.lfn
+        lfn = self.new_lfn
+        self.world.put(self.owner, lfn)
+        return lfn
+
+    @property
+    def token(self) -> str:
+        """A token that may be lost."""
+        if not self.acts:
+            return self.thing.token
+        return self.world.recorded_token(self.thing.token_subject)
+
+    @property
+    def vo(self) -> str:
+        """A virtual organisation that may be lost."""
+        if not self.acts:
+            return f"vos/{self.thing.vo}"
+        method = "VoService/CreateVo"
+        request = self.world.wire.request(method, vo_id=f"v{uuid7()}", vo={})
+        return str(self.world.done(method, self.world.admin, request).name)
+
+    @property
+    def group(self) -> str:
+        """A group that may be lost."""
+        if not self.acts:
+            return self.thing.group
+        vo, name = self.thing.vo, f"g{uuid7()}"
+        self.world.declare(vo, f"/{vo}/{name}", name)
+        return f"vos/{vo}/groups/{name}"
+
+
+def _job(about: About) -> Fields:
+    return {"vo": about.thing.vo, "description": {"executors": [{"command": ["true"]}]}}
+
+
+def _transfer(about: About) -> Fields:
+    file = {"source": "LFN:/bound/bob/bound", "target": about.new_lfn}
+    return {"vo": about.thing.vo, "files": [file]}
+
+
+def _copy(about: About) -> Fields:
+    return {
+        "lfn": about.thing.lfn,
+        "url": about.thing.url,
+        "size_bytes": len(CONTENT),
+        "checksum": adler32(CONTENT),
+    }
+
+
+def _question(about: About) -> Fields:
+    return {
+        "permission": "workload.jobs.list",
+        "principal": {"issuer": ISSUER, "subject": about.thing.subject},
+    }
+
+
+def _new_binding(about: About) -> Fields:
+    subject = f"new-{uuid7()}"
+    if about.relation == "own":
+        subject = about.world.callers[about.role].subject
+        return {"issuer": ISSUER, "subject": subject, "role": policy_pb2.ROLE_PILOT, "vo": "left"}
+    return {"issuer": ISSUER, "subject": subject, **about.world.harmless(about.relation)}
+
+
+def _later(about: About) -> Fields:
+    return {"name": about.thing.binding, "expire_time": {"seconds": 4_000_000_000}}
+
+
+def _name(noun: str) -> Callable[[About], Fields]:
+    return lambda about: {"name": getattr(about.thing, noun)}
+
+
+def _names(noun: str) -> Callable[[About], Fields]:
+    """The thing, and one of the caller's own."""
+    return lambda about: {"names": [getattr(about.thing, noun), getattr(about.own, noun)]}
+
+
+def _nothing(_: About) -> Fields:
+    return {}
+
+
+BUILDERS: Final[Mapping[str, Callable[[About], Fields]]] = {
+    "AuthorizationService/WhoAmI": _nothing,
+    "AuthorizationService/GetPolicy": _nothing,
+    "AuthorizationService/GetAuthorizationStatus": _nothing,
+    "AuthorizationService/CheckPermission": _question,
+    "AuthorizationService/BatchCheckPermissions": lambda a: {"requests": [_question(a)]},
+    "PolicyService/FollowPolicy": _nothing,
+    "RoleService/GetRoleBinding": _name("binding"),
+    "RoleService/ListRoleBindings": lambda a: {"page_size": 1000},
+    "RoleService/CreateRoleBinding": lambda a: {
+        "role_binding": _new_binding(a),
+        "validate_only": a.acts,
+    },
+    "RoleService/UpdateRoleBinding": lambda a: {"role_binding": _later(a)},
+    "RoleService/DeleteRoleBinding": lambda a: {"name": a.binding},
+    "VoService/GetVo": lambda a: {"name": f"vos/{a.thing.vo}"},
+    "VoService/ListVos": lambda a: {"page_size": 1000},
+    "VoService/CreateVo": lambda a: {"vo_id": f"v{uuid7()}", "vo": {}},
+    "VoService/UpdateVo": lambda a: {"vo": {"name": f"vos/{a.thing.vo}", "contact": a.role}},
+    "VoService/DeleteVo": lambda a: {"name": a.vo},
+    "GroupService/GetGroup": _name("group"),
+    "GroupService/ListGroups": lambda a: {"parent": f"vos/{a.thing.vo}", "page_size": 1000},
+    "GroupService/CreateGroup": lambda a: {
+        "parent": f"vos/{a.thing.vo}",
+        "group_id": (name := f"g{uuid7()}"),
+        "group": {"path": f"/{a.thing.vo}/{name}"},
+    },
+    "GroupService/UpdateGroup": lambda a: {"group": {"name": a.thing.group, "description": a.role}},
+    "GroupService/DeleteGroup": lambda a: {"name": a.group},
+    "TokenService/CreateToken": lambda a: {"subject": f"new-{uuid7()}", "vos": [a.thing.vo]},
+    "TokenService/ListTokens": lambda a: {"page_size": 1000},
+    "TokenService/RevokeToken": lambda a: {"name": a.token},
+    "TokenService/ExchangeToken": _nothing,
+    "AuditService/GetAuditEntry": _name("entry"),
+    "AuditService/ListAuditEntries": lambda a: {"filter": f'resource = "{a.thing.binding}"'},
+    "TokenService/MintJobToken": lambda a: {
+        "job": a.thing.job,
+        "attempt": 1,
+        "lifetime": {"seconds": 60},
+    },
+    "TransferService/SubmitTransferJob": lambda a: {"transfer_job": _transfer(a)},
+    "TransferService/GetTransferJob": _name("transfer"),
+    "TransferService/ListFileTransfers": lambda a: {"parent": a.thing.transfer},
+    "TransferService/ListTransferEvents": lambda a: {"parent": a.thing.transfer},
+    "TransferService/CancelTransferJob": _name("transfer"),
+    "TransferService/WatchTransferJobs": lambda a: {"names": [a.thing.transfer]},
+    "TransferService/BatchGetTransferJobs": _names("transfer"),
+    "TransferService/ListTransferJobs": lambda a: {"page_size": 1000},
+    "ChannelService/ListChannels": lambda a: {"page_size": 1000},
+    "ChannelService/GetChannel": _name("channel"),
+    "StorageService/GetStorageElement": _name("element"),
+    "StorageService/ListStorageElements": lambda a: {"page_size": 1000},
+    "StorageService/GetContent": lambda a: {"file": a.thing.lfn},
+    "StorageService/DeleteContent": lambda a: {"file": a.file},
+    "StorageService/GetTransferStatus": _nothing,
+    "ReplicaService/ResolveReplicas": lambda a: {"lfns": [a.thing.lfn, a.own.lfn]},
+    "ReplicaService/ListReplicas": lambda a: {
+        "prefix": a.thing.lfn.rpartition("/")[0] + "/",
+        "page_size": 1000,
+    },
+    "ReplicaService/RegisterReplica": _copy,
+    "TransferEventService/FollowTransferEvents": _nothing,
+    "TransferEventService/AckTransferEvents": lambda a: {
+        "consumer": "walk",
+        "position": {"epoch": uuid7(), "position": 0},
+    },
+    "JobService/SubmitJob": lambda a: {"job": _job(a)},
+    "JobService/BatchSubmitJobs": lambda a: {"requests": [{"job": _job(a)}]},
+    "JobService/GetJob": _name("job"),
+    "JobService/ListJobEvents": lambda a: {"parent": a.thing.job},
+    "JobService/WatchJobs": lambda a: {"names": [a.thing.job]},
+    "JobService/BatchGetJobs": _names("job"),
+    "JobService/ListJobs": lambda a: {"page_size": 1000},
+    "JobService/KillJob": _name("job"),
+    "JobService/ReadJobLog": _name("job"),
+    "JobService/GetWorkloadStatus": _nothing,
+    "JobEventService/FollowJobEvents": _nothing,
+    "JobEventService/AckJobEvents": lambda a: {
+        "consumer": "walk",
+        "position": {"epoch": uuid7(), "position": 0},
+    },
+    "AccountingService/ListAccountingRecords": lambda a: {"filter": f'job = "{a.thing.job}"'},
+    "AccountingService/GetReportingStatus": _nothing,
+    "SpanService/ListJobSpans": lambda a: {"job": a.thing.job},
+    "TaskService/SubmitTask": lambda a: {"job": _job(a)},
+    "TaskService/DescribeTask": _name("job"),
+    "TaskService/WatchTask": _name("job"),
+    "TaskService/CancelTask": _name("job"),
+    "TaskService/Ping": _nothing,
+    f"{OTLP}/Export": _nothing,
+    "grpc.health.v1.Health/Check": _nothing,
+    "grpc.health.v1.Health/List": _nothing,
+    "grpc.health.v1.Health/Watch": _nothing,
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": lambda a: {
+        "list_services": ""
+    },
+}
+
+STREAMS: Final[Mapping[str, Callable[[About], Sequence[Fields]]]] = {
+    "StorageService/PutContent": lambda a: [
+        {"header": {"file": a.new_lfn, "size_bytes": len(CONTENT)}},
+        {"chunk": CONTENT},
+    ],
+}
+"""Those whose client streams."""
+
+LISTED: Final[Mapping[str, tuple[str, str, Callable[[About], str]]]] = {
+    "RoleService/ListRoleBindings": ("role_bindings", "name", lambda a: a.thing.binding),
+    "VoService/ListVos": ("vos", "name", lambda a: f"vos/{a.thing.vo}"),
+    "TokenService/ListTokens": ("tokens", "name", lambda a: a.thing.token),
+    "AuditService/ListAuditEntries": ("audit_entries", "name", lambda a: a.thing.entry),
+    "TransferService/ListTransferJobs": ("transfer_jobs", "name", lambda a: a.thing.transfer),
+    "ChannelService/ListChannels": ("channels", "name", lambda a: a.thing.channel),
+    "StorageService/ListStorageElements": (
+        "storage_elements",
+        "name",
+        lambda a: a.thing.element,
+    ),
+    "ReplicaService/ListReplicas": ("files", "lfn", lambda a: a.thing.lfn),
+    "JobService/ListJobs": ("jobs", "name", lambda a: a.thing.job),
+    "AccountingService/ListAccountingRecords": ("records", "job", lambda a: a.thing.job),
+}
+"""Of what a listing answers: the field, the field in it that names the thing, and that name."""
+
+
+ALONE: Final = {**BUILDERS, **later.BUILDERS}
+STREAMED: Final = {**STREAMS, **later.STREAMS}
+WALKED: Final = ALONE.keys() | STREAMED.keys()
+"""The methods that have a builder."""
+
+
+def requests_for(method: str, about: About) -> Sequence[Message]:
+    """The messages of a call."""
+    fields = STREAMED[method](about) if method in STREAMED else [ALONE[method](about)]
+    return [about.world.wire.request(method, **each) for each in fields]
