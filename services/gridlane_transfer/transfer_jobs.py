@@ -13,7 +13,7 @@ from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.decision import Visibility, decide
+from gridlane_kit.decision import decide
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.feed import Feed, Position
@@ -132,7 +132,8 @@ class TransferJobs:
         else:
             found = await self._bare.get_many(uuids)
             rows = [
-                row if row is not None and _covers(call.visibility, row) else None for row in found
+                row if row is not None and jobs.covers(call.visibility, row) else None
+                for row in found
             ]
         return [
             errors.not_found(name) if row is None else messages.job_message(row)
@@ -257,15 +258,3 @@ class TransferJobs:
 
 def _uuid(name: str) -> str:
     return name.removeprefix(messages.PREFIX)
-
-
-def _covers(visibility: Visibility, job: JobRow) -> bool:
-    return visibility.covers(owner=job.owner, vo=job.vo, group=job.owner_group)
-
-
-def _within(visibility: Visibility, job: JobRow, files: Sequence[FileRow]) -> bool:
-    if _covers(visibility, job):
-        return True
-    return bool(visibility.channels) and any(
-        row.channel_uid in visibility.channels for row in files
-    )

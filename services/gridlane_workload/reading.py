@@ -69,12 +69,11 @@ class Reading:
     def _judged(
         self, name: str, stored: StoredJob | None, call: Call
     ) -> StoredJob | errors.GridlaneError:
-        if stored is None:
-            return errors.not_found(name)
-        if store.sees(call.visibility, stored):
+        if stored is not None and store.sees(call.visibility, stored):
             return stored
+        # Decided for what is absent too, so that it takes as long as what the caller must not see.
         viewing = decide(call.principal, "workload.jobs.view", self._policy.current, now_us())
-        if viewing.allowed and store.sees(viewing.visibility, stored):
+        if stored is not None and viewing.allowed and store.sees(viewing.visibility, stored):
             return errors.permission_denied(
                 call.decision.permission,
                 name,

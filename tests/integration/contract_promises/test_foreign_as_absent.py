@@ -94,12 +94,12 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def test_what_is_out_of_reach_is_told_of_as_what_is_not_there(world: World, tell: Told) -> None:
-    def compared(pair: tuple[Step, Step]) -> tuple[Step, str, str]:
+    def both(pair: tuple[Step, Step]) -> tuple[Step, str, str]:
         step, absent = pair
         return step, blank(world, step), blank(world, absent)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = list(pool.map(compared, pairs(world)))
+        found = list(pool.map(both, pairs(world)))
     wrong = [f"{step}:\n  {one}\n  {other}" for step, one, other in found if one != other]
     methods = {step.method for step, one, _ in found if LATER[0] not in one}
     shape = world.server.shape
@@ -108,21 +108,51 @@ def test_what_is_out_of_reach_is_told_of_as_what_is_not_there(world: World, tell
 
 
 def test_what_is_out_of_reach_takes_as_long_as_what_is_not_there(world: World, tell: Told) -> None:
-    chance, wrong, lines = random.Random(SEED), [], []  # noqa: S311 - the same order every time
+    chance, found = random.Random(SEED), []  # noqa: S311 - the same order every time
     for step, absent in timed(world):
-        foreign_s, absent_s = clocked(world, step, absent, chance)
-        p = rank_sum_p(foreign_s, absent_s)
-        apart = abs(median(foreign_s) - median(absent_s)) / median(absent_s)
-        line = (
-            f"{world.server.shape:6}{step.method:42} n {len(foreign_s)} + {len(absent_s)}"
-            f"  foreign {median(foreign_s) * 1000:6.2f} ms"
-            f"  absent {median(absent_s) * 1000:6.2f} ms  p {p:.2g}"
-        )
-        lines.append(line)
-        if p < BELOW and apart > NOTICEABLE:
-            wrong.append(line)
-    tell("foreign as absent", lines)
-    assert wrong == [], "\n".join(wrong)
+        found.append(compared(step.method, *clocked(world, step, absent, chance)))
+    tell("foreign as absent", [f"{world.server.shape:6}{line}" for line, _ in found])
+    assert [line for line, alike in found if not alike] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [
+        ("GetTransferJob", "name"),
+        ("ListFileTransfers", "parent"),
+        ("CancelTransferJob", "name"),
+    ],
+)
+def test_a_large_transfer_takes_no_longer(
+    world: World, large: str, method: str, field: str, tell: Told
+) -> None:
+    chance = random.Random(SEED)  # noqa: S311 - the same order every time
+    method, token = f"TransferService/{method}", world.callers["regular"].token
+    absent = world.things("regular", "absent").transfer
+    times: dict[str, list[float]] = {large: [], absent: []}
+    for _ in range(PAIRS):
+        for name in chance.sample((large, absent), 2):
+            answer = world.wire.call(method, token, world.wire.request(method, **{field: name}))
+            assert answer.code == "NOT_FOUND"
+            times[name].append(answer.seconds)
+    line, alike = compared(f"{method}, 1000 files", times[large], times[absent])
+    tell("foreign as absent", [f"{world.server.shape:6}{line}"])
+    assert alike, line
+
+
+@pytest.fixture(scope="module")
+def large(world: World) -> str:
+    return world.large_transfer("foreign")
+
+
+def compared(title: str, foreign_s: Sequence[float], absent_s: Sequence[float]) -> tuple[str, bool]:
+    """What is told of two samples, and whether they are alike."""
+    p, foreign, absent = rank_sum_p(foreign_s, absent_s), median(foreign_s), median(absent_s)
+    line = (
+        f"{title:52} n {len(foreign_s)} + {len(absent_s)}"
+        f"  foreign {foreign * 1000:6.2f} ms  absent {absent * 1000:6.2f} ms  p {p:.2g}"
+    )
+    return line, p >= BELOW or abs(foreign - absent) <= NOTICEABLE * absent
 
 
 def timed(world: World) -> Iterator[tuple[Step, Step]]:

@@ -297,6 +297,22 @@ class World:
         )
         return name
 
+    def large_transfer(self, relation: str) -> str:
+        """A transfer job with as many files as one may have, of sources that are not there, and
+        canceled at once; returns its name."""
+        folder = f"LFN:/{VO_OF[relation]}/large"
+        files = [
+            transfer_job_pb2.FileTransfer(source=f"{folder}/no-{n}", target=f"{folder}/{uuid7()}")
+            for n in range(1000)
+        ]
+        job = transfer_job_pb2.TransferJob(vo=VO_OF[relation], files=files)
+        token = self.bob[relation]
+        request = self.wire.request("TransferService/SubmitTransferJob", transfer_job=job)
+        name = str(self.done("TransferService/SubmitTransferJob", token, request).name)
+        cancel = self.wire.request("TransferService/CancelTransferJob", name=name)
+        self.done("TransferService/CancelTransferJob", token, cancel)
+        return name
+
     def _entry(self, binding: str) -> str:
         method = "AuditService/ListAuditEntries"
         request = self.wire.request(method, filter=f'resource = "{binding}"')
