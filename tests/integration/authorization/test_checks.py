@@ -260,10 +260,10 @@ async def test_a_revision_that_does_not_come_is_told_within_the_deadline(served:
     now = served.policy.current.revision
     begun = time.monotonic()
     refused = await ada.refused(
-        lambda request, **options: ada.me.CheckPermission(request, **{**options, "timeout": 1}),
+        lambda request, **options: ada.me.CheckPermission(request, **{**options, "timeout": 3}),
         question(SUBMIT, minimum_revision=now + 7),
     )
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 3
     assert (refused.code, refused.reason) == ("UNAVAILABLE", "REVISION_NOT_REACHED")
     assert refused.metadata == {"asked": str(now + 7), "reached": str(now)}
 

@@ -141,7 +141,7 @@ async def test_a_step_of_a_process_paused_past_its_lease_changes_nothing(site: S
     names: list[str] = []
     held_up = 0
     while held_up < len(POINTS):
-        assert len(names) < 15, "the points were not passed"
+        assert len(names) < 30, "the points were not passed"
         names.append(await site.submit(paused, f"job-{len(names)}"))
         (job,) = await site.ended(other, names[-1:])
         assert job.state == states.DONE, job.failure
