@@ -16,13 +16,13 @@ from gridlane.authorization.v1 import permission_pb2
 from gridlane.authorization.v1.group_pb2 import Group
 from gridlane.authorization.v1.policy_pb2 import Role, RoleBinding, WorkAction
 from gridlane.authorization.v1.vo_pb2 import Vo
-from gridlane.ids import uuid7, uuid7_time_ms
+from gridlane.ids import uuid7_time_ms
 from gridlane.nouns import audit, authorization, groups, roles, vos
 from gridlane.roles import filter_word, role_of, role_word, work_action_of, work_action_word
 from gridlane.transport import Method
 
 SECONDS = 10
-ID = uuid7()
+ID = "01a201f0-0c1d-7a2b-8c3d-4e5f60718293"
 NEW_YEAR = datetime(2030, 1, 1, tzinfo=UTC)
 ISSUER = "https://iam.example.org/"
 
