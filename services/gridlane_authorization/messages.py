@@ -19,7 +19,6 @@ from gridlane.authorization.v1 import (
     token_pb2,
     vo_pb2,
 )
-from gridlane.type.v1 import principal_pb2
 from gridlane_authorization.store.audit import Entry
 from gridlane_authorization.store.bindings import StoredBinding
 from gridlane_authorization.store.groups import StoredGroup
@@ -27,27 +26,9 @@ from gridlane_authorization.store.user_tokens import StoredToken
 from gridlane_authorization.store.vos import StoredVo
 from gridlane_kit import errors
 from gridlane_kit.clock import to_timestamp
-from gridlane_kit.identity import Principal, PrincipalKind
+from gridlane_kit.identity import Principal
 from gridlane_kit.policy_messages import binding_message
-
-_KINDS = {
-    PrincipalKind.USER: principal_pb2.PRINCIPAL_KIND_USER,
-    PrincipalKind.JOB: principal_pb2.PRINCIPAL_KIND_JOB,
-    PrincipalKind.SERVICE: principal_pb2.PRINCIPAL_KIND_SERVICE,
-}
-
-
-def principal_message(principal: Principal) -> principal_pb2.Principal:
-    """Returns the contract's form of a principal."""
-    return principal_pb2.Principal(
-        issuer=principal.issuer,
-        subject=principal.subject,
-        display_name=principal.display_name,
-        vos=sorted(principal.vos),
-        groups=sorted(principal.groups),
-        active_group=principal.active_group,
-        kind=_KINDS[principal.kind],
-    )
+from gridlane_kit.principal_messages import principal_message
 
 
 def role_binding(stored: StoredBinding) -> policy_pb2.RoleBinding:

@@ -29,7 +29,6 @@ from gridlane.type.v1 import status_pb2
 from gridlane_authorization.audits import Audits
 from gridlane_authorization.checks import Checks
 from gridlane_authorization.groups import Groups
-from gridlane_authorization.messages import principal_message
 from gridlane_authorization.policy import policy_message, roles_held
 from gridlane_authorization.policy_feed import PolicyFeed
 from gridlane_authorization.roles import Roles
@@ -42,6 +41,7 @@ from gridlane_kit.clock import now_us, to_timestamp
 from gridlane_kit.database import Database
 from gridlane_kit.plans import Denied
 from gridlane_kit.policy import PolicyHolder
+from gridlane_kit.principal_messages import principal_message
 from gridlane_kit.tokens import TokenSigner
 from gridlane_kit.version import VERSION
 

@@ -11,7 +11,8 @@ from google.protobuf.duration_pb2 import Duration
 from gridlane.transfer.v1 import channel_pb2, replica_pb2, transfer_job_pb2
 from gridlane.type.v1 import checksum_pb2, failure_pb2, principal_pb2
 from gridlane_kit.clock import to_timestamp
-from gridlane_kit.identity import Principal, PrincipalKind
+from gridlane_kit.identity import Principal
+from gridlane_kit.principal_messages import principal_message
 from gridlane_transfer.channels import Channel, Channels
 from gridlane_transfer.failures import Failed
 from gridlane_transfer.states import FILE_FINAL, JOB_FINAL, JobState
@@ -23,12 +24,6 @@ MOVED = "moved"
 """The key, among the counts of a job's files, of those whose bytes are there but could not be
 registered.
 """
-
-_KINDS: Mapping[PrincipalKind, principal_pb2.PrincipalKind.ValueType] = {
-    PrincipalKind.USER: principal_pb2.PRINCIPAL_KIND_USER,
-    PrincipalKind.JOB: principal_pb2.PRINCIPAL_KIND_JOB,
-    PrincipalKind.SERVICE: principal_pb2.PRINCIPAL_KIND_SERVICE,
-}
 
 
 def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
@@ -176,16 +171,7 @@ def failure_message(failed: Failed) -> failure_pb2.Failure:
 @lru_cache(maxsize=4096)
 def owner_message(principal_json: str) -> principal_pb2.Principal:
     """A stored principal; shared between callers, who copy it into their messages."""
-    principal = Principal.from_json(principal_json)
-    return principal_pb2.Principal(
-        issuer=principal.issuer,
-        subject=principal.subject,
-        display_name=principal.display_name,
-        vos=sorted(principal.vos),
-        groups=sorted(principal.groups),
-        active_group=principal.active_group,
-        kind=_KINDS[principal.kind],
-    )
+    return principal_message(Principal.from_json(principal_json))
 
 
 def _counts(text: str) -> list[tuple[int, int]]:

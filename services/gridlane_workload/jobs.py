@@ -11,7 +11,6 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from gridlane.ids import uuid7
-from gridlane.type.v1 import principal_pb2
 from gridlane.type.v1.failure_pb2 import Failure, FailureClass
 from gridlane.workload.v1.event_pb2 import JobEvent
 from gridlane.workload.v1.job_pb2 import Job, JobDescription, JobHold, JobInput, JobPhase
@@ -19,6 +18,7 @@ from gridlane_kit import errors
 from gridlane_kit.clock import to_timestamp
 from gridlane_kit.feed import NewEvent
 from gridlane_kit.identity import Principal
+from gridlane_kit.principal_messages import principal_message
 from gridlane_kit.request_ids import RequestKey
 from gridlane_workload import encoding, states
 from gridlane_workload.backends.interface import Capabilities
@@ -101,16 +101,7 @@ class Change:
 @lru_cache(maxsize=1024)
 def submitter(principal: Principal) -> Submitter:
     """What jobs keep of a principal."""
-    message = principal_pb2.Principal(
-        issuer=principal.issuer,
-        subject=principal.subject,
-        display_name=principal.display_name,
-        vos=sorted(principal.vos),
-        groups=sorted(principal.groups),
-        active_group=principal.active_group,
-        kind=principal_pb2.PrincipalKind.Value(f"PRINCIPAL_KIND_{principal.kind.name}"),
-    )
-    encoded = Job(owner=message).SerializeToString()
+    encoded = Job(owner=principal_message(principal)).SerializeToString()
     group = principal.active_group or None
     return Submitter(principal.owner, group, encoded, principal.to_json())
 
