@@ -89,14 +89,14 @@ demo-split: venv ## the same with one process a service, on PostgreSQL, TLS betw
 
 # --- what a developer runs ----------------------------------------------------------------------
 
-test: venv ## every test that needs nothing but this machine, but for those of test-peers
+test: venv ## every test that needs nothing but this machine, but for those of five processes
 	@$(MAKE) --no-print-directory tools || echo 'Without it, the tests of generation, of the oldest client and of foreign packages are skipped.'
 	$(call say,Running the tests)
-	@$(BIN)/python -m pytest tests -m 'not split_faults' -n $(WORKERS)
+	@$(BIN)/python -m pytest tests -m 'not five_processes and not long' -n $(WORKERS)
 
-test-peers: venv ## the long ones: five processes that die; real peers (Slurm, DiracX, …) are to come
-	$(call say,Running the tests of five processes that die and lose each other)
-	@$(BIN)/python -m pytest tests -m split_faults
+test-peers: venv ## the long ones: one process a service, on PostgreSQL; real peers (Slurm, DiracX, …) are to come
+	$(call say,Running the tests of five processes, which also die and lose each other)
+	@$(BIN)/python -m pytest tests -m 'five_processes or long'
 
 diracx: .tools/diracx/.installed ## a released DiracX to compare with, in .tools/diracx
 mariadb: .tools/mariadb/.installed ## MariaDB, which DiracX runs on, in .tools/mariadb (Debian, Ubuntu)

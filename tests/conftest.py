@@ -1,8 +1,8 @@
 """Fixtures for every test: real embedded servers, real databases.
 
 `embedded_server` is shared by the whole run: for tests that leave it as they find it, but for jobs
-and files of their own. `split_server` is the same with one process a service. `start_server` makes
-servers of one's own, with the environment one wants; all are ended when the test is.
+and files of their own. `start_server` makes servers of one's own, with the environment one wants;
+all are ended when the test is.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from postgresql import PostgresqlServer
-from split import SplitServer
 from support import EmbeddedServer, lent
 from workers import ByFile, Told, long_first
 
@@ -77,25 +76,6 @@ def embedded_server(_shared_server: EmbeddedServer) -> Iterator[EmbeddedServer]:
     """The run's shared server; started by the first who needs it, and again should it have died."""
     with lent(_shared_server):
         yield _shared_server
-
-
-@pytest.fixture(scope="session")
-def _shared_split_server(
-    tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgresqlServer
-) -> Iterator[SplitServer]:
-    databases = postgresql_server.new_databases()
-    server = SplitServer(tmp_path_factory.mktemp("split-server"), databases)
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-@pytest.fixture
-def split_server(_shared_split_server: SplitServer) -> Iterator[SplitServer]:
-    """The run's shared five processes, on PostgreSQL; what a test ended is started again."""
-    with lent(_shared_split_server):
-        yield _shared_split_server
 
 
 @pytest.fixture

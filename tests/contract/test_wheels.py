@@ -105,14 +105,14 @@ def client_alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
     return make_environment(tmp_path_factory.mktemp("client"), str(wheels["gridlane"]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_client_installs_into_an_empty_environment(client_alone: Path, tmp_path: Path) -> None:
     assert installed(client_alone) == CLIENT_NEEDS
     subprocess.run([client_alone / "python", "-c", IMPORT_ALL], check=True, cwd=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_server_from_the_wheels_serves_the_client_of_another_process(
     wheels: dict[str, Path], client_alone: Path, tmp_path: Path

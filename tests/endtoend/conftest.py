@@ -2,7 +2,8 @@
 
 Every test runs in both shapes: all services in one process, and one process a service. One that
 says nothing new about the second shape, or means nothing in it, carries the marker `one_process`
-with the reason, with which it is reported as skipped.
+with the reason, with which it is reported as skipped. A test that ends one of five processes is one
+of those of `make test-peers`.
 """
 
 import sys
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from support import Deployment
+from postgresql import PostgresqlServer
+from split import SplitServer
+from support import Deployment, lent
 
 from gridlane.authorization.v1 import authorization_service_pb2_grpc
 from gridlane.gateway.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
@@ -159,6 +162,39 @@ def submission(
 def event_ids(events: Sequence[Any]) -> list[str]:
     """The ids of task events."""
     return [(e.job if e.HasField("job") else e.transfer).event_id for e in events]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _needs_five(item):
+            item.add_marker(pytest.mark.five_processes)
+
+
+def _needs_five(item: pytest.Item) -> bool:
+    fixtures: Sequence[str] = getattr(item, "fixturenames", ())
+    spec = getattr(item, "callspec", None)
+    split = spec is not None and spec.params.get("shape") == "split"
+    return split or "split_server" in fixtures
+
+
+@pytest.fixture(scope="package")
+def _shared_split_server(
+    tmp_path_factory: pytest.TempPathFactory, postgresql_server: PostgresqlServer
+) -> Iterator[SplitServer]:
+    databases = postgresql_server.new_databases()
+    server = SplitServer(tmp_path_factory.mktemp("split-server"), databases)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def split_server(_shared_split_server: SplitServer) -> Iterator[SplitServer]:
+    """Five processes on PostgreSQL, shared by the tests here; what one ended is started again."""
+    with lent(_shared_split_server):
+        yield _shared_split_server
 
 
 @pytest.fixture(params=["all", "split"])

@@ -140,9 +140,14 @@ def every_failpoint() -> frozenset[str]:
     return frozenset(ran.stdout.split())
 
 
+def first_cycles(names: Iterable[str]) -> list[Cycle]:
+    """A cycle for each of these failpoints; one that nobody knows is looked for in any task."""
+    return [Cycle(name, life) for name in names for life in lives_of(name)]
+
+
 def all_cycles(names: Iterable[str]) -> list[Cycle]:
-    """Every cycle for these failpoints; one that nobody knows is looked for in an ordinary task."""
-    first = [Cycle(name, life) for name in names for life in lives_of(name)]
+    """Every cycle for these failpoints: at their first hits, and at later ones."""
+    first = first_cycles(names)
     later = [Cycle(name, life, hit) for (name, life), hits in _LATER_HITS.items() for hit in hits]
     return sorted([*first, *later], key=str)
 

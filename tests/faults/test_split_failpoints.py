@@ -8,7 +8,7 @@ from faults.cycles import Cycle
 from faults.split_cycles import SplitCycles
 
 # Cycles run side by side behind the tests, so that one test may wait for several.
-pytestmark = [pytest.mark.split_faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.five_processes, pytest.mark.timeout(300)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

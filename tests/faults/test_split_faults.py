@@ -22,7 +22,7 @@ import gridlane
 from gridlane.retry import passes_by_itself
 from gridlane.workload.v1.job_pb2 import JobState
 
-pytestmark = [pytest.mark.split_faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.five_processes, pytest.mark.timeout(180)]
 
 STREAM = 20
 # Of each of those who submit, before the database's last crash is over.

@@ -94,10 +94,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     issuer = AuthorizationSettings().issuer
     with sqlite3.connect(server.data_dir / "db/authorization.sqlite") as db:
         db.executemany(
-            "INSERT INTO role_binding VALUES (?, ?, ?, ?, '', NULL, 0)",
+            "INSERT INTO role_binding (issuer, subject, role, vo, channel_uid, create_time_us)"
+            " VALUES (?, ?, ?, ?, '', 0)",
             [(issuer, *role) for role in ROLES],
         )
-        db.execute("INSERT INTO vo VALUES ('other', 0)")
+        db.execute("INSERT INTO vo (name, create_time_us) VALUES ('other', 0)")
     db.close()
     server.start()
     signer = open_signer(server.data_dir / "keys", issuer, AuthorizationSettings().audience)

@@ -16,7 +16,7 @@ from support import EmbeddedServer
 ALL: Final = "all"
 JOBS_CLOSED: Final = "all-jobs-closed"
 """One process, whose policy says that jobs are not readable within their VO."""
-SPLIT: Final = pytest.param("split", marks=pytest.mark.split_faults)
+SPLIT: Final = pytest.param("split", marks=pytest.mark.five_processes)
 
 
 @contextmanager
