@@ -24,7 +24,7 @@ logging.getLogger("pgserver").setLevel(logging.CRITICAL)
 _DEATH_SECONDS = 10
 
 
-def _is_dead(process: psutil.Process) -> bool:
+def is_dead(process: psutil.Process) -> bool:
     """Whether a process runs no more, be it that nobody has asked how it ended."""
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
@@ -41,6 +41,9 @@ class PostgresqlServer:
         self._root.chmod(0o755)
         self._numbers = itertools.count(1)
         self.start()
+        # Several deployments at once, each of five processes with a pool of connections.
+        self.sql("ALTER SYSTEM SET max_connections = 500")
+        self.restart()
 
     def start(self) -> None:
         """Start, again too."""
@@ -53,7 +56,7 @@ class PostgresqlServer:
         for process in processes:
             process.send_signal(signal.SIGKILL)
         deadline = time.monotonic() + _DEATH_SECONDS
-        while not all(map(_is_dead, processes)):
+        while not all(map(is_dead, processes)):
             assert time.monotonic() < deadline, "PostgreSQL does not die"
             time.sleep(0.005)
         # Their numbers are taken until somebody has asked how they ended, which may last: without
