@@ -7,6 +7,7 @@ import signal
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -43,7 +44,8 @@ class PostgresqlServer:
         self.start()
         # Several deployments at once, each of five processes with a pool of connections.
         self.sql("ALTER SYSTEM SET max_connections = 500")
-        self.restart()
+        self._server.cleanup()
+        self.start()
 
     def start(self) -> None:
         """Start, again too."""
@@ -55,6 +57,10 @@ class PostgresqlServer:
         processes = [postmaster, *postmaster.children()]
         for process in processes:
             process.send_signal(signal.SIGKILL)
+        self._bury(processes)
+
+    def _bury(self, processes: Sequence[psutil.Process]) -> None:
+        """Wait for their deaths, and forget the server."""
         deadline = time.monotonic() + _DEATH_SECONDS
         while not all(map(is_dead, processes)):
             assert time.monotonic() < deadline, "PostgreSQL does not die"
@@ -65,7 +71,7 @@ class PostgresqlServer:
             self.data / "postmaster.pid",
             self.socket.with_name(f"{self.socket.name}.lock"),
         ):
-            mark.unlink()
+            mark.unlink(missing_ok=True)
         self._server.cleanup_mode = None  # there is nothing left to stop
         self._server.cleanup()
 
@@ -116,6 +122,9 @@ class PostgresqlServer:
         return Path(str(directory)) / ".s.PGSQL.5432"
 
     def close(self) -> None:
-        """End, and delete the files."""
-        self.crash()
+        """End at once, and delete the files."""
+        postmaster = psutil.Process(self._server.get_pid())
+        # Unlike SIGKILL it leaves no shared memory behind (manual, 19.5).
+        postmaster.send_signal(signal.SIGQUIT)
+        self._bury([postmaster])
         shutil.rmtree(self._root, ignore_errors=True)
