@@ -89,13 +89,13 @@ demo-split: venv ## the same with one process a service, on PostgreSQL, TLS betw
 
 # --- what a developer runs ----------------------------------------------------------------------
 
-test: venv ## every test that needs nothing but this machine, but for those of five processes
+test: venv ## the tests that need nothing but this machine, but for those of test-peers
 	@$(MAKE) --no-print-directory tools || echo 'Without it, the tests of generation, of the oldest client and of foreign packages are skipped.'
 	$(call say,Running the tests)
 	@$(BIN)/python -m pytest tests -m 'not five_processes and not long' -n $(WORKERS)
 
-test-peers: venv ## the long ones: one process a service, on PostgreSQL; real peers (Slurm, DiracX, …) are to come
-	$(call say,Running the tests of five processes, which also die and lose each other)
+test-peers: venv ## the rest: five processes on PostgreSQL, repetitions, wheels; real peers (Slurm, DiracX, …) are to come
+	$(call say,Running the long tests: five processes that also die and lose each other)
 	@$(BIN)/python -m pytest tests -m 'five_processes or long'
 
 diracx: .tools/diracx/.installed ## a released DiracX to compare with, in .tools/diracx

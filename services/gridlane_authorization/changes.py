@@ -3,7 +3,7 @@
 Responsible for what all of them share: the writers' order, the request id, the check that stores
 nothing, the revision and what followers are told, the entry in the audit, and the policy in force
 here before the caller is answered. What a verb does and when it is refused is its noun's (`roles`,
-`vos`, `groups`).
+`vos`, `groups`, `user_tokens`).
 """
 
 import asyncio
@@ -63,6 +63,7 @@ class Attempt:
         time_us: when, microseconds since 1970-01-01 UTC.
         request: its request id; None when it has none.
         validate_only: check everything, store nothing.
+        revision_read: the resource's, when the caller read it; 0: whatever it is.
     """
 
     call: Call
@@ -71,6 +72,7 @@ class Attempt:
     time_us: int
     request: RequestKey | None = None
     validate_only: bool = False
+    revision_read: int = 0
 
     @classmethod
     def of(cls, call: Call, request: Any, resource: str) -> "Attempt":
@@ -87,7 +89,20 @@ class Attempt:
             request_ids.check(given, now)
             key = RequestKey(call.principal.owner, call.method, given, _digest(request))
         only = getattr(request, "validate_only", False)
-        return cls(call, resource, request.reason, now, key, only)
+        read = getattr(request, "revision", 0)
+        return cls(call, resource, request.reason, now, key, only, read)
+
+    def require_revision(self, stored: int) -> None:
+        """Refuses to change a resource that is not what the caller read any more.
+
+        Parameters:
+            stored: the resource's revision now.
+
+        Raises:
+            GridlaneError: REVISION_CONFLICT.
+        """
+        if self.revision_read and self.revision_read != stored:
+            raise errors.revision_conflict(self.resource)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,12 @@ class Changed(Generic[M]):
     before: M | None
     after: M | None
     change: PolicyChange | None
+
+    def left(self) -> M:
+        """Returns the resource as it is after a verb that leaves one."""
+        if self.after is None:
+            raise TypeError(f"nothing was left of {self.resource}")
+        return self.after
 
 
 class Changes:
@@ -146,9 +167,7 @@ class Changes:
                 if isinstance(claim, request_ids.Replay):
                     return read(conn, claim.resource)
             changed = act(conn, revision)
-            made = changed.after
-            if made is None:
-                raise TypeError(f"{attempt.call.method} made nothing")
+            made = changed.left()
             if attempt.validate_only:
                 checked.append(made)
                 raise _OnlyCheckedError
@@ -162,15 +181,19 @@ class Changes:
         except _OnlyCheckedError:
             return _without_identity(checked[-1])
 
-    async def change(
+    async def change(self, attempt: Attempt, act: Callable[[Connection, int], Changed[M]]) -> M:
+        """Changes a resource, as `create` makes one; returns it as it is then."""
+        changed, _ = await self._change(attempt, act)
+        return changed.left()
+
+    async def delete(self, attempt: Attempt, act: Callable[[Connection, int], Changed[M]]) -> int:
+        """Deletes a resource, as `create` makes one; returns the policy's revision without it."""
+        _, revision = await self._change(attempt, act)
+        return revision
+
+    async def _change(
         self, attempt: Attempt, act: Callable[[Connection, int], Changed[M]]
     ) -> tuple[Changed[M], int]:
-        """Changes or deletes a resource, as `create` makes one.
-
-        Returns:
-            What was done, and the revision of the policy that has it.
-        """
-
         def transact(conn: Connection) -> tuple[Changed[M], int]:
             before = policy.lock(conn)
             changed = act(conn, before + 1)

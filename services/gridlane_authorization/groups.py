@@ -72,11 +72,8 @@ class Groups:
         _refuse_nul(request.group)
         fields = messages.changed_fields(request.group, request.update_mask.paths, _UPDATABLE)
         attempt = Attempt.of(call, request, request.group.name)
-        act = partial(_update, attempt, request.group, fields, request.revision)
-        done, _ = await self._changes.change(attempt, act)
-        if done.after is None:
-            raise TypeError("an update leaves something")
-        return done.after
+        act = partial(_update, attempt, request.group, fields)
+        return await self._changes.change(attempt, act)
 
     async def delete(
         self, request: group_service_pb2.DeleteGroupRequest, call: Call
@@ -85,11 +82,10 @@ class Groups:
 
         Raises:
             GridlaneError: NOT_FOUND, PERMISSION_DENIED, IN_USE, REVISION_CONFLICT, and those of
-                `Changes.change`.
+                `Changes.delete`.
         """
         attempt = Attempt.of(call, request, request.name)
-        act = partial(_delete, attempt, request.revision)
-        _, revision = await self._changes.change(attempt, act)
+        revision = await self._changes.delete(attempt, partial(_delete, attempt))
         return group_service_pb2.DeleteGroupResponse(policy_revision=revision)
 
     async def get(self, request: group_service_pb2.GetGroupRequest, call: Call) -> group_pb2.Group:
@@ -161,11 +157,10 @@ def _update(
     attempt: Attempt,
     given: group_pb2.Group,
     fields: Collection[str],
-    revision_read: int,
     conn: Connection,
     revision: int,
 ) -> Changed[group_pb2.Group]:
-    stored = _to_change(conn, attempt, revision_read)
+    stored = _to_change(conn, attempt)
     before = messages.group(stored)
     wanted = replace(stored, **{field: getattr(given, field) for field in fields})
     if wanted == stored:
@@ -176,10 +171,8 @@ def _update(
     return Changed(stored.name, stored.vo, before, after, PolicyChange(revision))
 
 
-def _delete(
-    attempt: Attempt, revision_read: int, conn: Connection, revision: int
-) -> Changed[group_pb2.Group]:
-    stored = _to_change(conn, attempt, revision_read)
+def _delete(attempt: Attempt, conn: Connection, revision: int) -> Changed[group_pb2.Group]:
+    stored = _to_change(conn, attempt)
     used_by = bindings.users_of_group(conn, stored.vo, stored.path, attempt.time_us)
     if used_by:
         raise errors.in_use(stored.name, used_by)
@@ -188,7 +181,7 @@ def _delete(
     return Changed(stored.name, stored.vo, before, None, PolicyChange(revision))
 
 
-def _to_change(conn: Connection, attempt: Attempt, revision_read: int) -> StoredGroup:
+def _to_change(conn: Connection, attempt: Attempt) -> StoredGroup:
     """Returns the group that an attempt names.
 
     Raises:
@@ -202,8 +195,7 @@ def _to_change(conn: Connection, attempt: Attempt, revision_read: int) -> Stored
         if vo in call.principal.vos and groups.read(conn, vo, id_) is not None:
             raise errors.permission_denied(call.decision.permission, name)
         raise errors.not_found(name)
-    if revision_read and revision_read != found.revision:
-        raise errors.revision_conflict(name)
+    attempt.require_revision(found.revision)
     return found
 
 

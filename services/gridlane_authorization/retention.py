@@ -54,6 +54,7 @@ class Retention:
         now = now_us()
         await self._db.write(lambda conn: request_ids.purge(conn, REQUEST_ID, now))
         ended_us = now - round(self._settings.keep_ended_bindings_days * _DAY_US)
+        listed_us = now - _LISTED_DAYS * _DAY_US
         audited_us = now - round(self._settings.keep_audit_days * _DAY_US)
 
         def prune_bindings(conn: Connection) -> int:
@@ -63,17 +64,19 @@ class Retention:
                 policy.record(conn, PolicyChange(revision, removed=ended), now)
             return len(ended)
 
+        def prune_tokens(conn: Connection) -> int:
+            return user_tokens.prune(conn, listed_us, _CHUNK)
+
+        def prune_audit(conn: Connection) -> int:
+            return audit.prune(conn, audited_us, _CHUNK)
+
         count = 0
-        while deleted := await self._db.write_after_lock(prune_bindings):
-            _COMMITTED()
-            count += deleted
-        listed_us = now - _LISTED_DAYS * _DAY_US
-        while deleted := await self._db.write(
-            lambda conn: user_tokens.prune(conn, listed_us, _CHUNK)
+        for write, prune in (
+            (self._db.write_after_lock, prune_bindings),
+            (self._db.write, prune_tokens),
+            (self._db.write, prune_audit),
         ):
-            _COMMITTED()
-            count += deleted
-        while deleted := await self._db.write(lambda conn: audit.prune(conn, audited_us, _CHUNK)):
-            _COMMITTED()
-            count += deleted
+            while deleted := await write(prune):
+                _COMMITTED()
+                count += deleted
         return count

@@ -100,12 +100,7 @@ class Roles:
         given = request.role_binding
         fields = messages.changed_fields(given, request.update_mask.paths, _UPDATABLE)
         attempt = Attempt.of(call, request, given.name)
-        done, _ = await self._changes.change(
-            attempt, partial(_update, attempt, given, fields, request.revision)
-        )
-        if done.after is None:
-            raise TypeError("an update leaves something")
-        return done.after
+        return await self._changes.change(attempt, partial(_update, attempt, given, fields))
 
     async def delete(
         self, request: role_service_pb2.DeleteRoleBindingRequest, call: Call
@@ -114,12 +109,10 @@ class Roles:
 
         Raises:
             GridlaneError: NOT_FOUND, PERMISSION_DENIED, REVISION_CONFLICT, LAST_ADMIN, and those of
-                `Changes.change`.
+                `Changes.delete`.
         """
         attempt = Attempt.of(call, request, request.name)
-        _, revision = await self._changes.change(
-            attempt, partial(_delete, attempt, request.revision)
-        )
+        revision = await self._changes.delete(attempt, partial(_delete, attempt))
         return role_service_pb2.DeleteRoleBindingResponse(policy_revision=revision)
 
     async def get(
@@ -199,11 +192,10 @@ def _update(
     attempt: Attempt,
     given: policy_pb2.RoleBinding,
     fields: Collection[str],
-    revision_read: int,
     conn: Connection,
     revision: int,
 ) -> Changed[policy_pb2.RoleBinding]:
-    stored = _to_change(conn, attempt, revision_read)
+    stored = _to_change(conn, attempt)
     if stored.binding.role is not Role.VETOED and any(field in _WORK for field in fields):
         raise errors.invalid(
             [("role_binding.queued_work", "this and running_work are for VETOED_USER")]
@@ -227,10 +219,8 @@ def _update(
     )
 
 
-def _delete(
-    attempt: Attempt, revision_read: int, conn: Connection, revision: int
-) -> Changed[policy_pb2.RoleBinding]:
-    stored = _to_change(conn, attempt, revision_read)
+def _delete(attempt: Attempt, conn: Connection, revision: int) -> Changed[policy_pb2.RoleBinding]:
+    stored = _to_change(conn, attempt)
     if stored.binding.role is Role.ADMIN:
         _require_admin_besides(conn, stored, attempt.time_us)
     bindings.remove(conn, stored.binding)
@@ -243,7 +233,7 @@ def _delete(
     )
 
 
-def _to_change(conn: Connection, attempt: Attempt, revision_read: int) -> StoredBinding:
+def _to_change(conn: Connection, attempt: Attempt) -> StoredBinding:
     """Returns the binding that an attempt names.
 
     Raises:
@@ -256,8 +246,7 @@ def _to_change(conn: Connection, attempt: Attempt, revision_read: int) -> Stored
         if bindings.is_held(conn, _uid(name), call.principal, attempt.time_us):
             raise errors.permission_denied(call.decision.permission, name)
         raise errors.not_found(name)
-    if revision_read and revision_read != found.revision:
-        raise errors.revision_conflict(name)
+    attempt.require_revision(found.revision)
     return found
 
 

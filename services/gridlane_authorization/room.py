@@ -154,13 +154,13 @@ class AuthorizationRoom:
             ("gridlane.authorization.v1.GroupService", GroupShell(Groups(db, changes), denied)),
             ("gridlane.authorization.v1.PolicyService", PolicyShell(self._feed)),
             ("gridlane.authorization.v1.RoleService", RoleShell(Roles(db, changes), denied)),
-            ("gridlane.authorization.v1.TokenService", self._token_shell(db, changes)),
+            (
+                "gridlane.authorization.v1.TokenService",
+                TokenShell(self._signer, UserTokens(db, changes, self._signer)),
+            ),
             ("gridlane.authorization.v1.VoService", VoShell(Vos(db, changes, issuers), denied)),
             *((name, None) for name in PROMISED),
         ]
-
-    def _token_shell(self, db: Database, changes: Changes) -> TokenShell:
-        return TokenShell(self._signer, UserTokens(db, changes, self._signer))
 
     async def drain(self) -> None:
         """Ends the renewal of the token, and pruning; writes down the last denials."""

@@ -32,7 +32,7 @@ KEY_WRITTEN = failpoint("authorization.key.written")
 TOKEN_WRITTEN = failpoint("authorization.token.written")
 
 LONGEST_TOKEN_DAYS: Final = 30
-"""For how long a job's token is good at most (`MintJobToken`)."""
+"""For how long a token is good at most that a call is answered with (`TokenService`)."""
 
 _KEY_FILE: Final = "authorization.pem"
 _JWKS_FILE: Final = "jwks.json"

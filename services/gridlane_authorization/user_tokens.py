@@ -5,7 +5,7 @@ kit's (`gridlane_kit.tokens`); a token itself is kept nowhere. An exchange keeps
 too: a token that is revoked at the same time ends with what is had from it, or gives nothing.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -37,8 +37,6 @@ _CREATED_S: Final = 86_400
 _EXCHANGED_S: Final = 3_600
 """How long tokens are good for which no time is asked; WLCG profile 4.3.1."""
 
-Scopes = frozenset[str] | None
-
 
 class UserTokens:
     """Signs, lists, revokes and narrows users' tokens.
@@ -63,7 +61,7 @@ class UserTokens:
         attempt = Attempt.of(call, request, "")
         lifetime_s = _seconds(request.lifetime, _CREATED_S)
         token, stored = self._sign(attempt, self._asked_for(request), lifetime_s)
-        made = await self._keep(attempt, partial(_create, stored))
+        made = await self._changes.change(attempt, partial(_create, stored))
         return token_service_pb2.CreateTokenResponse(token=token, resource=made)
 
     async def list(
@@ -96,7 +94,8 @@ class UserTokens:
         Raises:
             GridlaneError: NOT_FOUND, and those of `Changes.change`.
         """
-        return await self._keep(Attempt.of(call, request, request.name), _revoke)
+        attempt = Attempt.of(call, request, request.name)
+        return await self._changes.change(attempt, partial(_revoke, attempt))
 
     async def exchange(
         self, request: token_service_pb2.ExchangeTokenRequest, call: Call
@@ -114,7 +113,7 @@ class UserTokens:
         principal = _narrowed(request, call)
         token, stored = self._sign(attempt, principal, lifetime_s, request.audience)
         exchanged = replace(stored, exchanged_for=call.principal.token_id)
-        made = await self._keep(attempt, partial(_exchange, exchanged))
+        made = await self._changes.change(attempt, partial(_exchange, exchanged))
         return token_service_pb2.ExchangeTokenResponse(token=token, resource=made)
 
     def _asked_for(self, request: token_service_pb2.CreateTokenRequest) -> Principal:
@@ -155,18 +154,8 @@ class UserTokens:
         )
         return token, stored
 
-    async def _keep(
-        self, attempt: Attempt, act: Callable[[Attempt, Connection, int], Changed[token_pb2.Token]]
-    ) -> token_pb2.Token:
-        done, _ = await self._changes.change(attempt, partial(act, attempt))
-        if done.after is None:
-            raise TypeError("no token is ever deleted by a call")
-        return done.after
 
-
-def _create(
-    stored: StoredToken, attempt: Attempt, conn: Connection, revision: int
-) -> Changed[token_pb2.Token]:
+def _create(stored: StoredToken, conn: Connection, revision: int) -> Changed[token_pb2.Token]:
     vos = stored.principal.vos
     for path in sorted(stored.principal.groups):
         if not any(groups.declared(conn, vo, path) for vo in vos):
@@ -190,12 +179,14 @@ def _revoke(attempt: Attempt, conn: Connection, revision: int) -> Changed[token_
     return Changed(found.name, "", messages.token(found), messages.token(after), change)
 
 
-def _exchange(
-    stored: StoredToken, attempt: Attempt, conn: Connection, revision: int
-) -> Changed[token_pb2.Token]:
+def _exchange(stored: StoredToken, conn: Connection, revision: int) -> Changed[token_pb2.Token]:
     parent = user_tokens.read(conn, stored.exchanged_for)
-    ended = parent is not None and parent.revoke_time_us is not None
-    if ended and parent is not None and parent.principal.owner == stored.principal.owner:
+    # Another issuer may have given one of its tokens the same id.
+    if (
+        parent is not None
+        and parent.principal.owner == stored.principal.owner
+        and parent.revoke_time_us is not None
+    ):
         raise errors.token_invalid()
     user_tokens.insert_one(conn, stored)
     return Changed(stored.name, "", None, messages.token(stored), change=None)
@@ -248,7 +239,7 @@ def _part_of(held: frozenset[str], asked: Collection[str], permission: str) -> f
     return frozenset(asked) or held
 
 
-def _scopes(caller: Principal, asked: Sequence[str], permission: str) -> Scopes:
+def _scopes(caller: Principal, asked: Sequence[str], permission: str) -> frozenset[str] | None:
     """Returns the scopes of a narrower token, which never says more than the caller's.
 
     One without a capability among its scopes is not narrowed at all: where the caller's is, that
@@ -274,7 +265,7 @@ def _covers(caller: Principal, scope: str) -> bool:
     if caller.capabilities is None:
         return True
     # What has a path of its own is of storage; of what else there is, the same scope alone covers.
-    return wanted.path is not None and (scope_covers(caller, wanted.operation, wanted.path or "/"))
+    return wanted.path is not None and scope_covers(caller, wanted.operation, wanted.path or "/")
 
 
 def _refuse_broken(scopes: Sequence[str]) -> None:

@@ -59,11 +59,8 @@ class Vos:
         _refuse_nul(request.vo)
         fields = messages.changed_fields(request.vo, request.update_mask.paths, _UPDATABLE)
         attempt = Attempt.of(call, request, request.vo.name)
-        act = partial(_update, attempt, request.vo, fields, request.revision)
-        done, _ = await self._changes.change(attempt, act)
-        if done.after is None:
-            raise TypeError("an update leaves something")
-        return done.after
+        act = partial(_update, attempt, request.vo, fields)
+        return await self._changes.change(attempt, act)
 
     async def delete(
         self, request: vo_service_pb2.DeleteVoRequest, call: Call
@@ -71,13 +68,12 @@ class Vos:
         """Deletes one that nothing names.
 
         Raises:
-            GridlaneError: NOT_FOUND, IN_USE, REVISION_CONFLICT, and those of `Changes.change`.
+            GridlaneError: NOT_FOUND, IN_USE, REVISION_CONFLICT, and those of `Changes.delete`.
         """
         attempt = Attempt.of(call, request, request.name)
         vo = _vo(request.name)
         issuers = [url for url, speaks_for in self._issuers.items() if speaks_for == vo]
-        act = partial(_delete, attempt, issuers, request.revision)
-        _, revision = await self._changes.change(attempt, act)
+        revision = await self._changes.delete(attempt, partial(_delete, attempt, issuers))
         return vo_service_pb2.DeleteVoResponse(policy_revision=revision)
 
     async def get(self, request: vo_service_pb2.GetVoRequest, call: Call) -> vo_pb2.Vo:
@@ -132,11 +128,10 @@ def _update(
     attempt: Attempt,
     given: vo_pb2.Vo,
     fields: Collection[str],
-    revision_read: int,
     conn: Connection,
     revision: int,
 ) -> Changed[vo_pb2.Vo]:
-    stored = _to_change(conn, attempt, revision_read)
+    stored = _to_change(conn, attempt)
     before = messages.vo(stored)
     wanted = replace(stored, **{field: getattr(given, field) for field in fields})
     if wanted == stored:
@@ -149,11 +144,10 @@ def _update(
 def _delete(
     attempt: Attempt,
     issuers: Collection[str],
-    revision_read: int,
     conn: Connection,
     revision: int,
 ) -> Changed[vo_pb2.Vo]:
-    stored = _to_change(conn, attempt, revision_read)
+    stored = _to_change(conn, attempt)
     used_by = (
         bindings.users_of_vo(conn, stored.vo, attempt.time_us)
         or groups.of_vo(conn, stored.vo)
@@ -166,12 +160,11 @@ def _delete(
     return Changed(stored.name, stored.vo, messages.vo(stored), None, change)
 
 
-def _to_change(conn: Connection, attempt: Attempt, revision_read: int) -> StoredVo:
+def _to_change(conn: Connection, attempt: Attempt) -> StoredVo:
     found = vos.visible(conn, _vo(attempt.resource), attempt.call.visibility)
     if found is None:
         raise errors.not_found(attempt.resource)
-    if revision_read and revision_read != found.revision:
-        raise errors.revision_conflict(attempt.resource)
+    attempt.require_revision(found.revision)
     return found
 
 

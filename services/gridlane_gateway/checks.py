@@ -43,14 +43,14 @@ async def violations(
     """
     checks: list[Awaitable[Iterable[Violation]]] = [_backend(peers, call)]
     # What comes with the description has no source, and nothing is asked of anybody for it.
-    brought = [index for index, item in enumerate(description.inputs) if item.source]
-    names = [i for i in brought if description.inputs[i].source.startswith(LOGICAL)]
+    staged = [index for index, item in enumerate(description.inputs) if item.source]
+    names = [i for i in staged if description.inputs[i].source.startswith(LOGICAL)]
     if names:
         checks.append(_inputs_resolve(peers, call, description, names))
-    if len(names) < len(brought) or description.outputs:
+    if len(names) < len(staged) or description.outputs:
         checks.append(_ends_served(peers, call, description, vo))
-    if brought or description.outputs:
-        field = "inputs" if brought else "outputs"
+    if staged or description.outputs:
+        field = "inputs" if staged else "outputs"
         checks.append(_channel(peers, call, f"job.description.{field}"))
     return [violation for found in await together(*checks) for violation in found]
 

@@ -18,6 +18,10 @@ from gridlane_kit.error_reasons import ErrorReason as ErrorReason
 
 DOMAIN = "gridlane"
 
+_MAX_VIOLATIONS = 1500
+"""Bytes of violations that an error tells, paths and descriptions: it travels in the trailing
+metadata of a call, which has room for so much beside the rest."""
+
 
 class GridlaneError(Exception):
     """A failure as the caller sees it.
@@ -141,7 +145,8 @@ def invalid(violations: Sequence[tuple[str, str]]) -> GridlaneError:
     """Fields break their rules.
 
     Parameters:
-        violations: pairs of the field's path ("job.vo") and what is expected of it.
+        violations: pairs of the field's path ("job.vo") and what is expected of it; of very many
+            the first are told.
     """
     return _bad_request(ErrorReason.INVALID_FIELDS, violations)
 
@@ -152,7 +157,8 @@ def capability_missing(
     """Fields ask for what the backend, or this version, does not do.
 
     Parameters:
-        violations: pairs of the field's path ("transfer_job.target_qos") and the cure; not empty.
+        violations: pairs of the field's path ("transfer_job.target_qos") and the cure; not empty,
+            and of very many the first are told.
         capability: what the first of them needs, for example "TARGET_QOS".
         backend: which backend lacks it; "gridlane" when this version has none that does it.
     """
@@ -430,16 +436,27 @@ def _bad_request(
     violations: Sequence[tuple[str, str]],
     metadata: Mapping[str, str] | None = None,
 ) -> GridlaneError:
+    told = _bounded(violations)
     named = [
         error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
-        for field, description in violations
+        for field, description in told
     ]
     return GridlaneError(
         reason,
-        "; ".join(f"{field}: {description}" for field, description in violations),
+        "; ".join(f"{field}: {description}" for field, description in told),
         metadata,
         [error_details_pb2.BadRequest(field_violations=named)],
     )
+
+
+def _bounded(violations: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """The first violations, as many as a status has room for, and how many there are beside."""
+    size = 0
+    for position, (field, description) in enumerate(violations):
+        size += len(field.encode()) + len(description.encode())
+        if size > _MAX_VIOLATIONS and position:
+            return [*violations[:position], ("…", f"and {len(violations) - position} more")]
+    return violations
 
 
 def _precondition_failure(

@@ -20,7 +20,6 @@ SERVICE = "grpc.health.v1.Health"
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
 
-
 _POLICY = "policy"
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -98,8 +99,9 @@ class Principal:
         return json.dumps(stored, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
+    @lru_cache(maxsize=4096)
     def from_json(text: str) -> "Principal":
-        """Reads what `to_json` wrote.
+        """Reads what `to_json` wrote; what was read is remembered, for the same few own most rows.
 
         Raises:
             KeyError, ValueError: the text is not such a form.

@@ -53,13 +53,6 @@ class KeySource(Protocol):
         """
 
 
-class WatchedKeys(KeySource, Protocol):
-    """Keys that change by themselves."""
-
-    async def keep_fresh(self) -> None:
-        """Takes up changes; runs until cancelled."""
-
-
 class StaticKeys:
     """Keys that change only when this process says so.
 

@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry writes them (OTLP 1.x): what is sent to Reporting, by whom ever.
+"""Spans as OpenTelemetry writes them (OTLP 1.x): what is sent to Reporting, whoever sends it.
 
 Responsible for the form alone; sending is up to `span_export` in services and to the shim of a
 payload. Reading is Reporting's.

@@ -3,8 +3,8 @@ revoked.
 
 Responsible for the frozen form of the bindings, indexed by who holds them (an identity, or a group
 of a VO), and for the one mutable place of a process that holds the policy in force
-(`PolicyHolder`). Not for where a policy comes from
-(only Authorization keeps bindings) nor for what a role may do (`decision`).
+(`PolicyHolder`). Not for where a policy comes from (only Authorization keeps bindings) nor for what
+a role may do (`decision`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -241,8 +241,8 @@ class Policy:
         )
 
     def _make(self, owner: str) -> Grants:
-        held = self._index[hash(owner) % _PARTS].get(owner)
-        if held is None:
+        held = self.held_by(owner)
+        if not held:
             return _NO_GRANTS
         made = self._made[owner] = _grants(held)
         return made
@@ -254,7 +254,7 @@ class Policy:
             owners = [principal.owner]
             for vo in principal.vos:
                 owners += [_group_key(vo, group) for group in self._groups & principal.groups]
-            held = [b for owner in owners for b in self._index[hash(owner) % _PARTS].get(owner, ())]
+            held = [binding for owner in owners for binding in self.held_by(owner)]
             if len(self._joined) >= _KEPT:
                 self._joined.clear()
             joined = self._joined[key] = _grants(held)

@@ -46,8 +46,11 @@ _PARAMETERS: Final[Mapping[str, tuple[type[int] | type[float], float]]] = {
 }
 # A sequential scan locks the whole table against other writers (manual, 13.2.3), and a plan that
 # was made for an empty table is kept while it grows: what callers wait for has its index. What has
-# none looks dear that way, and must not be compiled for it.
-_SERVER_SETTINGS: Final = {"enable_seqscan": "off", "jit": "off"}
+# none looks dear that way, and must not be compiled for it. A process that is frozen within a
+# transaction would keep the others from its rows for as long: the server ends that (manual, 19.11),
+# and the process, once it wakes, runs the transaction again.
+_IDLE_MS: Final = "idle_in_transaction_session_timeout"
+_SERVER_SETTINGS: Final = {"enable_seqscan": "off", "jit": "off", _IDLE_MS: "10000"}
 # How long a transaction is tried again when it met others, or while the database is away: less
 # than callers wait, so that they are told.
 _TRY_FOR_S: Final = 3.0
@@ -224,11 +227,13 @@ class PostgresqlDatabase(Database):
 
     async def close(self) -> None:
         self._forgetting.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._forgetting
-        if self._writes:
-            await asyncio.wait(self._writes)
-        await self._engine.dispose()
+        try:
+            with suppress(asyncio.CancelledError):
+                await self._forgetting
+        finally:
+            if self._writes:
+                await asyncio.wait(self._writes)
+            await self._engine.dispose()
 
     async def _write(self, engine: AsyncEngine, fn: Callable[[Connection], T]) -> T:
         async def attempt() -> T:
@@ -399,7 +404,8 @@ async def _see_to_schema(
             check_schema(conn, metadata, migrations, migrate=migrate)
 
     # A migration, also waiting for another process's, may last longer than any other statement.
-    unlimited = {**options, "command_timeout": None}
+    settings = {**_SERVER_SETTINGS, _IDLE_MS: "0"}
+    unlimited = {**options, "command_timeout": None, "server_settings": settings}
     engine = create_async_engine(url, poolclass=NullPool, connect_args=unlimited)
     async with engine.connect() as conn:
         await conn.run_sync(_require_durable)

@@ -111,16 +111,7 @@ class TokenSigner:
         Parameters:
             groups: the first is the one in which the user acts by default.
         """
-        claims: dict[str, Any] = {
-            "gridlane.kind": PrincipalKind.USER.value,
-            "gridlane.vos": sorted(vos),
-            "wlcg.groups": list(dict.fromkeys(groups)),
-        }
-        if display_name:
-            claims["name"] = display_name
-        if scopes is not None:
-            claims["scope"] = " ".join(sorted(scopes))
-        return self._sign(subject, lifetime_s, claims)
+        return self._sign(subject, lifetime_s, _of_user(display_name, vos, groups, scopes))
 
     def sign_for(
         self, principal: Principal, *, token_id: str, audience: str, issued_s: int, expires_s: int
@@ -132,18 +123,12 @@ class TokenSigner:
             token_id, audience: `jti` and `aud`.
             issued_s, expires_s: from when until when it is good, seconds since the epoch (UTC).
         """
-        claims: dict[str, Any] = {
-            "gridlane.kind": PrincipalKind.USER.value,
-            "gridlane.vos": sorted(principal.vos),
-            "gridlane.active_group": principal.active_group,
-            "wlcg.groups": sorted(principal.groups),
-        }
+        claims = _of_user(
+            principal.display_name, principal.vos, sorted(principal.groups), principal.scopes
+        )
+        claims["gridlane.active_group"] = principal.active_group
         if principal.issuer != self.issuer:
             claims["gridlane.owner_issuer"] = principal.issuer
-        if principal.display_name:
-            claims["name"] = principal.display_name
-        if principal.scopes is not None:
-            claims["scope"] = " ".join(sorted(principal.scopes))
         its = {"jti": token_id, "aud": audience, **_good(issued_s, expires_s)}
         return self._signed(principal.subject, claims | its)
 
@@ -182,6 +167,21 @@ class TokenSigner:
         profile = {"wlcg.ver": WLCG_VERSION, "iss": self.issuer, "sub": subject}
         header = {"alg": "ES256", "kid": self._key.kid}
         return jwt.encode(header, {**claims, **profile}, self._key, algorithms=["ES256"])
+
+
+def _of_user(
+    display_name: str, vos: Collection[str], groups: Iterable[str], scopes: Iterable[str] | None
+) -> dict[str, Any]:
+    claims: dict[str, Any] = {
+        "gridlane.kind": PrincipalKind.USER.value,
+        "gridlane.vos": sorted(vos),
+        "wlcg.groups": list(dict.fromkeys(groups)),
+    }
+    if display_name:
+        claims["name"] = display_name
+    if scopes is not None:
+        claims["scope"] = " ".join(sorted(scopes))
+    return claims
 
 
 def _good(issued_s: int, expires_s: int) -> Mapping[str, int]:

@@ -20,7 +20,6 @@ from gridlane_kit.errors import GridlaneError
 RULES_FIELD: Final = 1159
 """Number of the options `buf.validate.field`, `.message` and `.oneof`."""
 
-_MAX_TEXT: Final = 1500
 _ALL_NAMED_BYTES: Final = 16 * 1024
 """Messages up to this size have all their violations looked for. A violation takes 30 µs to tell
 of, and 4 MiB have room for two million: that would stop the process for a minute."""
@@ -90,17 +89,12 @@ def _carries(options: Message) -> bool:
 
 
 def _invalid(violations: list[Violation]) -> GridlaneError:
-    """Joins violations by field, as far as a status of bounded size can carry them."""
-    by_field: dict[str, str] = {}
-    size = 0
-    for position, violation in enumerate(violations):
-        path, text = _path(violation), (violation.proto.message or "is not acceptable")[:200]
-        size += len(path) + len(text)
-        if size > _MAX_TEXT and by_field:
-            by_field["…"] = f"and {len(violations) - position} more"
-            break
-        by_field[path] = f"{by_field[path]}; {text}" if path in by_field else text
-    return errors.invalid(list(by_field.items()))
+    """Joins violations by field, each text once."""
+    by_field: dict[str, dict[str, None]] = {}
+    for violation in violations:
+        text = (violation.proto.message or "is not acceptable")[:200]
+        by_field.setdefault(_path(violation), {})[text] = None
+    return errors.invalid([(path, "; ".join(texts)) for path, texts in by_field.items()])
 
 
 def _path(violation: Violation) -> str:

@@ -1,9 +1,9 @@
 """The form of a call on the wire: metadata in, status and trailing metadata out.
 
 Responsible for reading `authorization`, `gridlane-group` (in which of its groups the caller wants
-to act) and `traceparent`, and for errors as gRPC status with
-`grpc-status-details-bin` (google.rpc.Status), written and read. Trailing metadata is kept small:
-clients refuse more than a few KiB of it, and would then not see the error at all.
+to act) and `traceparent`, and for errors as gRPC status with `grpc-status-details-bin`
+(google.rpc.Status), written and read. Trailing metadata is kept small: clients refuse more than a
+few KiB of it, and would then not see the error at all.
 """
 
 from collections.abc import Iterable, Mapping

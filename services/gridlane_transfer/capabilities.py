@@ -23,9 +23,6 @@ from gridlane_kit import errors
 GRIDLANE: Final = "gridlane"
 EMBEDDED: Final = "embedded"
 
-_MAX_TEXT: Final = 1500
-"""An error travels in the trailing metadata of a call, which has room for so much of it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Missing:
@@ -174,14 +171,9 @@ def _refuse(found: Iterable[Found]) -> None:
     asked = list(found)
     if not asked:
         return
-    violations: list[tuple[str, str]] = []
-    size = 0
-    for position, (field, missing) in enumerate(asked):
-        text = f"needs {missing.capability}, which {missing.backend} lacks: {missing.cure}"
-        size += len(field) + len(text)
-        if size > _MAX_TEXT:
-            violations.append(("…", f"and {len(asked) - position} more"))
-            break
-        violations.append((field, text))
     first = asked[0][1]
+    violations = [
+        (field, f"needs {missing.capability}, which {missing.backend} lacks: {missing.cure}")
+        for field, missing in asked
+    ]
     raise errors.capability_missing(violations, first.capability, first.backend)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import partial
 
 from gridlane_kit import logs
 from gridlane_kit.call import later
@@ -44,7 +44,6 @@ _STORE_RETRY_S = 1.0
 _FIND_CANCELS_S = 1.0
 
 _log = logs.logger("transfer.reconciler")
-_principal = lru_cache(maxsize=4096)(Principal.from_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +225,7 @@ class Reconciler:
         with later(
             self._telemetry,
             "transfer.copy",
-            _principal(job.principal),
+            Principal.from_json(job.principal),
             timeout_s=None,
             submitted=job.traceparent,
             job_id=job.job_tag or "",

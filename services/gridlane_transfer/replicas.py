@@ -19,12 +19,12 @@ from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.pages import page_request
+from gridlane_kit.visibility import visible_vos
 from gridlane_transfer import access, capabilities, messages
 from gridlane_transfer.storage_elements import Located, StorageElements
 from gridlane_transfer.store import catalogue
 from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Registration
 from gridlane_transfer.store.tables import LOGICAL_FILE
-from gridlane_transfer.store.visibility import visible_vos
 
 _REGISTERED = failpoint("transfer.replica.registered")
 _REGISTER = "transfer.replicas.register"

@@ -9,7 +9,6 @@ work that has. When is looked, and what is written, is `standing`'s and the clai
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from gridlane_kit import standing_work
@@ -20,8 +19,6 @@ from gridlane_transfer.states import UNSTARTED, FileState
 from gridlane_transfer.store.tables import JobRow
 
 _SUBMIT: Final = "transfer.jobs.submit"
-_principal = lru_cache(maxsize=4096)(Principal.from_json)
-
 
 # The states that a file may have to leave, and for which actions.
 _MAY_CHANGE: Final[Mapping[FileState, Collection[WorkAction]]] = {
@@ -46,7 +43,7 @@ def action(job: JobRow, policy: Policy, state: FileState) -> WorkAction:
         GridlaneError: POLICY_STALE.
     """
     running = job.placement if job.job_tag else state is FileState.ACTIVE
-    principal = _principal(job.principal)
+    principal = Principal.from_json(job.principal)
     return standing_work.work_action(principal, _SUBMIT, job.vo, policy, running=running)
 
 
@@ -65,7 +62,7 @@ def concerns(job: JobRow, policy: Policy) -> bool:
 
 def stopped(job: JobRow, policy: Policy, action: WorkAction) -> Stopped:
     """What an action other than KEEP makes of a file."""
-    principal = _principal(job.principal)
+    principal = Principal.from_json(job.principal)
     message, cure = standing_work.why_stopped(principal, job.vo, policy, "transfers")
     if action is WorkAction.HOLD:
         failed = Failed(

@@ -135,9 +135,6 @@ NEEDS: Final[Mapping[type[Message], Mapping[str, Need]]] = {
 }
 """The table: messages, their fields, and what those need."""
 
-_MAX_NAMED: Final = 20
-"""How many fields an answer names: an error has to stay small."""
-
 _PARTS: Final = {
     "resources": Resources,
     "destination": JobDestination,
@@ -169,7 +166,7 @@ class Requirements:
         """Refuse what the backend does not carry out.
 
         Raises:
-            GridlaneError: CAPABILITY_MISSING, naming every such field.
+            GridlaneError: CAPABILITY_MISSING, naming each such field, of very many the first.
         """
         if not self._may_ask(description):
             return
@@ -181,15 +178,9 @@ class Requirements:
         if found:
             named = [
                 (field, f"needs {need.capability}, which {self._backend} lacks: {need.cure}")
-                for field, need in found[:_MAX_NAMED]
+                for field, need in found
             ]
-            if len(found) > _MAX_NAMED:
-                named.append(("…", f"and {len(found) - _MAX_NAMED} more"))
-            raise errors.capability_missing(
-                named,
-                found[0][1].capability.value,
-                self._backend,
-            )
+            raise errors.capability_missing(named, found[0][1].capability.value, self._backend)
 
     def _may_ask(self, description: Message) -> bool:
         """Whether a field is set that may ask for something; a part of every submission."""

@@ -6,8 +6,8 @@ revision and events never disagree. The rules are `jobs`', the statements `store
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, Final
+from functools import cached_property
+from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
@@ -21,9 +21,6 @@ from gridlane_workload.backends.interface import Attempt
 from gridlane_workload.jobs import Change, Subject
 from gridlane_workload.states import Minor
 from gridlane_workload.store import JOB, Advance, StoredJob, advance
-
-stored_principal: Final = lru_cache(maxsize=4096)(Principal.from_json)
-"""Reads a stored principal; the same few own most jobs."""
 
 
 class JobAtHand:
@@ -47,7 +44,7 @@ class JobAtHand:
     @cached_property
     def principal(self) -> Principal:
         """Whoever submitted it, with the scopes of then."""
-        return stored_principal(self.row.principal)
+        return Principal.from_json(self.row.principal)
 
     @property
     def attempt(self) -> Attempt:

@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Row, and_, delete, exists, func, or_, select,
 
 from gridlane_kit.leases import claim_due, database_now_us
 from gridlane_workload import states
-from gridlane_workload.store import FEED_TABLES, IS_WAITING, JOB
+from gridlane_workload.store import FEED_TABLES, IS_STARTABLE, JOB
 
 # Rows deleted in one transaction, so that writers are not held up.
 _DELETE_CHUNK = 500
-_ANY_WAITING = select(exists(select(JOB.c.number).where(IS_WAITING)))
+_ANY_WAITING = select(exists(select(JOB.c.number).where(IS_STARTABLE)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def startable(conn: Connection, places: int) -> tuple[Sequence[Row[Any]], bool]:
     free = places - count_at_backend(conn)
     if free <= 0:
         return [], True
-    waiting = select(JOB).where(IS_WAITING)
+    waiting = select(JOB).where(IS_STARTABLE)
     in_order = waiting.order_by(JOB.c.priority.desc(), JOB.c.number)
     rows = conn.execute(in_order.limit(free)).all()
     return rows, len(rows) == free

@@ -18,7 +18,7 @@ from gridlane_kit.database import Database
 from gridlane_kit.identity import Principal
 from gridlane_kit.policy import Policy, WorkAction
 from gridlane_workload import jobs, states
-from gridlane_workload.changes import JobAtHand, stored_principal
+from gridlane_workload.changes import JobAtHand
 from gridlane_workload.jobs import Change
 from gridlane_workload.states import Minor
 from gridlane_workload.store import JOB
@@ -153,7 +153,7 @@ def unfinished(conn: Connection, owners: Collection[str] | None, after: int) -> 
 
 
 def _concerns(row: Row[Any], policy: Policy) -> bool:
-    wanted = action(stored_principal(row.principal), row.vo, row.state, policy)
+    wanted = action(Principal.from_json(row.principal), row.vo, row.state, policy)
     if wanted is WorkAction.KEEP and row.held_us is None:
         return False
     status = Job.FromString(row.status)

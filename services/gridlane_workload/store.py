@@ -103,7 +103,7 @@ for _by in ((), (JOB.c.state,)):
 _DUE = JOB.c.due_us.is_not(None)
 Index(None, JOB.c.due_us, sqlite_where=_DUE, postgresql_where=_DUE)
 # Written out, not bound: only then does a planner see that the index has what is asked for.
-IS_WAITING: Final = and_(
+IS_STARTABLE: Final = and_(
     JOB.c.state == literal_column(str(states.WAITING)), JOB.c.held_us.is_(None)
 )
 """Waits for a place, and may have one."""
@@ -114,8 +114,8 @@ Index(
     JOB.c.state,
     JOB.c.priority.desc(),
     JOB.c.number,
-    sqlite_where=IS_WAITING,
-    postgresql_where=IS_WAITING,
+    sqlite_where=IS_STARTABLE,
+    postgresql_where=IS_STARTABLE,
 )
 _ENDED = JOB.c.end_us.is_not(None)
 Index(None, JOB.c.end_us, sqlite_where=_ENDED, postgresql_where=_ENDED)

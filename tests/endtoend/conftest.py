@@ -2,8 +2,8 @@
 
 Every test runs in both shapes: all services in one process, and one process a service. One that
 says nothing new about the second shape, or means nothing in it, carries the marker `one_process`
-with the reason, with which it is reported as skipped. A test that ends one of five processes is one
-of those of `make test-peers`.
+with the reason, with which it is reported as skipped. All of the second shape is run by
+`make test-peers`.
 """
 
 import sys

@@ -124,7 +124,6 @@ def test_a_payload_outlives_workload_and_its_end_is_found(user: Any, away: Away)
     done_and_accounted(user, task)
 
 
-@pytest.mark.five_processes
 @pytest.mark.parametrize(
     "failpoint",
     [

@@ -1,6 +1,4 @@
-"""SIGKILL of the real server at every failpoint of a task's life, then a start: it goes on and ends
-once.
-"""
+"""SIGKILL of the real server at every failpoint, then a start: its life goes on and ends once."""
 
 import pytest
 from faults import cycles as suite

@@ -65,8 +65,13 @@ def collection_name(text: str, collection: str) -> str:
     return text if text.startswith(f"{collection}/") else f"{collection}/{text}"
 
 
+def is_uuid(text: str) -> bool:
+    """Whether a text is a uuid, in letters of either case."""
+    return _UUID.fullmatch(text.lower()) is not None
+
+
 def _name(text: str, collection: str, *aliases: str) -> str:
     given, _, bare = text.strip().rpartition("/")
-    if given not in ("", collection, *aliases) or not _UUID.fullmatch(bare.lower()):
+    if given not in ("", collection, *aliases) or not is_uuid(bare):
         raise ValueError(f"{text!r} is not a name of {collection}: expected {collection}/<uuid>")
     return f"{collection}/{bare.lower()}"

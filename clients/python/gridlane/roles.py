@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from gridlane.authorization.v1 import policy_pb2
+from gridlane.states import enum_word
 
 _ROLE: Final = "ROLE_"
 _ACTION: Final = "WORK_ACTION_"
@@ -16,10 +17,7 @@ _USER: Final = "_USER"
 
 def role_word(role: int) -> str:
     """ "vo_manager", "vetoed"; a number that this client does not know stays a number."""
-    known = policy_pb2.Role.DESCRIPTOR.values_by_number.get(role)
-    if known is None:
-        return str(role)
-    return known.name.removeprefix(_ROLE).removesuffix(_USER).lower()
+    return enum_word(policy_pb2.Role, role, _ROLE).removesuffix(_USER).lower()
 
 
 def role_of(word: str) -> policy_pb2.Role.ValueType:
@@ -47,10 +45,7 @@ def filter_word(word: str) -> str:
 
 def work_action_word(action: int) -> str:
     """ "hold", "keep", "cancel"; empty when there is none."""
-    if not action:
-        return ""
-    known = policy_pb2.WorkAction.DESCRIPTOR.values_by_number.get(action)
-    return str(action) if known is None else known.name.removeprefix(_ACTION).lower()
+    return enum_word(policy_pb2.WorkAction, action, _ACTION).lower() if action else ""
 
 
 def work_action_of(word: str | None) -> policy_pb2.WorkAction.ValueType:

@@ -36,29 +36,32 @@ FINAL_TRANSFER_STATES = frozenset(
 
 def job_state_word(state: int) -> str:
     """ "RUNNING"; a number that this client does not know stays a number."""
-    return _word(JobState, state, "JOB_STATE_")
+    return enum_word(JobState, state, "JOB_STATE_")
 
 
 def job_phase_word(phase: int) -> str:
     """ "QUEUED"; empty when there is none."""
-    return _word(JobPhase, phase, "JOB_PHASE_") if phase else ""
+    return enum_word(JobPhase, phase, "JOB_PHASE_") if phase else ""
 
 
 def transfer_state_word(state: int) -> str:
     """ "ACTIVE", of a transfer job."""
-    return _word(TransferJobState, state, "TRANSFER_JOB_STATE_")
+    return enum_word(TransferJobState, state, "TRANSFER_JOB_STATE_")
 
 
 def file_state_word(state: int) -> str:
     """ "ACTIVE", of a file transfer."""
-    return _word(FileTransferState, state, "FILE_TRANSFER_STATE_")
+    return enum_word(FileTransferState, state, "FILE_TRANSFER_STATE_")
 
 
 def failure_word(failure_class: int) -> str:
     """ "PAYLOAD_EXIT", of a failure's class."""
-    return _word(FailureClass, failure_class, "FAILURE_CLASS_")
+    return enum_word(FailureClass, failure_class, "FAILURE_CLASS_")
 
 
-def _word(enum: object, number: int, prefix: str) -> str:
+def enum_word(enum: object, number: int, prefix: str) -> str:
+    """A value of one of the contracts' enums without its prefix; a number that this client does not
+    know stays a number.
+    """
     name = enum.DESCRIPTOR.values_by_number.get(number)  # type: ignore[attr-defined]
     return name.name.removeprefix(prefix) if name is not None else str(number)

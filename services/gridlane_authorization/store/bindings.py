@@ -229,7 +229,7 @@ def an_admin_stands(
     vetoed = exists().where(
         veto.c.issuer == _C.issuer,
         veto.c.subject == _C.subject,
-        veto.c.role.concat("") == Role.VETOED.value,
+        _unindexed(veto.c.role) == Role.VETOED.value,
         or_(veto.c.expires_us.is_(None), veto.c.expires_us > now_us),
     )
     where = and_(

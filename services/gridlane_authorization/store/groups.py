@@ -9,17 +9,16 @@ from sqlalchemy import (
     Row,
     and_,
     delete,
-    false,
     insert,
     or_,
     select,
-    true,
     update,
 )
 
 from gridlane_authorization.store.tables import GROUP
 from gridlane_kit.decision import Visibility
 from gridlane_kit.pages import Keyset, Page, fetch_page
+from gridlane_kit.visibility import visible_vos
 
 BY_NAME: Final = Keyset(GROUP.c.id)
 
@@ -73,7 +72,7 @@ def read(conn: Connection, vo: str, id_: str) -> StoredGroup | None:
 
 def visible(conn: Connection, vo: str, id_: str, visibility: Visibility) -> StoredGroup | None:
     """Returns one that is within the caller's reach."""
-    return _one(conn, and_(_is(vo, id_), _reach(visibility)))
+    return _one(conn, and_(_is(vo, id_), visible_vos(visibility, GROUP.c.vo)))
 
 
 def declared(conn: Connection, vo: str, path: str) -> bool:
@@ -97,12 +96,6 @@ def page(conn: Connection, vo: str, page_: Page) -> tuple[list[StoredGroup], str
     """A page of a VO's groups, by name, and the token of the next page."""
     rows, token = fetch_page(conn, select(GROUP).where(GROUP.c.vo == vo), BY_NAME, page_)
     return [_stored(row) for row in rows], token
-
-
-def _reach(visibility: Visibility) -> ColumnElement[bool]:
-    if visibility.nothing or visibility.job is not None:
-        return false()
-    return true() if visibility.everything else GROUP.c.vo.in_(sorted(visibility.vos))
 
 
 def _is(vo: str, id_: str) -> ColumnElement[bool]:

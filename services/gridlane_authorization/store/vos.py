@@ -10,7 +10,6 @@ from sqlalchemy import (
     Row,
     and_,
     delete,
-    false,
     insert,
     select,
     true,
@@ -20,6 +19,7 @@ from sqlalchemy import (
 from gridlane_authorization.store.tables import VO
 from gridlane_kit.decision import Visibility
 from gridlane_kit.pages import Keyset, Page, fetch_page
+from gridlane_kit.visibility import visible_vos
 
 BY_NAME: Final = Keyset(VO.c.name)
 
@@ -83,19 +83,15 @@ def read(conn: Connection, name: str) -> StoredVo | None:
 
 def visible(conn: Connection, name: str, visibility: Visibility) -> StoredVo | None:
     """Returns one that is within the caller's reach."""
-    return _one(conn, _reach(visibility), name)
+    return _one(conn, visible_vos(visibility, VO.c.name), name)
 
 
 def page(conn: Connection, visibility: Visibility, page_: Page) -> tuple[list[StoredVo], str]:
     """A page of those within reach, by name, and the token of the next page."""
-    rows, token = fetch_page(conn, select(VO).where(_reach(visibility)), BY_NAME, page_)
+    rows, token = fetch_page(
+        conn, select(VO).where(visible_vos(visibility, VO.c.name)), BY_NAME, page_
+    )
     return [_stored(row) for row in rows], token
-
-
-def _reach(visibility: Visibility) -> ColumnElement[bool]:
-    if visibility.nothing or visibility.job is not None:
-        return false()
-    return true() if visibility.everything else VO.c.name.in_(sorted(visibility.vos))
 
 
 def _one(conn: Connection, reach: ColumnElement[bool], name: str) -> StoredVo | None:

@@ -339,9 +339,7 @@ def _cancel(
 
 
 def _may_end(job: JobRow, files: Sequence[FileRow], visibility: Visibility) -> bool:
-    return visibility.covers(owner=job.owner, vo=job.vo, group=job.owner_group) or all(
-        row.channel_uid in visibility.channels for row in files
-    )
+    return covers(visibility, job) or all(row.channel_uid in visibility.channels for row in files)
 
 
 def delete_ended(conn: Connection, before_us: int, limit: int) -> int:

@@ -59,17 +59,6 @@ def _reaches(
     return reached
 
 
-def visible_vos(visibility: Visibility, column: Column[str]) -> ColumnElement[bool]:
-    """The rows of the VOs within reach.
-
-    Parameters:
-        column: the table's VO.
-    """
-    if visibility.nothing or visibility.job is not None:
-        return false()
-    return true() if visibility.everything else column.in_(sorted(visibility.vos))
-
-
 def _as_is(column: Column[Any]) -> ColumnElement[Any]:
     return column
 

@@ -27,7 +27,6 @@ ADMINISTRATORS: Final = {
     "QuotaService/UpdateQuota",
     "QuotaService/DeleteQuota",
     "SigningKeyService/RotateSigningKey",
-    "TokenService/CreateToken",
 }
 """Which a user without a role may not call."""
 SERVICES: Final = {

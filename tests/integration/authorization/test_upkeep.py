@@ -1,13 +1,14 @@
 """What starts and time do to what is stored: names for old bindings, an end for old rows; on each
 engine. And the indexes that listings go by."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, insert
+from query_plans import plans
+from sqlalchemy import Connection, insert
 
 from gridlane.ids import uuid7_floor, uuid7_time_ms
 from gridlane_authorization import roles, store
@@ -169,19 +170,6 @@ async def test_the_audit_and_request_ids_are_kept_as_long_as_they_must(db: Datab
 
 
 # --- indexes --------------------------------------------------------------------------------------
-
-
-def plans(conn: Connection, run: Callable[[Connection], Any]) -> str:
-    """How SQLite carries out the statements of a function."""
-    found: list[str] = []
-
-    def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
-        rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
-        found.extend(row[3] for row in rows)
-
-    event.listen(conn, "before_cursor_execute", explain)
-    run(conn)
-    return "\n".join(found)
 
 
 @pytest.fixture

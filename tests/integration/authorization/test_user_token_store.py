@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from integration.authorization.test_upkeep import ADA, DAY_US, opened, plans
+from integration.authorization.test_upkeep import ADA, DAY_US, opened
+from query_plans import plans
 from sqlalchemy import Connection
 
 from gridlane.ids import uuid7

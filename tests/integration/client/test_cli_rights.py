@@ -143,6 +143,7 @@ def test_the_audit_tells_what_was_done_and_what_was_tried(
         ("can", "kill", "--as-vo", "cms"),
         ("role", "grant", "king", "alice"),
         ("role", "grant", "submitter", "alice", "--for", "soon"),
+        ("audit", "list", "--since", "soon"),
         ("vo", "update", "cms"),
         ("group", "update", "cms/a"),
     ],

@@ -104,6 +104,7 @@ def test_what_is_out_of_reach_is_told_of_as_what_is_not_there(world: World, tell
     methods = {step.method for step, one, _ in found if LATER[0] not in one}
     shape = world.server.shape
     tell("foreign as absent", [f"{shape}: {len(found)} pairs of calls, {len(methods)} methods"])
+    assert methods
     assert wrong == [], "\n".join(wrong)
 
 
@@ -112,6 +113,7 @@ def test_what_is_out_of_reach_takes_as_long_as_what_is_not_there(world: World, t
     for step, absent in timed(world):
         found.append(compared(step.method, *clocked(world, step, absent, chance)))
     tell("foreign as absent", [f"{world.server.shape:6}{line}" for line, _ in found])
+    assert found
     assert [line for line, alike in found if not alike] == []
 
 

@@ -12,11 +12,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from integration.kit.broken_postgresql import (
+    ITEM,
     Put,
     adding,
     become_standby,
@@ -26,10 +28,12 @@ from integration.kit.broken_postgresql import (
     opened,
 )
 from postgresql import PostgresqlServer
-from sqlalchemy import make_url
+from sqlalchemy import Connection, make_url
+from sqlalchemy.exc import IntegrityError
 
 from gridlane.ids import uuid7
 from gridlane_kit import postgresql
+from gridlane_kit.database import insert_rows
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.grouped_read import GroupedRead
 
@@ -84,7 +88,13 @@ async def test_a_restart_under_load_loses_nothing_and_makes_nothing_twice(
                 acknowledged.append(uid)
                 assert await persist(lambda uid=uid: read.get(uid)) == 1  # type: ignore[misc]
 
-        writers = [asyncio.create_task(writer()) for _ in range(16)]
+        async def reader() -> None:
+            # Unlike the writers, it waits for no answer to a commit: it is refused meanwhile.
+            while not over.is_set():
+                await persist(lambda: db.read(items))
+                await asyncio.sleep(0.01)
+
+        tasks = [asyncio.create_task(work()) for work in (*[writer] * 16, reader)]
         await asyncio.sleep(0.2)
         before = len(acknowledged)
         await asyncio.to_thread(own_server.restart, 0.3)
@@ -93,7 +103,7 @@ async def test_a_restart_under_load_loses_nothing_and_makes_nothing_twice(
             while len(acknowledged) < after + 32:
                 await asyncio.sleep(0.02)
         over.set()
-        await asyncio.gather(*writers)
+        await asyncio.gather(*tasks)
         assert before
         assert refused
         # As many rows as answers: nothing lost, and nothing that nobody was told of.
@@ -147,6 +157,42 @@ async def test_a_standby_is_unavailable_for_writes_until_it_is_promoted(
         assert is_worth_a_retry(caught.value)
         await asyncio.to_thread(own_server.sql, "SELECT pg_promote()")
         await db.write(Put("after"))
+
+
+async def test_a_process_frozen_in_a_transaction_keeps_no_row_from_the_others(
+    own_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**postgresql._SERVER_SETTINGS, postgresql._IDLE_MS: "300"}
+    monkeypatch.setattr(postgresql, "_SERVER_SETTINGS", settings)
+    url = own_server.new_database()
+    frozen, awake = threading.Event(), threading.Event()
+    runs = 0
+
+    def put_and_freeze(conn: Connection) -> None:
+        nonlocal runs
+        runs += 1
+        insert_rows(conn, ITEM, [{"uid": "a", "size": 1}])
+        frozen.set()
+        assert awake.wait(20)
+
+    async def freeze() -> None:
+        # A loop of its own, which stands still with the transaction as the whole process would.
+        async with opened(url) as db:
+            await db.write(put_and_freeze)
+
+    async with opened(url) as db:
+        freezing = asyncio.create_task(asyncio.to_thread(asyncio.run, freeze()))
+        try:
+            assert await asyncio.to_thread(frozen.wait, 20)
+            async with asyncio.timeout(10):
+                await db.write(Put("a"))
+        finally:
+            awake.set()
+        # It wakes, runs its transaction again, and meets the other's row.
+        with pytest.raises(IntegrityError):
+            await freezing
+        assert runs == 2
+        assert await db.read(items) == {"a": 1}
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What the tests of the policy's feed have: Authorization in another process, and its followers.
 
-Responsible for the process's life and for changing the policy in its database as another replica
-would. Not for what is tested.
+Responsible for the process's life, for changing the policy in its database as another replica
+would, and for a sample that a follower serves. Not for what is tested.
 """
 
 import asyncio
@@ -112,6 +112,20 @@ class OtherReplica:
             store.change_policy(conn, added=bindings, added_vos=vos, now_us=now_us())
 
         await self.db.write(write)
+
+
+class Things:
+    """The sample: a call that answers, and a stream that stays open."""
+
+    def __init__(self, messages: Any) -> None:
+        self.m = messages
+
+    async def CreateThing(self, request: Any, call: Any) -> Any:
+        return self.m.Thing(name=request.thing.name)
+
+    async def ChatThings(self, requests: AsyncIterator[Any], call: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield request.thing
 
 
 @asynccontextmanager

@@ -9,23 +9,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2
 from integration.kit_server.served import SignerOf, WirePeersOf
+from integration.kit_server.wire_things import ADA, failure_of
 
 from gridlane_kit import channels
 from gridlane_kit.assertions import service_jwks
 from gridlane_kit.call import Caller
 from gridlane_kit.errors import GridlaneError
-from gridlane_kit.identity import Principal
 from gridlane_kit.peers import EDGES, reading
 from gridlane_kit.telemetry import Telemetry
 
 PROGRAM = Path(__file__).with_name("peer_process.py")
 SAMPLE = "gridlane.transfer.sample.v1.SampleService"
-ADA = Principal("https://issuer.test/", "ada", vos=frozenset({"local"}))
 START_S = 30
 REQUEST_ID = "01930000-0000-7000-8000-000000000000"
 
@@ -104,12 +102,6 @@ def replica(
 def caller(timeout_s: float | None = 20) -> Caller:
     deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
     return Caller(ADA, deadline, Telemetry("workload").root())
-
-
-async def failure_of(awaitable: Any) -> GridlaneError:
-    with pytest.raises(GridlaneError) as caught:
-        await awaitable
-    return caught.value
 
 
 async def test_calls_outlive_a_restart_of_the_peer(

@@ -22,6 +22,7 @@ from integration.kit_server.policy_world import (
     Feed,
     OtherReplica,
     Seen,
+    Things,
     bound,
     followed,
     other_replica,
@@ -77,20 +78,6 @@ async def begin(tmp_path: Path) -> AsyncIterator[Begin]:
             return process, replica
 
         yield start
-
-
-class Things:
-    """The sample: a call that answers, and a stream that stays open."""
-
-    def __init__(self, messages: Any) -> None:
-        self.m = messages
-
-    async def CreateThing(self, request: Any, call: Any) -> Any:
-        return self.m.Thing(name=request.thing.name)
-
-    async def ChatThings(self, requests: AsyncIterator[Any], call: Any) -> AsyncIterator[Any]:
-        async for request in requests:
-            yield request.thing
 
 
 # --- in force -------------------------------------------------------------------------------------

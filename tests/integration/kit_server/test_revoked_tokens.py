@@ -17,6 +17,7 @@ from integration.kit_server.policy_world import (
     AuthorizationProcess,
     OtherReplica,
     Seen,
+    Things,
     bound,
     followed,
     other_replica,
@@ -37,20 +38,6 @@ SERVICE_KEYS = {service: new_key() for service in EDGES}
 SIGNER = AssertionSigner("transfer", SERVICE_KEYS["transfer"])
 IN_FORCE_S = 1.0
 HOUR_US = 3_600_000_000
-
-
-class Things:
-    """The sample: a call that answers, and a stream that stays open."""
-
-    def __init__(self, messages: Any) -> None:
-        self.m = messages
-
-    async def CreateThing(self, request: Any, call: Any) -> Any:
-        return self.m.Thing(name=request.thing.name)
-
-    async def ChatThings(self, requests: AsyncIterator[Any], call: Any) -> AsyncIterator[Any]:
-        async for request in requests:
-            yield request.thing
 
 
 @pytest.fixture

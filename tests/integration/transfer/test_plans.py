@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Connection, and_, event
+from query_plans import plans
+from sqlalchemy import and_
 
 from gridlane_kit.database import Database
 from gridlane_kit.decision import EVERYTHING, Visibility
@@ -27,19 +27,6 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
     database = await Database.open(url, metadata=METADATA, migrations=None, migrate=True)
     yield database
     await database.close()
-
-
-def plans(conn: Connection, run: Any) -> str:
-    """How SQLite carries out the statements of a function."""
-    found: list[str] = []
-
-    def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
-        rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
-        found.extend(row[3] for row in rows)
-
-    event.listen(conn, "before_cursor_execute", explain)
-    run(conn)
-    return "\n".join(found)
 
 
 @pytest.mark.parametrize(

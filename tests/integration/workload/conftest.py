@@ -106,9 +106,16 @@ class User:
         raise AssertionError(f"{name} never got to {wanted}")
 
     async def history(self, name: str) -> list[JobEvent]:
+        """The events of a job up to its state of now: on PostgreSQL one gets its place in the
+        history a moment after the commit that changed the state.
+        """
         request = calls.ListJobEventsRequest(parent=name, page_size=1000)
-        answer = await self.jobs.ListJobEvents(request, timeout=10, metadata=self.metadata)
-        return list(answer.events)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                answer = await self.jobs.ListJobEvents(request, timeout=10, metadata=self.metadata)
+                if answer.events[-1].state == (await self.get(name)).state:
+                    return list(answer.events)
+                await asyncio.sleep(0.02)
 
     async def log(self, name: str, **asked: Any) -> bytes:
         request = calls.ReadJobLogRequest(name=name, **asked)

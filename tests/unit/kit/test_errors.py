@@ -108,6 +108,19 @@ def test_invalid_fields_are_named_one_by_one() -> None:
     assert [(v.field, v.description) for v in bad.field_violations] == [("a", "x"), ("b.c", "y")]
 
 
+def test_of_very_many_violations_as_many_are_told_as_a_status_has_room_for() -> None:
+    found = [(f"job.inputs[{i}].path", "is not acceptable here") for i in range(1000)]
+    for error in (errors.invalid(found), errors.capability_missing(found, "QUEUE")):
+        status = error.to_status()
+        _, bad = details(status)
+        assert isinstance(bad, error_details_pb2.BadRequest)
+        *told, last = ((v.field, v.description) for v in bad.field_violations)
+        assert told == found[: len(told)]
+        assert len(told) > 5
+        assert last == ("…", f"and {1000 - len(told)} more")
+        assert status.ByteSize() < 4096
+
+
 def test_a_missing_capability_names_field_cure_and_backend() -> None:
     error = MADE["capability_missing"]
     _, bad = details(error.to_status())

@@ -36,7 +36,10 @@ def list_entries(
     output: Output = "text",
 ) -> None:
     """List what was done and tried, newest first. One of the first four filters at a time."""
-    begin = datetime.now(timezone.utc) - units.parse_duration(since) if since else None
+    begin = None
+    if since:
+        lasting = units.parse_option("--since", since, units.parse_duration)
+        begin = datetime.now(timezone.utc) - lasting
     with connect() as client:
         found = list(
             client.audit.list(
@@ -83,10 +86,7 @@ def show(
     """Show one entry, with what was there before and after."""
     with connect() as client:
         entry = client.audit.get(name)
-    if output == "json":
-        terminal.show_json(terminal.as_dict(entry))
-        return
-    terminal.details(_pairs(entry))
+    terminal.show_message(entry, _pairs(entry), output)
 
 
 def _pairs(entry: AuditEntry) -> Iterator[tuple[str, str]]:

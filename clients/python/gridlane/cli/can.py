@@ -127,9 +127,10 @@ def _pairs(
 
 
 def _reason(answer: CheckPermissionResponse, target: PermissionTarget | None) -> str:
+    from gridlane.states import enum_word
     from gridlane.type.v1.error_reason_pb2 import ErrorReason
 
-    word = ErrorReason.Name(answer.reason).removeprefix("ERROR_REASON_")
+    word = enum_word(ErrorReason, answer.reason, "ERROR_REASON_")
     said = {
         "CALLER_VETOED": "a veto is in force",
         "PERMISSION_DENIED": "no role that is held reaches so far",

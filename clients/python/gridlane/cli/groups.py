@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gridlane.cli import terminal, units
-from gridlane.cli.roles import Reason
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Output, Reason, plain
 
 if TYPE_CHECKING:
     from gridlane.authorization.v1.group_pb2 import Group
@@ -48,7 +47,7 @@ def show(group: Name, output: Output = "text") -> None:
     """Show one group."""
     with connect() as client:
         found = client.groups.get(group)
-    _show(found, output)
+    terminal.show_message(found, _pairs(found), output)
 
 
 @app.command()
@@ -75,7 +74,7 @@ def create(
             dirac_group=dirac_group or "",
             reason=reason,
         )
-    _show(made, output)
+    terminal.show_message(made, _pairs(made), output)
 
 
 @app.command()
@@ -93,7 +92,7 @@ def update(
         changed = client.groups.update(
             group, description=description, dirac_group=dirac_group, reason=reason
         )
-    _show(changed, output)
+    terminal.show_message(changed, _pairs(changed), output)
 
 
 @app.command()
@@ -101,21 +100,11 @@ def delete(group: Name, reason: Reason = "", output: Output = "text") -> None:
     """Take back a group that nothing names any more."""
     with connect() as client:
         revision = client.groups.delete(group, reason=reason)
-    if output == "json":
-        terminal.show_json({"policy_revision": str(revision)})
-    else:
-        terminal.line(f"deleted with revision {revision} of the policy")
+    terminal.show_revision("deleted", revision, output)
 
 
 def _bare(group: Group) -> str:
     return plain(group.name.removeprefix("vos/").replace("/groups/", "/"))
-
-
-def _show(group: Group, output: str) -> None:
-    if output == "json":
-        terminal.show_json(terminal.as_dict(group))
-    else:
-        terminal.details(_pairs(group))
 
 
 def _pairs(group: Group) -> Iterator[tuple[str, str]]:

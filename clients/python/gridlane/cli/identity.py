@@ -28,10 +28,7 @@ def whoami(output: Output = "text") -> None:
     """Show who you are to Gridlane, your VOs and your roles."""
     with connect() as client:
         answer = client.whoami()
-    if output == "json":
-        terminal.show_json(terminal.as_dict(answer))
-        return
-    terminal.details(_pairs(answer))
+    terminal.show_message(answer, _pairs(answer), output)
 
 
 def _pairs(answer: WhoAmIResponse) -> Iterator[tuple[str, str]]:
@@ -50,9 +47,9 @@ def _pairs(answer: WhoAmIResponse) -> Iterator[tuple[str, str]]:
 
 
 def _role(binding: RoleBinding) -> str:
-    from gridlane.authorization.v1.policy_pb2 import Role
+    from gridlane.roles import role_word
 
-    word = Role.Name(binding.role).removeprefix("ROLE_").replace("_", " ").title()
+    word = role_word(binding.role).replace("_", " ").title()
     place = binding.vo or binding.channel_uid
     until = units.local_time(binding.expire_time)
     parts = (

@@ -91,10 +91,7 @@ def show(name: Name, output: Output = "text") -> None:
     """Show all of one job."""
     with connect() as client:
         job = client.jobs.get(name)
-    if output == "json":
-        terminal.show_json(terminal.as_dict(job))
-        return
-    terminal.details(_pairs(job))
+    terminal.show_message(job, _pairs(job), output)
 
 
 def _pairs(job: Job) -> Iterable[tuple[str, str]]:

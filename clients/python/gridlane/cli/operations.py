@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
+
+from gridlane.names import is_uuid
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from gridlane.client import Client
 
 _SERVICES: Final = ("authorization", "transfer", "workload", "reporting", "gateway")
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 # Which permissions a verb may mean when it is done to one of these.
 _OF_COLLECTION: Final[Mapping[str, str]] = {
@@ -115,7 +115,7 @@ def target_of(client: Client, resource: str) -> PermissionTarget | None:
             return PermissionTarget(vo=binding.vo, channel_uid=binding.channel_uid, owner=owner)
         case "vos" if rest:
             return PermissionTarget(vo=rest.partition("/")[0])
-    if not rest and ":" not in resource and not _UUID.fullmatch(resource):
+    if not rest and ":" not in resource and not is_uuid(resource):
         return PermissionTarget(vo=resource)
     raise ValueError(f"{resource!r} cannot be asked about: expected {_KINDS}")
 

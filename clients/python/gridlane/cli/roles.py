@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Output, Reason, plain
+from gridlane.names import is_uuid
 
 if TYPE_CHECKING:
     from gridlane.authorization.v1.policy_pb2 import RoleBinding
@@ -50,12 +50,9 @@ Holder = Annotated[
     ),
 ]
 Issuer = Annotated[str, typer.Option(help="The user's issuer. Without: your own.")]
-Reason = Annotated[str, typer.Option(help="Why; kept in the audit.")]
 Lasting = Annotated[
     str, typer.Option("--for", metavar="DURATION", help="How long, as 12h or 30d. Without: ever.")
 ]
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _Holder(NamedTuple):
@@ -124,14 +121,7 @@ def show(binding: Binding, output: Output = "text") -> None:
     """Show all of one role that somebody holds."""
     with connect() as client:
         found = client.roles.get(binding)
-    _show(found, output)
-
-
-def _show(binding: RoleBinding, output: str) -> None:
-    if output == "json":
-        terminal.show_json(terminal.as_dict(binding))
-    else:
-        terminal.details(_pairs(binding))
+    terminal.show_message(found, _pairs(found), output)
 
 
 def _pairs(binding: RoleBinding) -> Iterator[tuple[str, str]]:
@@ -179,7 +169,7 @@ def grant(
             expire_time=_end(lasting),
             reason=reason,
         )
-    _show(made, output)
+    terminal.show_message(made, _pairs(made), output)
 
 
 @app.command()
@@ -218,7 +208,7 @@ def veto(
             expire_time=_end(lasting),
             reason=reason,
         )
-    _show(made, output)
+    terminal.show_message(made, _pairs(made), output)
 
 
 @app.command()
@@ -239,12 +229,9 @@ def unveto(
     raise NotFound(f"no veto of {holder} that you may see", reason="NOT_FOUND")
 
 
-def _take(client: Client, name: str, reason: str, output: str) -> None:
+def _take(client: Client, name: str, reason: str, output: terminal.Format) -> None:
     revision = client.roles.revoke(name, reason=reason)
-    if output == "json":
-        terminal.show_json({"policy_revision": str(revision)})
-    else:
-        terminal.line(f"taken away with revision {revision} of the policy")
+    terminal.show_revision("taken away", revision, output)
 
 
 def _holder(client: Client, holder: str, issuer: str, vo: str) -> _Holder:
@@ -256,7 +243,7 @@ def _holder(client: Client, holder: str, issuer: str, vo: str) -> _Holder:
 
 def _channel_uid(client: Client, channel: str) -> str:
     """The uid of a channel, from it or from the channel's name; empty for none."""
-    if not channel or _UUID.fullmatch(channel):
+    if not channel or is_uuid(channel):
         return channel
     return client.channels.get(channel).uid
 
@@ -269,8 +256,4 @@ def _end(lasting: str) -> datetime | None:
     """
     if not lasting:
         return None
-    try:
-        duration: timedelta = units.parse_duration(lasting)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--for") from None
-    return datetime.now(timezone.utc) + duration
+    return datetime.now(timezone.utc) + units.parse_option("--for", lasting, units.parse_duration)

@@ -119,10 +119,7 @@ def run(
 
 
 def _option(name: str, text: str | None, parse: Any) -> Any:
-    try:
-        return None if text is None else parse(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{name}: {error}") from error
+    return None if text is None else units.parse_option(name, text, parse)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,10 @@ Output = Annotated[
 ]
 
 
+#: The option of every command that changes the policy.
+Reason = Annotated[str, typer.Option(help="Why; kept in the audit.")]
+
+
 def use_json(wanted: bool) -> None:
     """Show JSON, or not."""
     _Mode.json = wanted
@@ -166,6 +170,26 @@ def as_dict(message: Message) -> dict[str, Any]:
 
     converted: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
     return converted
+
+
+def show_message(message: Message, pairs: Iterable[tuple[str, str]], output: Format) -> None:
+    """Print one message: its JSON, or what people read of it, as `details` takes it."""
+    if output == "json":
+        show_json(as_dict(message))
+    else:
+        details(pairs)
+
+
+def show_revision(done: str, revision: int, output: Format) -> None:
+    """Print the revision of the policy that something led to.
+
+    Parameters:
+        done: what was done, "deleted".
+    """
+    if output == "json":
+        show_json({"policy_revision": str(revision)})
+    else:
+        line(f"{done} with revision {revision} of the policy")
 
 
 def show_messages(messages: Iterable[Message]) -> None:

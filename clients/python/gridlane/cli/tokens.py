@@ -7,14 +7,13 @@ can be kept in a file without being seen.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Output, Reason, plain
 
 if TYPE_CHECKING:
     from gridlane.authorization.v1.token_pb2 import Token
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Tokens: create, exchange, list, revoke.", no_args_is_help=True)
 
-Reason = Annotated[str, typer.Option(help="Why; kept in the audit.")]
 Vos = Annotated[list[str] | None, typer.Option("--vo", help="A VO; several times for several.")]
 Groups = Annotated[
     list[str] | None, typer.Option("--group", help="A group's path; several times for several.")
@@ -53,7 +51,7 @@ def create(
 ) -> None:
     """Make a token for a user of Gridlane's own issuer, and write it to standard output: for
     administrators."""
-    lifetime = _lifetime(lasting)
+    lifetime = units.parse_option("--for", lasting, units.parse_duration)
     with connect() as client:
         made = client.tokens.create(
             subject,
@@ -81,7 +79,7 @@ def exchange(
     output: Output = "text",
 ) -> None:
     """Have a token that says less than yours, and write it to standard output."""
-    lifetime = _lifetime(lasting)
+    lifetime = units.parse_option("--for", lasting, units.parse_duration)
     with connect() as client:
         made = client.tokens.exchange(
             scopes=scope or (),
@@ -121,10 +119,7 @@ def revoke(
     """Revoke a token, and those that were had from it by exchange: refused within a second."""
     with connect() as client:
         gone = client.tokens.revoke(token, reason=reason)
-    if output == "json":
-        terminal.show_json(terminal.as_dict(gone))
-    else:
-        terminal.details(_pairs(gone))
+    terminal.show_message(gone, _pairs(gone), output)
 
 
 def _hand_over(made: CreateTokenResponse | ExchangeTokenResponse, output: str) -> None:
@@ -155,16 +150,3 @@ def _pairs(token: Token) -> Iterator[tuple[str, str]]:
     yield "scopes", plain(" ".join(token.scopes)) or "not narrowed"
     yield "until", units.local_time(token.expire_time)
     yield "revoked", units.local_time(token.revoke_time)
-
-
-def _lifetime(lasting: str) -> timedelta:
-    """Reads how long a token is to be good.
-
-    Raises:
-        BadParameter: it is no duration.
-    """
-    try:
-        duration: timedelta = units.parse_duration(lasting)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--for") from None
-    return duration

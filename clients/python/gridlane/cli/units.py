@@ -6,12 +6,17 @@ Responsible for both directions; knows no command.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
+
+_Value = TypeVar("_Value")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 _EXPONENTS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -46,6 +51,23 @@ def parse_duration(text: str) -> timedelta:
     if "".join(number + unit for number, unit in parts) != compact or seconds <= 0:
         raise ValueError(f"{text!r} is not a duration: expected for example 90s, 5m or 1h30m")
     return timedelta(seconds=seconds)
+
+
+def parse_option(option: str, text: str, parse: Callable[[str], _Value]) -> _Value:
+    """What an option of the command says.
+
+    Parameters:
+        option: its name, "--for".
+        text: as it was given.
+        parse: one of the functions above.
+
+    Raises:
+        typer.BadParameter: it has not that form.
+    """
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {error}") from error
 
 
 def size(count: float) -> str:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gridlane.cli import terminal, units
-from gridlane.cli.roles import Reason
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Output, Reason, plain
 
 if TYPE_CHECKING:
     from gridlane.authorization.v1.vo_pb2 import Vo
@@ -44,7 +43,7 @@ def show(vo: Name, output: Output = "text") -> None:
     """Show one VO."""
     with connect() as client:
         found = client.vos.get(vo)
-    _show(found, output)
+    terminal.show_message(found, _pairs(found), output)
 
 
 @app.command()
@@ -60,7 +59,7 @@ def create(
         made = client.vos.create(
             vo, description=description or "", contact=contact or "", reason=reason
         )
-    _show(made, output)
+    terminal.show_message(made, _pairs(made), output)
 
 
 @app.command()
@@ -76,7 +75,7 @@ def update(
         raise typer.BadParameter("nothing to change: name --description or --contact")
     with connect() as client:
         changed = client.vos.update(vo, description=description, contact=contact, reason=reason)
-    _show(changed, output)
+    terminal.show_message(changed, _pairs(changed), output)
 
 
 @app.command()
@@ -84,21 +83,11 @@ def delete(vo: Name, reason: Reason = "", output: Output = "text") -> None:
     """Delete a VO that nothing names any more; its jobs, transfers and files stay."""
     with connect() as client:
         revision = client.vos.delete(vo, reason=reason)
-    if output == "json":
-        terminal.show_json({"policy_revision": str(revision)})
-    else:
-        terminal.line(f"deleted with revision {revision} of the policy")
+    terminal.show_revision("deleted", revision, output)
 
 
 def _bare(vo: Vo) -> str:
     return plain(vo.name.removeprefix("vos/"))
-
-
-def _show(vo: Vo, output: str) -> None:
-    if output == "json":
-        terminal.show_json(terminal.as_dict(vo))
-    else:
-        terminal.details(_pairs(vo))
 
 
 def _pairs(vo: Vo) -> Iterator[tuple[str, str]]:

@@ -206,9 +206,9 @@ class TransferServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListTransferJobs(self, request, context):
-        """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
-        are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
-        caller gets an empty list.
+        """Lists the caller's own transfer jobs, those of the group that it shares, and those that it manages (of its VO, with a
+        file on its channel; an admin's are all), newest first, without their files. Those that it may only see are got by
+        name. Idempotent. A vetoed caller gets an empty list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -91,9 +91,9 @@ class TransferServiceStub:
     that is unknown, or that the caller may not see, has a NOT_FOUND status in its place and loses no other.
     """
     ListTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferJobsRequest, _transfer_service_pb2.ListTransferJobsResponse]
-    """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
-    are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
-    caller gets an empty list.
+    """Lists the caller's own transfer jobs, those of the group that it shares, and those that it manages (of its VO, with a
+    file on its channel; an admin's are all), newest first, without their files. Those that it may only see are got by
+    name. Idempotent. A vetoed caller gets an empty list.
     """
     SummarizeTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.SummarizeTransferJobsRequest, _transfer_summary_pb2.TransferSummary]
     """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
@@ -216,9 +216,9 @@ class TransferServiceAsyncStub(TransferServiceStub):
     that is unknown, or that the caller may not see, has a NOT_FOUND status in its place and loses no other.
     """
     ListTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferJobsRequest, _transfer_service_pb2.ListTransferJobsResponse]  # type: ignore[assignment]
-    """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
-    are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
-    caller gets an empty list.
+    """Lists the caller's own transfer jobs, those of the group that it shares, and those that it manages (of its VO, with a
+    file on its channel; an admin's are all), newest first, without their files. Those that it may only see are got by
+    name. Idempotent. A vetoed caller gets an empty list.
     """
     SummarizeTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.SummarizeTransferJobsRequest, _transfer_summary_pb2.TransferSummary]  # type: ignore[assignment]
     """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
@@ -386,9 +386,9 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_service_pb2.ListTransferJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_service_pb2.ListTransferJobsResponse, _abc.Awaitable[_transfer_service_pb2.ListTransferJobsResponse]]:
-        """Lists the caller's own transfer jobs and those that it manages (of its VO, with a file on its channel; an admin's
-        are all), newest first, without their files. Those that it may only see are got by name. Idempotent. A vetoed
-        caller gets an empty list.
+        """Lists the caller's own transfer jobs, those of the group that it shares, and those that it manages (of its VO, with a
+        file on its channel; an admin's are all), newest first, without their files. Those that it may only see are got by
+        name. Idempotent. A vetoed caller gets an empty list.
         """
 
     @_abc_1.abstractmethod

@@ -8,7 +8,7 @@ from gridlane.workload.v1 import job_service_pb2 as gridlane_dot_workload_dot_v1
 
 
 class JobServiceStub(object):
-    """Jobs. Young: rescheduling, deletion, holds and updates by wrappers are added with the next versions.
+    """Jobs. Young: rescheduling, deletion, holds by users and updates by wrappers are added with the next versions.
     """
 
     def __init__(self, channel):
@@ -70,7 +70,7 @@ class JobServiceStub(object):
 
 
 class JobServiceServicer(object):
-    """Jobs. Young: rescheduling, deletion, holds and updates by wrappers are added with the next versions.
+    """Jobs. Young: rescheduling, deletion, holds by users and updates by wrappers are added with the next versions.
     """
 
     def SubmitJob(self, request, context):
@@ -114,9 +114,9 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists the caller's own jobs and those that it manages (of its VO; an admin's are all), newest first. Those that it
-        may only see are got by name. A vetoed caller gets an empty list. The filters are those of the field `filter`; a page
-        may be short without being the last. Idempotent.
+        """Lists the caller's own jobs, those of the group that it shares, and those of the VO that it manages or monitors (an
+        admin's are all), newest first. Others that it may see are got by name. A vetoed caller gets an empty list. The
+        filters are those of the field `filter`; a page may be short without being the last. Idempotent.
         INVALID_ARGUMENT, FILTER_UNSUPPORTED: another filter.
         INVALID_ARGUMENT, TOKEN_NOT_OURS: the page token belongs to another filter or caller; begin anew without one.
         """
@@ -137,7 +137,8 @@ class JobServiceServicer(object):
         (SIGTERM, and SIGKILL after the backend's grace). The answer means that the wish is durable; watch the job for its
         end. A job that has ended is answered as it is. Idempotent.
         NOT_FOUND: there is no such job that the caller may see.
-        PERMISSION_DENIED: the caller may see it and not kill it. Owners, managers of its VO and administrators may.
+        PERMISSION_DENIED: the caller may see it and not kill it. Owners, sharers of their group, managers of its VO and
+        administrators may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,7 +236,7 @@ def add_JobServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class JobService(object):
-    """Jobs. Young: rescheduling, deletion, holds and updates by wrappers are added with the next versions.
+    """Jobs. Young: rescheduling, deletion, holds by users and updates by wrappers are added with the next versions.
     """
 
     @staticmethod

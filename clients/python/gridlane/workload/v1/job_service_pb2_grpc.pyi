@@ -29,7 +29,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class JobServiceStub:
-    """Jobs. Young: rescheduling, deletion, holds and updates by wrappers are added with the next versions."""
+    """Jobs. Young: rescheduling, deletion, holds by users and updates by wrappers are added with the next versions."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -60,9 +60,9 @@ class JobServiceStub:
     NOT_FOUND in its place. Idempotent.
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
-    """Lists the caller's own jobs and those that it manages (of its VO; an admin's are all), newest first. Those that it
-    may only see are got by name. A vetoed caller gets an empty list. The filters are those of the field `filter`; a page
-    may be short without being the last. Idempotent.
+    """Lists the caller's own jobs, those of the group that it shares, and those of the VO that it manages or monitors (an
+    admin's are all), newest first. Others that it may see are got by name. A vetoed caller gets an empty list. The
+    filters are those of the field `filter`; a page may be short without being the last. Idempotent.
     INVALID_ARGUMENT, FILTER_UNSUPPORTED: another filter.
     INVALID_ARGUMENT, TOKEN_NOT_OURS: the page token belongs to another filter or caller; begin anew without one.
     """
@@ -75,7 +75,8 @@ class JobServiceStub:
     (SIGTERM, and SIGKILL after the backend's grace). The answer means that the wish is durable; watch the job for its
     end. A job that has ended is answered as it is. Idempotent.
     NOT_FOUND: there is no such job that the caller may see.
-    PERMISSION_DENIED: the caller may see it and not kill it. Owners, managers of its VO and administrators may.
+    PERMISSION_DENIED: the caller may see it and not kill it. Owners, sharers of their group, managers of its VO and
+    administrators may.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]
     """Streams the changes of jobs, from `resume_token` or from each job's first event, and stays open. Every change comes
@@ -98,7 +99,7 @@ class JobServiceStub:
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
-    """Jobs. Young: rescheduling, deletion, holds and updates by wrappers are added with the next versions."""
+    """Jobs. Young: rescheduling, deletion, holds by users and updates by wrappers are added with the next versions."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SubmitJobRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -126,9 +127,9 @@ class JobServiceAsyncStub(JobServiceStub):
     NOT_FOUND in its place. Idempotent.
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Lists the caller's own jobs and those that it manages (of its VO; an admin's are all), newest first. Those that it
-    may only see are got by name. A vetoed caller gets an empty list. The filters are those of the field `filter`; a page
-    may be short without being the last. Idempotent.
+    """Lists the caller's own jobs, those of the group that it shares, and those of the VO that it manages or monitors (an
+    admin's are all), newest first. Others that it may see are got by name. A vetoed caller gets an empty list. The
+    filters are those of the field `filter`; a page may be short without being the last. Idempotent.
     INVALID_ARGUMENT, FILTER_UNSUPPORTED: another filter.
     INVALID_ARGUMENT, TOKEN_NOT_OURS: the page token belongs to another filter or caller; begin anew without one.
     """
@@ -141,7 +142,8 @@ class JobServiceAsyncStub(JobServiceStub):
     (SIGTERM, and SIGKILL after the backend's grace). The answer means that the wish is durable; watch the job for its
     end. A job that has ended is answered as it is. Idempotent.
     NOT_FOUND: there is no such job that the caller may see.
-    PERMISSION_DENIED: the caller may see it and not kill it. Owners, managers of its VO and administrators may.
+    PERMISSION_DENIED: the caller may see it and not kill it. Owners, sharers of their group, managers of its VO and
+    administrators may.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobsRequest, _job_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
     """Streams the changes of jobs, from `resume_token` or from each job's first event, and stays open. Every change comes
@@ -163,7 +165,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """Answers how the service and its backends are. Idempotent."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Jobs. Young: rescheduling, deletion, holds and updates by wrappers are added with the next versions."""
+    """Jobs. Young: rescheduling, deletion, holds by users and updates by wrappers are added with the next versions."""
 
     @_abc_1.abstractmethod
     def SubmitJob(
@@ -219,9 +221,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ListJobsResponse, _abc.Awaitable[_job_service_pb2.ListJobsResponse]]:
-        """Lists the caller's own jobs and those that it manages (of its VO; an admin's are all), newest first. Those that it
-        may only see are got by name. A vetoed caller gets an empty list. The filters are those of the field `filter`; a page
-        may be short without being the last. Idempotent.
+        """Lists the caller's own jobs, those of the group that it shares, and those of the VO that it manages or monitors (an
+        admin's are all), newest first. Others that it may see are got by name. A vetoed caller gets an empty list. The
+        filters are those of the field `filter`; a page may be short without being the last. Idempotent.
         INVALID_ARGUMENT, FILTER_UNSUPPORTED: another filter.
         INVALID_ARGUMENT, TOKEN_NOT_OURS: the page token belongs to another filter or caller; begin anew without one.
         """
@@ -246,7 +248,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         (SIGTERM, and SIGKILL after the backend's grace). The answer means that the wish is durable; watch the job for its
         end. A job that has ended is answered as it is. Idempotent.
         NOT_FOUND: there is no such job that the caller may see.
-        PERMISSION_DENIED: the caller may see it and not kill it. Owners, managers of its VO and administrators may.
+        PERMISSION_DENIED: the caller may see it and not kill it. Owners, sharers of their group, managers of its VO and
+        administrators may.
         """
 
     @_abc_1.abstractmethod
