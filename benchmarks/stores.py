@@ -70,7 +70,8 @@ async def _transfers(url: str, count: int) -> None:
         url, metadata=tables.METADATA, migrations=TRANSFER_MIGRATIONS, migrate=True
     )
     feed = Feed(db, tables.FEED)
-    (channel,) = await db.write(partial(channels.ensure_default, max_files=1))
+    await db.write(partial(channels.ensure_default, max_files=1))
+    ((channel,), _) = await db.read(channels.read_all)
 
     def insert(numbers: range, conn: Connection) -> None:
         new = [_transfer(number, channel.uid) for number in numbers]
@@ -134,6 +135,7 @@ def _transfer(number: int, channel: str) -> transfer_jobs.NewTransferJob:
         channel_uid=channel,
         rank=2,
         due_us=row.create_us,
+        queue=f"{vo}/",
     )
     return transfer_jobs.NewTransferJob(None, row, [file], event)
 

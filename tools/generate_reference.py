@@ -11,9 +11,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from contracts.model import read_contract
@@ -98,6 +99,23 @@ def settings_page() -> Iterator[str]:
                 f"`{default}`" if isinstance(default, int | float | str) and default != "" else "",
                 field.description or "",
             )
+        yield from _inner_settings(service, settings)
+
+
+def _inner_settings(path: str, settings: type[BaseModel]) -> Iterator[str]:
+    """The fields of the settings that are tables of their own, or lists of them."""
+    for name, field in settings.model_fields.items():
+        listed = get_args(field.annotation)
+        for inner in (field.annotation, *listed):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                each = "each `[[{}]]`" if listed else "`[{}]`"
+                yield f"\n### {each.format(f'{path}.{name}')}\n"
+                yield "| field | default | meaning |\n|---|---|---|"
+                for own, one in inner.model_fields.items():
+                    plain = isinstance(one.default, int | float | str) and one.default != ""
+                    default = f"`{one.default}`" if plain else ""
+                    yield _row(f"`{own}`", default, one.description or "")
+                yield from _inner_settings(f"{path}.{name}", inner)
 
 
 def commands_page() -> Iterator[str]:

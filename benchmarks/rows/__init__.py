@@ -4,9 +4,12 @@ from typing import Final
 
 from benchmarks.row import Row
 from benchmarks.rows import (
+    beside_copy,
+    claim,
     decision,
     diracx,
     echo,
+    http_mover,
     imports,
     jobs,
     mover,
@@ -22,9 +25,12 @@ ROWS: Final[tuple[Row, ...]] = (
     *transfers.ROWS,
     *diracx.ROWS,
     *scale.ROWS,
+    *claim.ROWS,
     *decision.ROWS,
     *pipeline.ROWS,
     *imports.ROWS,
     *start.ROWS,
     *mover.ROWS,
+    *http_mover.ROWS,
+    *beside_copy.ROWS,
 )

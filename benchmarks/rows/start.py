@@ -1,19 +1,14 @@
 """How long the embedded server takes from its command to its ready file."""
 
-import asyncio
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from benchmarks.processes import ChildFailedError, cpu_seconds, end
+from benchmarks.embedded import embedded
+from benchmarks.processes import cpu_seconds
 from benchmarks.row import Bound, Measured, Row, Target
 from benchmarks.run import Run
-
-_LOOK_S: Final = 0.005
-_LONGEST_S: Final = 60.0
 
 
 class _Start(NamedTuple):
@@ -46,38 +41,8 @@ def _summed_up(starts: Sequence[_Start]) -> Measured:
 
 async def _start(directory: Path) -> _Start:
     """Starts and stops the server once."""
-    ready = directory / "ready.json"
-    log = directory / "log"
-    begun = time.perf_counter()
-    with log.open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            Path(sys.executable).with_name("gridlane-server"),
-            "all",
-            "--data-dir",
-            str(directory / "data"),
-            "--port",
-            "0",
-            "--health-port",
-            "0",
-            "--ready-file",
-            str(ready),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=errors,
-        )
-    try:
-        while not ready.exists():
-            if process.returncode is not None:
-                raise ChildFailedError(f"gridlane-server did not start: {_last_line(log)}")
-            if time.perf_counter() - begun > _LONGEST_S:
-                raise ChildFailedError(f"gridlane-server did not serve in {_LONGEST_S:.0f} s")
-            await asyncio.sleep(_LOOK_S)
-        return _Start(time.perf_counter() - begun, cpu_seconds(process.pid))
-    finally:
-        await end(process)
-
-
-def _last_line(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+    async with embedded(directory) as server:
+        return _Start(server.start_s, cpu_seconds(server.pid))
 
 
 ROWS = (

@@ -78,6 +78,10 @@ class Page:
     after: Sequence[KeyValue] | None
     binding: bytes
 
+    def token_after(self, key: Sequence[KeyValue]) -> str:
+        """The token of the page after a key, for a listing that no statement makes."""
+        return _encode(key, self.binding)
+
 
 def page_request(
     keyset: Keyset, *, page_size: int, page_token: str, binding: Sequence[str]

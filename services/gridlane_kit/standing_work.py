@@ -34,7 +34,13 @@ _log = logger("policy")
 
 
 def work_action(
-    principal: Principal, permission: str, vo: str, policy: Policy, *, running: bool
+    principal: Principal,
+    permission: str,
+    vo: str,
+    policy: Policy,
+    *,
+    running: bool,
+    own: bool = False,
 ) -> WorkAction:
     """Returns what becomes of a piece of work under a policy.
 
@@ -46,6 +52,7 @@ def work_action(
         permission: what it takes to submit it, "transfer.jobs.submit".
         vo: whose it is.
         running: whether it has begun.
+        own: whether a right that reaches no further than what is the owner's is enough.
 
     Raises:
         GridlaneError: POLICY_STALE.
@@ -58,7 +65,8 @@ def work_action(
         if action is not WorkAction.KEEP:
             return action
     reach = decision.visibility
-    keeps = decision.allowed and (reach.everything or vo in reach.vos)
+    reaches = reach.everything or vo in reach.vos or (own and reach.owner is not None)
+    keeps = decision.allowed and reaches
     return WorkAction.KEEP if keeps else WorkAction.HOLD
 
 

@@ -99,7 +99,8 @@ def job_record(event: job_event_pb2.JobEvent) -> NewRecord | None:
 
 
 def file_record(event: transfer_event_pb2.TransferEvent) -> NewRecord | None:
-    """Returns the record of the file whose transfer ends with this event, None when none ends.
+    """Returns the record of the file whose transfer ends with this event, None when none ends: a
+    file that is removed is not moved.
 
     Raises:
         UnaccountableEventError: the event does not carry the transfer job.
@@ -109,6 +110,8 @@ def file_record(event: transfer_event_pb2.TransferEvent) -> NewRecord | None:
     if not event.HasField("job"):
         raise UnaccountableEventError(f"the event {event.event_id} ends a file without its job")
     job, file = event.job, event.file
+    if job.kind == transfer_job_pb2.TRANSFER_JOB_KIND_DELETION:
+        return None
     end = file.end_time if file.HasField("end_time") else event.time
     tag = job.tags.get(JOB_TAG, "")
     return _stored(

@@ -94,6 +94,15 @@ def require_removal(call: Call, located: Located, owner: str, name: str) -> None
     _require_scope(call, located, _REPLACE, permission)
 
 
+def require_removal_scope(call: Call, located: Located) -> None:
+    """Refuse a caller whose token does not let it remove a file that it may remove otherwise.
+
+    Raises:
+        GridlaneError: SCOPE_TOO_NARROW.
+    """
+    _require_scope(call, located, _REPLACE, "transfer.content.delete")
+
+
 def _reaches(call: Call, vo: str) -> bool:
     return call.visibility.everything or vo in call.visibility.vos
 

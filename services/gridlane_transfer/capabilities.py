@@ -9,7 +9,7 @@ A thousand files of one job are looked through with the costs of one attribute r
 hardly any of them asks for anything.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
@@ -17,7 +17,12 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-from gridlane.transfer.v1 import replica_service_pb2, transfer_job_pb2, transfer_service_pb2
+from gridlane.transfer.v1 import (
+    replica_service_pb2,
+    selection_strategy_pb2,
+    transfer_job_pb2,
+    transfer_service_pb2,
+)
 from gridlane_kit import errors
 
 GRIDLANE: Final = "gridlane"
@@ -43,83 +48,94 @@ _EMPTY: Final = "leave it empty"
 _ZERO: Final = "leave it 0"
 _UNSET: Final = "leave it unset"
 _FALSE: Final = "leave it false"
-_TAGS: Final = "leave it empty; short pairs go into tags"
-_JOB_TAGS: Final = "leave it empty; short pairs go into the job's tags"
-_ONE_SOURCE: Final = "leave it unspecified; a logical source has all its replicas"
-_MODES: Final = "ask for NEVER or ALWAYS"
+_MODES: Final = "ask for NEVER, ALWAYS, ON_RETRY or WHEN_DIFFERENT"
+_STRATEGIES: Final = "ask for ORDERLY, AUTO or SUCCESS"
+
+OF_EVERY_BACKEND: Final = frozenset(
+    {
+        "ALTERNATIVE_SOURCES",
+        "MULTIHOP",
+        "TARGET_REPORT",
+        "OVERWRITE_ON_RETRY",
+        "OVERWRITE_WHEN_DIFFERENT",
+        "ACTIVITIES",
+        "METADATA",
+        "RETRY_DELAY",
+        "QUEUE_TIME_LIMIT",
+        "JOB_EXPIRY",
+        "BACKEND_CHOICE",
+        "FILE_FILTERS",
+        "PROTOCOL_CHOICE",
+    }
+)
+"""Capabilities that lie with the service, whatever the backend."""
 
 OVERWRITE_MODES: Final[Mapping[int, Missing]] = MappingProxyType(
     {
-        transfer_job_pb2.OVERWRITE_MODE_ON_RETRY: Missing("OVERWRITE_ON_RETRY", _MODES),
         transfer_job_pb2.OVERWRITE_MODE_WHEN_ONLY_ON_DISK: Missing(
             "OVERWRITE_WHEN_ONLY_ON_DISK", _MODES
-        ),
-        transfer_job_pb2.OVERWRITE_MODE_WHEN_DIFFERENT: Missing(
-            "OVERWRITE_WHEN_DIFFERENT", _MODES, GRIDLANE
         ),
     }
 )
 """Values of `overwrite`, of jobs and files; the others are carried out."""
 
+SELECTION_STRATEGIES: Final[Mapping[int, Missing]] = MappingProxyType(
+    {
+        number: Missing("SOURCE_STATISTICS", _STRATEGIES)
+        for number in selection_strategy_pb2.SelectionStrategy.values()
+        if number > selection_strategy_pb2.SELECTION_STRATEGY_SUCCESS
+    }
+)
+"""Values of `selection_strategy`, of jobs and files; the others are carried out."""
+
 JOB_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
     {
-        "activity": Missing("ACTIVITIES", _EMPTY, GRIDLANE),
-        "metadata": Missing("METADATA", _TAGS, GRIDLANE),
-        "retry_delay": Missing("RETRY_DELAY", _UNSET, GRIDLANE),
-        "max_time_in_queue": Missing("QUEUE_TIME_LIMIT", "cancel it when it is late", GRIDLANE),
-        "expire_time": Missing("JOB_EXPIRY", "cancel it when it is late", GRIDLANE),
-        "timeout": Missing("ATTEMPT_TIMEOUT", _UNSET),
         "session_reuse": Missing("SESSION_REUSE", _FALSE),
-        "streams": Missing("STREAMS", _ZERO),
         "buffer_size_bytes": Missing("BUFFER_SIZE", _ZERO),
         "bring_online_timeout": Missing("STAGING", _UNSET),
         "copy_pin_lifetime": Missing("STAGING", _UNSET),
         "archive_timeout": Missing("ARCHIVING", _UNSET),
-        "report_target_file": Missing("TARGET_REPORT", _FALSE),
-        "strict_copy": Missing("STRICT_COPY", "ask for verify NONE"),
-        "disable_cleanup": Missing("KEEP_FAILED_TARGET", _FALSE),
         "s3_alternate": Missing("S3_ALTERNATE", _UNSET),
         "ip_version": Missing("IP_VERSION", "leave it unspecified"),
         "target_qos": Missing("TARGET_QOS", _EMPTY),
         "source_spacetoken": Missing("SPACE_TOKENS", _EMPTY),
         "target_spacetoken": Missing("SPACE_TOKENS", _EMPTY),
-        "overwrite_intermediate": Missing("MULTIHOP", _FALSE),
         "credential": Missing("CREDENTIALS", _EMPTY),
-        "selection_strategy": Missing("ALTERNATIVE_SOURCES", _ONE_SOURCE),
-        "backend": Missing("BACKEND_CHOICE", _EMPTY, GRIDLANE),
-        "protocols": Missing("PROTOCOL_CHOICE", "leave it empty and name URLs", GRIDLANE),
     }
 )
 """Fields of `TransferJob`."""
 
 FILE_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
     {
-        "alternative_sources": Missing(
-            "ALTERNATIVE_SOURCES", "register the copies and name the logical file"
-        ),
-        "via": Missing("MULTIHOP", "submit each hop when the one before has finished"),
-        "activity": Missing("ACTIVITIES", _EMPTY, GRIDLANE),
-        "scitag": Missing("SCITAGS", _ZERO),
-        "metadata": Missing("METADATA", _JOB_TAGS, GRIDLANE),
         "staging_metadata": Missing("STAGING", _EMPTY),
         "archive_metadata": Missing("ARCHIVING", _EMPTY),
-        "selection_strategy": Missing("ALTERNATIVE_SOURCES", _ONE_SOURCE),
         "guid": Missing("GUIDS", _EMPTY, GRIDLANE),
     }
 )
 """Fields of `FileTransfer`. Scalars and lists alone, of which what asks for nothing is false."""
+
+CHANNEL_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
+    {"default_buffer_size_bytes": Missing("BUFFER_SIZE", _ZERO)}
+)
+"""Fields of `Channel`."""
 
 REGISTRATION_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
     {"guid": Missing("GUIDS", _EMPTY, GRIDLANE)}
 )
 """Fields of `RegisterReplicaRequest`."""
 
-FILE_LISTING_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
-    {"filter": Missing("FILE_FILTERS", "leave it empty and choose among the pages", GRIDLANE)}
+DELETION_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
+    {
+        "spacetoken": Missing("SPACE_TOKENS", _EMPTY),
+        "credential": Missing("CREDENTIALS", _EMPTY),
+    }
 )
-"""Fields of `ListFileTransfersRequest`."""
+"""Fields of `SubmitDeletionJobRequest`."""
 
-_HIGHEST_OVERWRITE: Final = transfer_job_pb2.OVERWRITE_MODE_ALWAYS
+NO_STAGING: Final = Missing("STAGING", "submit files that lie on disk")
+"""What every file of a staging job asks for."""
+
+_VALUES: Final = {"overwrite": OVERWRITE_MODES, "selection_strategy": SELECTION_STRATEGIES}
 _asked_of_file: Final = attrgetter(*FILE_FIELDS)
 
 Found = tuple[str, Missing]
@@ -134,7 +150,11 @@ def refuse_job(job: transfer_job_pb2.TransferJob) -> None:
     """
     found = list(_asked(job, JOB_FIELDS, "transfer_job."))
     for index, file in enumerate(job.files):
-        if any(_asked_of_file(file)) or file.overwrite > _HIGHEST_OVERWRITE:
+        if (
+            any(_asked_of_file(file))
+            or file.overwrite in OVERWRITE_MODES
+            or file.selection_strategy in SELECTION_STRATEGIES
+        ):
             found += _asked(file, FILE_FIELDS, f"transfer_job.files[{index}].")
     _refuse(found)
 
@@ -148,32 +168,43 @@ def refuse_registration(request: replica_service_pb2.RegisterReplicaRequest) -> 
     _refuse(_asked(request, REGISTRATION_FIELDS, ""))
 
 
-def refuse_file_listing(request: transfer_service_pb2.ListFileTransfersRequest) -> None:
-    """Refuse a listing of files that asks for what is not carried out.
+def refuse_deletion(request: transfer_service_pb2.SubmitDeletionJobRequest) -> None:
+    """Refuse a job that removes files and asks for what is not carried out.
 
     Raises:
         GridlaneError: CAPABILITY_MISSING.
     """
-    _refuse(_asked(request, FILE_LISTING_FIELDS, ""))
+    _refuse(_asked(request, DELETION_FIELDS, ""))
+
+
+def staging_missing(
+    request: transfer_service_pb2.SubmitStagingJobRequest,
+) -> errors.GridlaneError:
+    """The refusal of a job that brings files from tape: no backend does."""
+    fields = (f"files[{index}].source" for index in range(len(request.files)))
+    return _missing([(field, NO_STAGING) for field in fields])
 
 
 def _asked(message: Message, fields: Mapping[str, Missing], path: str) -> Iterator[Found]:
     """What a message asks for; a field that is set to its default asks for nothing."""
     for field, value in message.ListFields():
         missing = fields.get(field.name)
-        if field.name == "overwrite":
-            missing = OVERWRITE_MODES.get(value)
+        if field.name in _VALUES:
+            missing = _VALUES[field.name].get(value)
         if missing is not None and value is not False:
             yield path + field.name, missing
 
 
 def _refuse(found: Iterable[Found]) -> None:
     asked = list(found)
-    if not asked:
-        return
+    if asked:
+        raise _missing(asked)
+
+
+def _missing(asked: Sequence[Found]) -> errors.GridlaneError:
     first = asked[0][1]
     violations = [
         (field, f"needs {missing.capability}, which {missing.backend} lacks: {missing.cure}")
         for field, missing in asked
     ]
-    raise errors.capability_missing(violations, first.capability, first.backend)
+    return errors.capability_missing(violations, first.capability, first.backend)

@@ -14,11 +14,15 @@ from gridlane_kit.call import Call
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
-from gridlane_transfer import access, messages
-from gridlane_transfer.backends.embedded.copying import CHECKSUMS
+from gridlane_transfer import access, barred_ends, messages
+from gridlane_transfer.backends.base import TransferBackend
+from gridlane_transfer.backends.embedded.checksums import CHECKSUMS
 from gridlane_transfer.backends.embedded.places import Folder, remove_file
-from gridlane_transfer.failures import FailureClass, source_failure
+from gridlane_transfer.backends.embedded.webdav.urls import is_remote
+from gridlane_transfer.bans import Operation
+from gridlane_transfer.failures import Failed, FailureClass, source_failure
 from gridlane_transfer.file_transfers import DEFAULT_CHECKSUM, is_logical
+from gridlane_transfer.remote_content import RemoteFiles, RemoteReading, refusal
 from gridlane_transfer.replicas import Removal, Replicas
 from gridlane_transfer.storage_elements import PREFIX, Located, StorageElements
 from gridlane_transfer.store.catalogue import LogicalFile
@@ -30,12 +34,17 @@ _UNREGISTERED = failpoint("transfer.content.unregistered")
 _CHUNK_BYTES = 1 << 20
 _WRITE = "transfer.content.write"
 _READ = "transfer.content.read"
+_WHERE_TO_PUT = (
+    "lies on a remote storage: put it to a storage element that is a directory here, and submit a"
+    " transfer to the remote one"
+)
 
 
 class Content:
     """The calls.
 
     Parameters:
+        mover: removes remote files; `remote` reads them.
         unregister: the write, through the group commit.
     """
 
@@ -44,12 +53,16 @@ class Content:
         elements: StorageElements,
         replicas: Replicas,
         uploads: Uploads,
+        mover: TransferBackend,
+        remote: RemoteFiles,
         *,
         unregister: WriteKind[Removal, None],
     ) -> None:
         self._elements = elements
         self._replicas = replicas
         self._uploads = uploads
+        self._mover = mover
+        self._remote = remote
         self._unregister = unregister
 
     async def put(
@@ -59,12 +72,16 @@ class Content:
 
         Raises:
             GridlaneError: INVALID_FIELDS, NO_STORAGE_ELEMENT, PERMISSION_DENIED, SCOPE_TOO_NARROW,
-                ALREADY_EXISTS, CHECKSUM_MISMATCH, NO_SPACE, PRECONDITION when the place cannot be
-                written.
+                ALREADY_EXISTS, CHECKSUM_MISMATCH, NO_SPACE, CAPABILITY_MISSING for a remote
+                storage, PRECONDITION when the place cannot be written.
         """
         header = await _first(requests)
-        located = self._place(header.file)
+        located = self._place(header.file, Operation.WRITE)
         access.require_write(call, located, _WRITE, replace=header.overwrite)
+        barred_ends.require_free(self._elements, located, Operation.WRITE)
+        if is_remote(located.location.url):
+            refused = [("header.file", _WHERE_TO_PUT)]
+            raise errors.capability_missing(refused, "PUT_CONTENT", "embedded")
         algorithms = await self._algorithms(header, located)
         await self._require_room(located, header.size_bytes)
         upload = await self._uploads.begin(located, call.principal.owner, algorithms)
@@ -97,21 +114,20 @@ class Content:
             raise errors.not_found(request.file)
         access.require_read(call, located, _READ)
         known = await self._replicas.find(located.lfn)
-        descriptor = await self._open(request.file, self._copies(request.file, located, known))
+        copies = barred_ends.readable(self._elements, self._copies(request.file, located, known))
+        reading = await self._open(request.file, copies, request.offset_bytes)
         try:
-            size = os.fstat(descriptor).st_size
+            size = reading.size
             if request.offset_bytes > size:
                 raise errors.invalid([("offset_bytes", f"at most the file's size, {size}")])
             header = storage_service_pb2.GetContentHeader(size_bytes=size)
             if known is not None and known.replica(located.location.url) is not None:
                 header.checksum.CopyFrom(messages.checksum_message(known.checksum))
             yield storage_service_pb2.GetContentResponse(header=header)
-            offset = request.offset_bytes
-            while chunk := await asyncio.to_thread(os.pread, descriptor, _CHUNK_BYTES, offset):
+            while chunk := await reading.chunk():
                 yield storage_service_pb2.GetContentResponse(chunk=chunk)
-                offset += len(chunk)
         finally:
-            os.close(descriptor)
+            reading.close()
 
     async def delete(self, file: str, call: Call) -> None:
         """Remove a file and its registration: all copies of a logical name, the one copy of a URL.
@@ -122,11 +138,13 @@ class Content:
         """
         located = self._place(file)
         known = await self._replicas.find(located.lfn)
-        if known is None and not await asyncio.to_thread(_is_there, located):
+        if known is None and not await self._is_there(file, located):
             raise errors.not_found(file)
         access.require_removal(call, located, "" if known is None else known.owner, file)
         copies = self._copies(file, located, known)
-        removed = [await asyncio.to_thread(_remove, file, copy) for copy in copies]
+        for copy in copies:
+            barred_ends.require_free(self._elements, copy, Operation.REMOVE)
+        removed = [await self._remove(file, copy) for copy in copies]
         _REMOVED()
         registered = [
             copy.location.url
@@ -139,8 +157,8 @@ class Content:
         if not registered and not any(removed):
             raise errors.not_found(file)
 
-    def _place(self, file: str) -> Located:
-        located = self._elements.locate(file)
+    def _place(self, file: str, operation: Operation | None = None) -> Located:
+        located = self._elements.locate(file, operation=operation)
         if located is None:
             raise errors.no_storage_element(file)
         return located
@@ -181,15 +199,58 @@ class Content:
         found = [self._elements.locate(replica.url) for replica in known.replicas]
         return [one for one in found if one is not None] or [located]
 
-    async def _open(self, file: str, copies: Sequence[Located]) -> int:
-        """The first copy that can be read."""
+    async def _open(
+        self, file: str, copies: Sequence[Located], offset: int
+    ) -> "_LocalReading | RemoteReading":
+        """The first copy that can be read, from an offset on."""
         failure: GridlaneError | None = None
         for copy in copies:
             try:
-                return await asyncio.to_thread(_open, copy)
+                if is_remote(copy.location.url):
+                    return await self._remote.open(copy.location, offset)
+                return _LocalReading(await asyncio.to_thread(_open, copy), offset)
             except OSError as error:
                 failure = failure or _unreadable(file, copy, error)
+            except GridlaneError as error:
+                failure = failure or error
         raise failure or errors.not_found(file)
+
+    async def _is_there(self, file: str, copy: Located) -> bool:
+        if not is_remote(copy.location.url):
+            return await asyncio.to_thread(_is_there, copy)
+        found = await self._mover.stat(copy.location)
+        if not isinstance(found, Failed):
+            return True
+        if found.failure_class is FailureClass.SOURCE_MISSING:
+            return False
+        raise refusal(found, file, copy.location.storage_element)
+
+    async def _remove(self, file: str, copy: Located) -> bool:
+        if not is_remote(copy.location.url):
+            return await asyncio.to_thread(_remove, file, copy)
+        removed = await self._mover.remove(copy.location)
+        if isinstance(removed, Failed):
+            raise refusal(removed, file, copy.location.storage_element)
+        return removed
+
+
+class _LocalReading:
+    """A file of a directory being read; owns its descriptor."""
+
+    def __init__(self, descriptor: int, offset: int) -> None:
+        self.size = os.fstat(descriptor).st_size
+        self._descriptor = descriptor
+        self._offset = offset
+
+    async def chunk(self) -> bytes:
+        """The next bytes; empty at the end."""
+        found = await asyncio.to_thread(os.pread, self._descriptor, _CHUNK_BYTES, self._offset)
+        self._offset += len(found)
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        os.close(self._descriptor)
 
 
 async def _first(

@@ -25,8 +25,24 @@ class FailureClass(StrEnum):
     PERMISSION = "PERMISSION"
     BACKEND_LOST = "BACKEND_LOST"
     BACKEND_REFUSED = "BACKEND_REFUSED"
+    STORAGE_BANNED = "STORAGE_BANNED"
     CANCELED = "CANCELED"
+    TIMED_OUT = "TIMED_OUT"
+    CREDENTIAL = "CREDENTIAL"
+    NO_REPLICA = "NO_REPLICA"
     INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFound:
+    """What lies at a target already.
+
+    Parameters:
+        checksum: `ALGORITHM:hex`; empty when the storage does not say.
+    """
+
+    size_bytes: int
+    checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +54,16 @@ class Failed:
         message: what happened, naming the path or value.
         cure: what the user can do; empty when nothing.
         recoverable: whether trying again, unchanged, can succeed.
+        moved_bytes: what the attempt had moved when it failed.
+        target: what lies at the target, when it was there and that was asked for.
     """
 
     failure_class: FailureClass
     message: str
     cure: str = ""
     recoverable: bool = False
+    moved_bytes: int = 0
+    target: TargetFound | None = None
 
 
 class MoveError(Exception):
@@ -162,6 +182,11 @@ def wrong_content(what: str, path: str, expected: str, actual: str) -> Failed:
 def canceled(message: str = "the transfer was cancelled") -> Failed:
     """The end that was asked for."""
     return Failed(FailureClass.CANCELED, message)
+
+
+def timed_out(message: str, cure: str = "", *, recoverable: bool = False) -> Failed:
+    """A time that was set has passed."""
+    return Failed(FailureClass.TIMED_OUT, message, cure, recoverable)
 
 
 def _classified(

@@ -8,13 +8,22 @@ from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 
-from gridlane.transfer.v1 import channel_pb2, replica_pb2, transfer_job_pb2
+from gridlane.transfer.v1 import (
+    content_pb2,
+    replica_pb2,
+    selection_strategy_pb2,
+    target_report_pb2,
+    transfer_job_pb2,
+)
 from gridlane.type.v1 import checksum_pb2, failure_pb2, principal_pb2
 from gridlane_kit.clock import to_timestamp
 from gridlane_kit.identity import Principal
 from gridlane_kit.principal_messages import principal_message
-from gridlane_transfer.channels import Channel, Channels
-from gridlane_transfer.failures import Failed
+from gridlane_transfer import alternatives, routes
+from gridlane_transfer.alternatives import Strategy
+from gridlane_transfer.channels import Channels
+from gridlane_transfer.failures import Failed, TargetFound
+from gridlane_transfer.options import options_of
 from gridlane_transfer.states import FILE_FINAL, JOB_FINAL, JobState
 from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.tables import FileRow, JobRow
@@ -24,11 +33,17 @@ MOVED = "moved"
 """The key, among the counts of a job's files, of those whose bytes are there but could not be
 registered.
 """
+UNDERWAY = "underway"
+"""The key, among the counts of a job's files, of those in READY that have been moved a part of
+their way.
+"""
+NO_STATES = frozenset({MOVED, UNDERWAY})
+"""The keys among the counts that are no states."""
 
 
 def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
     """A job without its files."""
-    counts = _counts(row.counts)
+    counts = state_counts(row.counts)
     file_count = sum(count for _, count in counts)
     message = transfer_job_pb2.TransferJob(
         name=PREFIX + row.uuid,
@@ -37,7 +52,7 @@ def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
         placement=row.placement,
         overwrite=transfer_job_pb2.OverwriteMode.ValueType(row.overwrite),
         verify=transfer_job_pb2.VerifyMode.ValueType(row.verify),
-        max_retries=row.max_retries,
+        max_retries=row.max_retries if row.max_retries >= 0 else None,
         priority=row.priority,
         tags=json.loads(row.tags) if row.tags else None,
         state=transfer_job_pb2.TransferJobState.ValueType(row.state),
@@ -51,10 +66,25 @@ def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
             )
             for state, count in counts
         ],
-        kind=transfer_job_pb2.TRANSFER_JOB_KIND_TRANSFER,
+        kind=transfer_job_pb2.TransferJobKind.ValueType(row.kind),
         completeness_percent=_completeness(counts, file_count),
         file_count=file_count,
+        total_bytes=row.total_bytes,
+        transferred_bytes=row.moved_bytes,
+        revision=row.revision,
+        retry_of="" if row.retry_of is None else PREFIX + row.retry_of,
     )
+    if row.end_us is not None and row.start_us is not None and row.moved_bytes:
+        took_us = max(row.end_us - row.start_us, 1)
+        message.throughput_bytes_per_second = row.moved_bytes * 1_000_000 // took_us
+    if row.activity is not None:
+        message.activity = row.activity
+    if row.metadata is not None:
+        message.metadata = row.metadata
+    if row.expire_us is not None:
+        message.expire_time.CopyFrom(to_timestamp(row.expire_us))
+    if row.options is not None:
+        options_of(row.options).tell(message)
     if row.end_us is not None:
         message.end_time.CopyFrom(to_timestamp(row.end_us))
     if row.failure is not None and row.state in JOB_FINAL and row.state != JobState.FINISHED:
@@ -100,28 +130,69 @@ def file_message(
         message.failure.ParseFromString(row.failure)
     if row.registration_us is not None:
         message.registration_time.CopyFrom(_duration(row.registration_us))
+    _tell_asked(message, row, job)
     return message
+
+
+def _tell_asked(message: transfer_job_pb2.FileTransfer, row: FileRow, job: JobRow) -> None:
+    """What a file has of its own, beside its job's."""
+    if row.activity is not None and row.activity != job.activity:
+        message.activity = row.activity
+    if row.metadata is not None:
+        message.metadata = row.metadata
+    if row.scitag is not None:
+        message.scitag = row.scitag
+    if row.guid is not None:
+        message.guid = row.guid
+    if row.alternatives is not None:
+        _tell_alternatives(message, alternatives.read(row.alternatives), job)
+    if row.route is not None:
+        _tell_route(message, row, routes.read(row.route))
+    if row.target_report is not None:
+        message.target_report.ParseFromString(row.target_report)
+
+
+def _tell_alternatives(
+    message: transfer_job_pb2.FileTransfer, several: alternatives.Alternatives, job: JobRow
+) -> None:
+    message.alternative_sources.extend(source.name for source in several.sources[1:])
+    if several.strategy != (options_of(job.options).selection_strategy or Strategy.ORDERLY):
+        message.selection_strategy = selection_strategy_pb2.SelectionStrategy.ValueType(
+            several.strategy
+        )
+
+
+def _tell_route(
+    message: transfer_job_pb2.FileTransfer, row: FileRow, route: routes.Route
+) -> None:
+    """A file that stops on the way is told from its first end to its last."""
+    *on_the_way, last = route.stops
+    message.via.extend(stop.url if stop.stays else stop.element for stop in on_the_way)
+    message.hop = row.hop
+    message.target_url = last.url
+    message.target_storage_element = last.element
+    message.protocol = last.url.partition(":")[0]
+    if row.hop > 1:
+        message.source_url, message.source_storage_element = route.origin
+
+
+def target_report(found: TargetFound) -> target_report_pb2.TargetReport:
+    """What lies at a target: on disk, since nothing here writes to tape."""
+    return target_report_pb2.TargetReport(
+        size_bytes=found.size_bytes,
+        checksum=checksum_message(found.checksum) if found.checksum else None,
+        locality=content_pb2.CONTENT_LOCALITY_DISK,
+    )
 
 
 def lacks_permission(row: FileRow) -> bool:
     """Whether a file waits, or has ended, since its owner may not have it moved any more."""
-    if row.failure is None:
-        return False
-    found = failure_pb2.Failure.FromString(row.failure).failure_class
-    return found == failure_pb2.FAILURE_CLASS_PERMISSION
+    return failure_class(row.failure) == failure_pb2.FAILURE_CLASS_PERMISSION
 
 
-def channel_message(channel: Channel) -> channel_pb2.Channel:
-    """A channel, all of it."""
-    return channel_pb2.Channel(
-        name=f"channels/{channel.name}",
-        uid=channel.uid,
-        source=channel.source,
-        target=channel.target,
-        state=channel_pb2.ChannelState.ValueType(channel.state),
-        max_files=channel.max_files,
-        on_exhausted=channel_pb2.ExhaustedAction.ValueType(channel.on_exhausted),
-    )
+def failure_class(failure: bytes | None) -> int | None:
+    """The class of a stored failure; None when there is none."""
+    return None if failure is None else failure_pb2.Failure.FromString(failure).failure_class
 
 
 def logical_file_message(file: LogicalFile) -> replica_pb2.LogicalFile:
@@ -174,10 +245,10 @@ def owner_message(principal_json: str) -> principal_pb2.Principal:
     return principal_message(Principal.from_json(principal_json))
 
 
-def _counts(text: str) -> list[tuple[int, int]]:
+def state_counts(text: str) -> list[tuple[int, int]]:
     """How many files are in each state, by the states' numbers."""
     counts = json.loads(text).items()
-    return sorted((int(state), count) for state, count in counts if state != MOVED)
+    return sorted((int(state), count) for state, count in counts if state not in NO_STATES)
 
 
 def _completeness(counts: list[tuple[int, int]], files: int) -> int:

@@ -8,9 +8,10 @@ this on one database, each with the files that it leased.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -27,9 +28,13 @@ from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.telemetry import Telemetry
 from gridlane_transfer.backends.base import Moved, TransferBackend
 from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed, canceled
+from gridlane_transfer.failures import Failed, FailureClass, TargetFound, canceled
+from gridlane_transfer.options import options_of
+from gridlane_transfer.scheduling import Ledger, path
+from gridlane_transfer.source_order import Successes
 from gridlane_transfer.states import FileState
-from gridlane_transfer.store.moving import Claimed, ClaimRequest, Keep, Moving, Report
+from gridlane_transfer.storage_elements import PREFIX
+from gridlane_transfer.store.moving import Claimed, ClaimRequest, Claims, Keep, Moving, Report
 from gridlane_transfer.store.tables import FileRow
 
 _CLAIMED = failpoint("transfer.claim.committed")
@@ -59,6 +64,7 @@ class Reconciler:
 
     Parameters:
         claim, report, keep: the writes, through the group commit.
+        successes: told how attempts ended.
         exclusive: no other process has this database, so that all leases in it are void at start,
             and nobody else cancels files or takes them over.
         poll_s: how often due files are looked for unasked.
@@ -74,14 +80,16 @@ class Reconciler:
         policy: PolicyHolder,
         telemetry: Telemetry,
         *,
-        claim: WriteKind[ClaimRequest, list[Claimed | None]],
+        claim: WriteKind[ClaimRequest, Claims],
         report: WriteKind[Report, FileRow | None],
         keep: WriteKind[Keep, FileState | None],
+        successes: Successes,
         exclusive: bool,
         poll_s: float,
         lease_s: float,
     ) -> None:
         self._db = db
+        self._successes = successes
         self._moving = moving
         self._backend = backend
         self._channels = channels
@@ -97,6 +105,7 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._running: dict[int, _Work] = {}
         self._on_channel: Counter[str] = Counter()
+        self._ledger = Ledger()
         self._aborted: set[int] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -164,27 +173,31 @@ class Reconciler:
                 poll = True
 
     async def _step(self, *, abandoned: bool) -> None:
-        """Claim as much as the mover can begin, channel by channel.
+        """Claim as much as the mover can begin, on all channels together.
 
         Parameters:
             abandoned: also take up files whose process is no more; at start and with the slow poll.
         """
-        for channel in self._channels.all():
-            room = channel.max_files if channel.starts_files else 0
-            if not abandoned and room <= self._on_channel[channel.uid]:
-                continue
-            limit = self._backend.capacity() - len(self._running)
-            if limit <= 0:
-                return
-            request = ClaimRequest(
-                channel, limit, self._holder, self._ttl, self._policy.current, abandoned
-            )
-            for claimed in await self._claim(request):
-                _CLAIMED()
-                if claimed is None:
-                    self.wake()  # it has ended: its place is free for the next
-                else:
-                    self._begin(claimed)
+        limit = self._backend.capacity() - len(self._running)
+        channels = [
+            channel
+            for channel in self._channels.all()
+            if channel.starts_files and channel.places > self._on_channel[channel.uid]
+        ]
+        if limit <= 0 or not (abandoned or channels):
+            return
+        standing = self._ledger.standing(time.monotonic())
+        request = ClaimRequest(
+            channels, limit, self._holder, self._ttl, self._policy.current, abandoned, standing
+        )
+        claims = await self._claim(request)
+        for claimed in claims.files:
+            _CLAIMED()
+            if claimed is None:
+                self.wake()  # it has ended: its place is free for the next
+            else:
+                self._begin(claimed)
+        self._ledger.saw(claims.seen, standing)
 
     def _begin(self, claimed: Claimed) -> None:
         number = claimed.file.number
@@ -192,6 +205,9 @@ class Reconciler:
         task.add_done_callback(_tell_of_defect)
         self._running[number] = _Work(task, claimed.file.lease_epoch)
         self._on_channel[claimed.file.channel_uid] += 1
+        vo, _, activity = claimed.file.queue.partition("/")
+        group = self._channels.weights.group(vo, activity)
+        self._ledger.begin(number, path(claimed.file.channel_uid, vo, group), time.monotonic())
 
     async def _work(self, claimed: Claimed) -> None:
         number = claimed.file.number
@@ -205,10 +221,12 @@ class Reconciler:
                 Report(number, self._holder, claimed.file.lease_epoch, outcome)
             )
             _REPORTED()
+            self._note(claimed.file, outcome)
             if file is not None and file.state == FileState.RETRYING:
                 self._wake_at(file.due_us)
         finally:
             self._on_channel[claimed.file.channel_uid] -= 1
+            self._ledger.end(number, time.monotonic())
             self._aborted.discard(number)
             work = self._running.get(number)
             if work is not None and work.epoch == claimed.file.lease_epoch:
@@ -232,7 +250,35 @@ class Reconciler:
         ):
             _ORDERED()
             may_publish = None if self._exclusive else partial(self._may_publish, claimed.file)
-            return await self._backend.move(claimed.order, may_publish)
+            outcome = await self._backend.move(claimed.order, may_publish)
+        if isinstance(outcome, Failed) and outcome.failure_class is FailureClass.TARGET_EXISTS:
+            return await self._with_report(claimed, outcome)
+        return outcome
+
+    async def _with_report(self, claimed: Claimed, failed: Failed) -> Failed:
+        """A failure with what lies at the target, where its job asks for that."""
+        if not options_of(claimed.job.options).report_target_file:
+            return failed
+        order = claimed.order
+        found = await self._backend.stat(order.target, order.checksums[:1])
+        if isinstance(found, Failed) or found.size_bytes < 0:
+            return failed
+        checksums = [f"{name}:{value}" for name, value in found.checksums.items()]
+        return replace(failed, target=TargetFound(found.size_bytes, *checksums[:1]))
+
+    def _note(self, file: FileRow, outcome: Moved | Failed) -> None:
+        """Keep how an attempt ended, for the choice among sources."""
+        if isinstance(outcome, Moved):
+            source = outcome.source.storage_element
+        elif outcome.failure_class is FailureClass.CANCELED:
+            return
+        else:
+            source = file.source_element
+        self._successes.note(
+            source.removeprefix(PREFIX),
+            file.target_element.removeprefix(PREFIX),
+            good=isinstance(outcome, Moved),
+        )
 
     async def _may_publish(self, file: FileRow) -> bool:
         """Whether a file is still this process's, and wanted; asked however long the store is away.

@@ -1,5 +1,5 @@
 """What is old goes: events that every follower has, jobs that ended long ago, request ids past
-their time.
+their time, bans that ended by themselves.
 
 Responsible for when and in which order; in small transactions, so that writers are not held up. A
 job goes only after its events, and those never before every follower's ack.
@@ -13,11 +13,12 @@ from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.feed import Feed
-from gridlane_transfer.store import jobs
+from gridlane_transfer.store import audit, jobs, storage
 from gridlane_transfer.store.tables import REQUEST_ID
 
 # Jobs in one transaction; each may have a thousand files.
 _CHUNK = 20
+_AUDIT_CHUNK = 500
 _log = logs.logger("transfer.retention")
 
 
@@ -26,17 +27,26 @@ class Retention:
 
     Parameters:
         every_s: how often it looks.
-        job_age, event_age: how long ended jobs, and events, are kept.
+        job_age, event_age, audit_age: how long ended jobs, events, and entries of the audit are
+            kept.
     """
 
     def __init__(
-        self, db: Database, feed: Feed, *, every_s: float, job_age: timedelta, event_age: timedelta
+        self,
+        db: Database,
+        feed: Feed,
+        *,
+        every_s: float,
+        job_age: timedelta,
+        event_age: timedelta,
+        audit_age: timedelta = timedelta(days=400),
     ) -> None:
         self._db = db
         self._feed = feed
         self._every_s = every_s
         self._job_age = job_age
         self._event_age = event_age
+        self._audit_age = audit_age
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -59,6 +69,10 @@ class Retention:
         ):
             total += deleted
         await self._db.write(lambda conn: request_ids.purge(conn, REQUEST_ID, now_us()))
+        audited_us = now_us() - self._audit_age // timedelta(microseconds=1)
+        while await self._db.write(lambda conn: audit.prune(conn, audited_us, _AUDIT_CHUNK)):
+            continue
+        await self._db.write(lambda conn: storage.prune_bans(conn, now_us()))
         return total
 
     async def _run(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_kit import standing_work
 from gridlane_kit.identity import Principal
 from gridlane_kit.policy import Policy, WorkAction
@@ -19,6 +20,8 @@ from gridlane_transfer.states import UNSTARTED, FileState
 from gridlane_transfer.store.tables import JobRow
 
 _SUBMIT: Final = "transfer.jobs.submit"
+_REMOVE: Final = "transfer.content.delete"
+_DELETION: Final = int(transfer_job_pb2.TRANSFER_JOB_KIND_DELETION)
 
 # The states that a file may have to leave, and for which actions.
 _MAY_CHANGE: Final[Mapping[FileState, Collection[WorkAction]]] = {
@@ -44,7 +47,10 @@ def action(job: JobRow, policy: Policy, state: FileState) -> WorkAction:
     """
     running = job.placement if job.job_tag else state is FileState.ACTIVE
     principal = Principal.from_json(job.principal)
-    return standing_work.work_action(principal, _SUBMIT, job.vo, policy, running=running)
+    removes = job.kind == _DELETION
+    return standing_work.work_action(
+        principal, _REMOVE if removes else _SUBMIT, job.vo, policy, running=running, own=removes
+    )
 
 
 def concerns(job: JobRow, policy: Policy) -> bool:

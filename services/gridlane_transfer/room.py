@@ -31,53 +31,62 @@ from gridlane_kit.standing_work import ChangedRights
 from gridlane_kit.telemetry import Telemetry
 from gridlane_transfer import replicas as replica_calls
 from gridlane_transfer import service
+from gridlane_transfer.activities import Activities
 from gridlane_transfer.backends.embedded.mover import EmbeddedMover
+from gridlane_transfer.backends.embedded.webdav.addresses import AddressPolicy
+from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
+from gridlane_transfer.banned_files import BannedFiles
+from gridlane_transfer.channel_admin import ChannelAdmin
+from gridlane_transfer.channel_care import ChannelCare
+from gridlane_transfer.channel_service import ActivityShell, ChannelAdminShell, ChannelShell
 from gridlane_transfer.channels import Channels
 from gridlane_transfer.content import Content
+from gridlane_transfer.content_info import ContentInfos
+from gridlane_transfer.deadlines import Deadlines
+from gridlane_transfer.element_rules import ElementRules
 from gridlane_transfer.file_transfers import RetryPolicy
+from gridlane_transfer.hop_copies import HopCopies
+from gridlane_transfer.job_verbs import Around, JobVerbs, JobWrites
 from gridlane_transfer.reconciler import Reconciler
+from gridlane_transfer.remote_content import RemoteFiles
 from gridlane_transfer.replicas import Replicas
 from gridlane_transfer.retention import Retention
 from gridlane_transfer.settings import TransferSettings
+from gridlane_transfer.source_order import SourceOrder, Successes
 from gridlane_transfer.standing_files import StandingFiles
 from gridlane_transfer.states import FileState
 from gridlane_transfer.status import Status
+from gridlane_transfer.storage_admin import StorageAdmin
 from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.store import banned, contents, held, standing, storage
 from gridlane_transfer.store import channels as channel_rows
-from gridlane_transfer.store import contents, jobs, standing
+from gridlane_transfer.store import deadlines as late
+from gridlane_transfer.store.banned import Review, Reviewed
 from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.contents import Finished, Unregistered
-from gridlane_transfer.store.jobs import (
-    Cancel,
-    Canceled,
-    NewTransferJob,
-    Resubmitted,
-    Submitted,
-)
+from gridlane_transfer.store.deadlines import Ended, Late
+from gridlane_transfer.store.held import HeldDone, HeldFiles
 from gridlane_transfer.store.moving import Keep, Moving
+from gridlane_transfer.store.refresh import Kind, Refresh
+from gridlane_transfer.store.removals import Removing
 from gridlane_transfer.store.standing import Settled, Standing
 from gridlane_transfer.store.tables import FEED, METADATA
 from gridlane_transfer.submission import Submissions
-from gridlane_transfer.transfer_jobs import TransferJobs
+from gridlane_transfer.transfer_backends import TransferBackends
+from gridlane_transfer.transfer_service import TransferAdminShell, TransferShell
 from gridlane_transfer.uploads import Uploads
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _PACKAGE = "gridlane.transfer.v1"
 
-PROMISED = tuple(
-    service.full_name
-    for module in (
-        activity_service_pb2,
-        backend_admin_service_pb2,
-        backend_service_pb2,
-        channel_admin_service_pb2,
-        storage_admin_service_pb2,
-        transfer_admin_service_pb2,
-    )
-    for service in module.DESCRIPTOR.services_by_name.values()
-)
+PROMISED: Sequence[str] = ()
 """Services of the contract that nothing implements yet. They are served all the same: a call is
 decided like any other, and then answered with NOT_IMPLEMENTED."""
+
+
+def http_options(settings: TransferSettings) -> HttpOptions:
+    """What is configured for HTTP, as the mover's workers want it."""
+    return HttpOptions(**settings.http.model_dump())
 
 
 class TransferRoom:
@@ -120,6 +129,7 @@ class TransferRoom:
             workers=settings.workers,
             copies_per_worker=settings.copies_per_worker,
             stall_s=settings.stall_s,
+            http=http_options(settings),
         )
         self._parts: _Parts | None = None
 
@@ -135,15 +145,22 @@ class TransferRoom:
             self._database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=self._migrate
         )
         max_files = self._settings.max_files
-        channels = Channels(
-            await db.write(lambda conn: channel_rows.ensure_default(conn, max_files))
-        )
-        self._parts = parts = _Parts(self, db, channels)
+        await db.write(lambda conn: channel_rows.ensure_default(conn, max_files))
+        channels, refresh = Channels(), Refresh(db)
+        refresh.follow(Kind.CHANNELS, channel_rows.read_all, channels.replace)
+        refresh.follow(Kind.STORAGE_ELEMENTS, storage.read_all, self._elements.take)
+        await refresh.start()
+        self._parts = parts = _Parts(self, db, channels, refresh)
         await parts.feed.start()
         await parts.group.start()
         await parts.uploads.start()
         await parts.reconciler.start()
         parts.rights.start()
+        parts.banned_files.start()
+        parts.deadlines.start()
+        await parts.verbs.start()
+        await parts.hop_copies.start()
+        parts.channel_care.start()
         parts.retention.start()
         if self._metrics is not None:
             self._metrics.watch(GROUP_COMMIT_QUEUE, self.name, lambda: parts.group.depth)
@@ -152,12 +169,18 @@ class TransferRoom:
         """The implementations, by their services' full names; None where there is none yet."""
         parts = self._started
         return [
-            (f"{_PACKAGE}.TransferService", service.TransferShell(parts.jobs)),
+            (f"{_PACKAGE}.TransferService", TransferShell(parts.verbs)),
+            (f"{_PACKAGE}.TransferAdminService", TransferAdminShell(parts.verbs.admin)),
             (
                 f"{_PACKAGE}.StorageService",
-                service.StorageShell(self._elements, parts.content, parts.status),
+                service.StorageShell(self._elements, parts.content, parts.infos, parts.status),
             ),
-            (f"{_PACKAGE}.ChannelService", service.ChannelShell(parts.db, parts.channels)),
+            (f"{_PACKAGE}.StorageAdminService", service.StorageAdminShell(parts.storage_admin)),
+            (f"{_PACKAGE}.ChannelService", ChannelShell(parts.db, parts.channel_admin)),
+            (f"{_PACKAGE}.ChannelAdminService", ChannelAdminShell(parts.channel_admin)),
+            (f"{_PACKAGE}.ActivityService", ActivityShell(parts.activities)),
+            (f"{_PACKAGE}.BackendService", service.BackendShell(parts.backends)),
+            (f"{_PACKAGE}.BackendAdminService", service.BackendAdminShell(parts.backends)),
             (f"{_PACKAGE}.ReplicaService", service.ReplicaShell(parts.replicas)),
             (f"{_PACKAGE}.TransferEventService", service.TransferEventShell(parts.feed)),
             *((name, None) for name in PROMISED),
@@ -169,9 +192,16 @@ class TransferRoom:
         if parts is None:
             return
         await parts.retention.stop()
+        await parts.channel_care.stop()
         await parts.rights.stop()
+        await parts.banned_files.stop()
+        await parts.deadlines.stop()
+        await parts.hop_copies.stop()
+        await parts.verbs.drain()
         await parts.reconciler.drain()
         await parts.uploads.stop()
+        parts.remote.stop()
+        await parts.refresh.stop()
         await parts.group.drain()
         await parts.feed.stop()
 
@@ -190,41 +220,50 @@ class TransferRoom:
 class _Parts:
     """What exists once the store is open."""
 
-    def __init__(self, room: TransferRoom, db: Database, channels: Channels) -> None:
+    def __init__(
+        self, room: TransferRoom, db: Database, channels: Channels, refresh: Refresh
+    ) -> None:
         settings = room._settings
         elements, mover = room._elements, room._mover
         self.db = db
         self.channels = channels
+        self.refresh = refresh
         self.feed = feed = Feed(db, FEED)
         self.group = group = GroupCommit(db, on_commit=feed.wake)
         retry = RetryPolicy(settings.retry_delay_s, settings.retry_delay_max_s)
-        moving = Moving(feed, channels, elements, retry, mover.checksums)
+        successes = Successes()
+        order = SourceOrder(elements, successes)
+        moving = Moving(feed, channels, elements, retry, mover.checksums, order)
         # Applied in this order within a batch: an answer makes room before the next files are
         # claimed.
-        submit: WriteKind[NewTransferJob, Submitted | Resubmitted] = group.kind(
-            "jobs.submit", partial(jobs.insert, feed=feed), key=lambda new: new.row.uuid
-        )
-        cancel: WriteKind[Cancel, Canceled] = group.kind(
-            "jobs.cancel",
-            partial(jobs.cancel, feed=feed, channels=channels),
-            key=lambda one: one.uuid,
-        )
+        removing = Removing(feed, channels, elements, retry)
+        writes = JobWrites(group, feed, channels, removing)
         settle: WriteKind[Standing, Settled] = group.kind(
             "files.settle",
             partial(standing.settle, feed=feed, channels=channels),
+            key=lambda one: one.number,
+        )
+        review: WriteKind[Review, Reviewed] = group.kind(
+            "files.review",
+            partial(banned.review, feed=feed, channels=channels, elements=elements),
             key=lambda one: one.number,
         )
         report = group.kind("files.report", moving.report, key=lambda one: one.number)
         keep: WriteKind[Keep, FileState | None] = group.kind(
             "files.keep", moving.keep, key=lambda one: one.number
         )
-        claim = group.kind("files.claim", moving.claim, key=lambda one: one.channel.uid)
+        claim = group.kind("files.claim", moving.claim, key=lambda one: one.holder)
         register = group.kind("replicas.register", replica_calls.register, key=lambda one: one.url)
         unregister = group.kind(
             "replicas.unregister", replica_calls.unregister, key=lambda one: one.lfn
         )
         finish: WriteKind[Finished, LogicalFile | Unregistered] = group.kind(
             "uploads.finish", contents.finish, key=lambda one: one.upload.uuid
+        )
+        hold: WriteKind[HeldFiles, HeldDone] = group.kind(
+            "files.held",
+            partial(held.settle, feed=feed, channels=channels),
+            key=lambda one: one.key,
         )
         self.reconciler = Reconciler(
             db,
@@ -236,36 +275,94 @@ class _Parts:
             claim=claim,
             report=report,
             keep=keep,
+            successes=successes,
             exclusive=room._exclusive,
             poll_s=settings.poll_s,
             lease_s=settings.lease_s,
         )
+        channels.subscribe(self.reconciler.wake)
         standing_files = StandingFiles(
             db, settle=settle, wake=self.reconciler.wake, abort=self.reconciler.abort
         )
+        end_late: WriteKind[Late, Ended] = group.kind(
+            "files.end_late",
+            partial(late.end, feed=feed, channels=channels),
+            key=lambda one: one.number,
+        )
+        self.hop_copies = HopCopies(
+            db, mover, elements, exclusive=room._exclusive, lease_s=settings.lease_s
+        )
         self.rights = ChangedRights(room._policy, standing_files.look, room.name)
-        self.jobs = TransferJobs(
+        around = Around(
             db,
             feed,
+            group,
             channels,
-            Submissions(elements, channels, mover.checksums),
+            elements,
             mover,
             room._policy,
-            submit=submit,
-            cancel=cancel,
-            wake=self.reconciler.wake,
-            abort=self.reconciler.abort,
+            Submissions(
+                elements, channels, order, backend=mover.name, checksums=mover.checksums
+            ),
+            retry,
+            self.reconciler.wake,
+            self.reconciler.abort,
+            room._exclusive,
+            settings.lease_s,
+        )
+        self.verbs = JobVerbs(around, writes, removing, hold)
+        self.deadlines = Deadlines(
+            db, end=end_late, noted=self.verbs.sweeps.noted, abort=self.reconciler.abort
         )
         self.replicas = Replicas(db, elements, register=register)
         self.uploads = Uploads(
             db, elements, finish=finish, exclusive=room._exclusive, lease_s=settings.lease_s
         )
-        self.content = Content(elements, self.replicas, self.uploads, unregister=unregister)
+        self.remote = RemoteFiles(http_options(settings))
+        self.content = Content(
+            elements, self.replicas, self.uploads, mover, self.remote, unregister=unregister
+        )
+        self.infos = ContentInfos(elements, self.replicas, mover)
+        self.backends = TransferBackends(mover)
         self.status = Status(db, mover, elements)
+        self.banned_files = BannedFiles(
+            db,
+            elements,
+            review=review,
+            wake=self._wake,
+            abort=self.reconciler.abort,
+        )
+        rules = ElementRules(
+            elements,
+            mover,
+            AddressPolicy(settings.http.allowed_networks),
+            settings.storage_file_roots,
+        )
+        self.storage_admin = StorageAdmin(
+            db, elements, rules, refresh, self.status.element_messages
+        )
+        self.channel_admin = ChannelAdmin(
+            db,
+            channels,
+            elements,
+            refresh,
+            held=hold,
+            wake=self.reconciler.wake,
+            has=mover.capabilities,
+            max_files=settings.max_files,
+        )
+        self.activities = Activities(db, refresh)
+        self.channel_care = ChannelCare(db, feed, channels, refresh, settings.optimizer_every_s)
         self.retention = Retention(
             db,
             feed,
             every_s=settings.retention_every_s,
             job_age=timedelta(days=settings.job_retention_days),
             event_age=timedelta(days=settings.event_retention_days),
+            audit_age=timedelta(days=settings.audit_retention_days),
         )
+
+    def _wake(self) -> None:
+        """Has files looked for that may be moved or removed again."""
+        self.reconciler.wake()
+        self.verbs.removals.wake()

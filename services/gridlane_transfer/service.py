@@ -11,102 +11,51 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from gridlane.transfer.v1 import (
-    channel_pb2,
-    channel_service_pb2,
+    backend_admin_service_pb2,
+    backend_pb2,
+    backend_service_pb2,
+    content_pb2,
     event_pb2,
     event_service_pb2,
     replica_pb2,
     replica_service_pb2,
+    storage_admin_service_pb2,
+    storage_ban_pb2,
     storage_element_pb2,
     storage_service_pb2,
-    transfer_job_pb2,
-    transfer_service_pb2,
 )
 from gridlane.type.v1 import feed_pb2
 from gridlane.type.v1 import status_pb2 as service_status_pb2
 from gridlane_kit import errors
 from gridlane_kit.call import Call
-from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.feed import Feed, Position
-from gridlane_kit.pages import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, page_request
-from gridlane_transfer import messages
-from gridlane_transfer.channels import PREFIX as CHANNEL_PREFIX
-from gridlane_transfer.channels import Channels
+from gridlane_kit.pages import page_request
 from gridlane_transfer.content import Content
+from gridlane_transfer.content_info import ContentInfos
 from gridlane_transfer.replicas import Replicas
 from gridlane_transfer.status import Status
+from gridlane_transfer.storage_admin import StorageAdmin
 from gridlane_transfer.storage_elements import StorageElements
-from gridlane_transfer.store import channels as channel_rows
-from gridlane_transfer.transfer_jobs import TransferJobs
+from gridlane_transfer.store import storage
+from gridlane_transfer.transfer_backends import TransferBackends
 
 M = TypeVar("M", bound=Message)
-
-
-class TransferShell:
-    """gridlane.transfer.v1.TransferService."""
-
-    def __init__(self, jobs: TransferJobs) -> None:
-        self._jobs = jobs
-
-    async def SubmitTransferJob(  # noqa: N802 - the method's name in the contract
-        self, request: transfer_service_pb2.SubmitTransferJobRequest, call: Call
-    ) -> transfer_job_pb2.TransferJob:
-        return await self._jobs.submit(request, call)
-
-    async def GetTransferJob(  # noqa: N802
-        self, request: transfer_service_pb2.GetTransferJobRequest, call: Call
-    ) -> transfer_job_pb2.TransferJob:
-        return await self._jobs.get(request.name, call)
-
-    async def BatchGetTransferJobs(  # noqa: N802
-        self, request: transfer_service_pb2.BatchGetTransferJobsRequest, call: Call
-    ) -> transfer_service_pb2.BatchGetTransferJobsResponse:
-        found = await self._jobs.batch_get(request.names, call)
-        results = [
-            transfer_service_pb2.TransferJobResult(transfer_job=job, status=status)
-            for job, status in map(_item_or_status, found)
-        ]
-        return transfer_service_pb2.BatchGetTransferJobsResponse(results=results)
-
-    async def ListTransferJobs(  # noqa: N802
-        self, request: transfer_service_pb2.ListTransferJobsRequest, call: Call
-    ) -> transfer_service_pb2.ListTransferJobsResponse:
-        jobs, token = await self._jobs.list_jobs(request, call)
-        return transfer_service_pb2.ListTransferJobsResponse(
-            transfer_jobs=jobs, next_page_token=token
-        )
-
-    async def ListFileTransfers(  # noqa: N802
-        self, request: transfer_service_pb2.ListFileTransfersRequest, call: Call
-    ) -> transfer_service_pb2.ListFileTransfersResponse:
-        files, token = await self._jobs.list_files(request, call)
-        return transfer_service_pb2.ListFileTransfersResponse(files=files, next_page_token=token)
-
-    async def ListTransferEvents(  # noqa: N802
-        self, request: transfer_service_pb2.ListTransferEventsRequest, call: Call
-    ) -> transfer_service_pb2.ListTransferEventsResponse:
-        events, token = await self._jobs.list_events(request, call)
-        return transfer_service_pb2.ListTransferEventsResponse(events=events, next_page_token=token)
-
-    async def CancelTransferJob(  # noqa: N802
-        self, request: transfer_service_pb2.CancelTransferJobRequest, call: Call
-    ) -> transfer_job_pb2.TransferJob:
-        return await self._jobs.cancel(request.name, call)
-
-    async def WatchTransferJobs(  # noqa: N802
-        self, request: transfer_service_pb2.WatchTransferJobsRequest, call: Call
-    ) -> AsyncIterator[transfer_service_pb2.WatchTransferJobsResponse]:
-        async for events, token in self._jobs.watch(request.names, request.resume_token, call):
-            yield transfer_service_pb2.WatchTransferJobsResponse(events=events, resume_token=token)
 
 
 class StorageShell:
     """gridlane.transfer.v1.StorageService."""
 
-    def __init__(self, elements: StorageElements, content: Content, status: Status) -> None:
+    def __init__(
+        self,
+        elements: StorageElements,
+        content: Content,
+        infos: ContentInfos,
+        status: Status,
+    ) -> None:
         self._elements = elements
         self._content = content
+        self._infos = infos
         self._status = status
 
     async def GetStorageElement(  # noqa: N802
@@ -115,20 +64,26 @@ class StorageShell:
         element = self._elements.get(request.name)
         if element is None:
             raise errors.not_found(request.name)
-        return await self._status.element_message(element)
+        return (await self._status.element_messages([element]))[0]
 
     async def ListStorageElements(  # noqa: N802
         self, request: storage_service_pb2.ListStorageElementsRequest, call: Call
     ) -> storage_service_pb2.ListStorageElementsResponse:
-        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-        try:
-            elements, token = self._elements.page(request.page_token, size)
-        except KeyError:
-            raise errors.token_not_ours("page_token") from None
-        return storage_service_pb2.ListStorageElementsResponse(
-            storage_elements=[await self._status.element_message(one) for one in elements],
-            next_page_token=token,
+        page = page_request(
+            storage.BY_NAME,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            binding=("ListStorageElements", call.principal.owner),
         )
+        elements, token = self._elements.page(page)
+        return storage_service_pb2.ListStorageElementsResponse(
+            storage_elements=await self._status.element_messages(elements), next_page_token=token
+        )
+
+    async def StatContent(  # noqa: N802
+        self, request: storage_service_pb2.StatContentRequest, call: Call
+    ) -> content_pb2.ContentInfo:
+        return await self._infos.stat(request.file, call)
 
     async def PutContent(  # noqa: N802
         self, requests: AsyncIterator[storage_service_pb2.PutContentRequest], call: Call
@@ -153,44 +108,76 @@ class StorageShell:
         return await self._status.service()
 
 
-class ChannelShell:
-    """gridlane.transfer.v1.ChannelService."""
+class StorageAdminShell:
+    """gridlane.transfer.v1.StorageAdminService."""
 
-    def __init__(self, db: Database, channels: Channels) -> None:
-        self._db = db
-        self._channels = channels
+    def __init__(self, admin: StorageAdmin) -> None:
+        self._admin = admin
 
-    async def GetChannel(  # noqa: N802
-        self, request: channel_service_pb2.GetChannelRequest, call: Call
-    ) -> channel_pb2.Channel:
-        channel = self._channels.by_name(request.name)
-        if channel is not None and call.visibility.covers(channel=channel.uid):
-            return messages.channel_message(channel)
-        if call.visibility.everything:
-            raise errors.not_found(request.name)
-        # Where the role decides, present and absent names are answered alike.
-        raise errors.permission_denied("transfer.channels.view")
+    async def CreateStorageElement(  # noqa: N802
+        self, request: storage_admin_service_pb2.CreateStorageElementRequest, call: Call
+    ) -> storage_element_pb2.StorageElement:
+        return await self._admin.create(request, call)
 
-    async def ListChannels(  # noqa: N802
-        self, request: channel_service_pb2.ListChannelsRequest, call: Call
-    ) -> channel_service_pb2.ListChannelsResponse:
-        page = page_request(
-            channel_rows.BY_NAME,
-            page_size=request.page_size,
-            page_token=request.page_token,
-            binding=("ListChannels", call.principal.owner),
-        )
-        channels, token = await self._db.read(lambda conn: channel_rows.page(conn, page))
-        return channel_service_pb2.ListChannelsResponse(
-            channels=[
-                channel_pb2.Channel(
-                    name=CHANNEL_PREFIX + channel.name,
-                    state=channel_pb2.ChannelState.ValueType(channel.state),
-                )
-                for channel in channels
-            ],
-            next_page_token=token,
-        )
+    async def UpdateStorageElement(  # noqa: N802
+        self, request: storage_admin_service_pb2.UpdateStorageElementRequest, call: Call
+    ) -> storage_element_pb2.StorageElement:
+        return await self._admin.update(request, call)
+
+    async def DeleteStorageElement(  # noqa: N802
+        self, request: storage_admin_service_pb2.DeleteStorageElementRequest, call: Call
+    ) -> storage_admin_service_pb2.DeleteStorageElementResponse:
+        return await self._admin.delete(request, call)
+
+    async def BanStorage(  # noqa: N802
+        self, request: storage_admin_service_pb2.BanStorageRequest, call: Call
+    ) -> storage_ban_pb2.StorageBan:
+        return await self._admin.ban(request, call)
+
+    async def UnbanStorage(  # noqa: N802
+        self, request: storage_admin_service_pb2.UnbanStorageRequest, call: Call
+    ) -> storage_admin_service_pb2.UnbanStorageResponse:
+        return await self._admin.unban(request, call)
+
+    async def ListStorageBans(  # noqa: N802
+        self, request: storage_admin_service_pb2.ListStorageBansRequest, call: Call
+    ) -> storage_admin_service_pb2.ListStorageBansResponse:
+        return await self._admin.list_bans(request, call)
+
+
+class BackendShell:
+    """gridlane.transfer.v1.BackendService."""
+
+    def __init__(self, backends: TransferBackends) -> None:
+        self._backends = backends
+
+    async def GetTransferBackend(  # noqa: N802
+        self, request: backend_service_pb2.GetTransferBackendRequest, call: Call
+    ) -> backend_pb2.TransferBackend:
+        return self._backends.get(request.name)
+
+    async def ListTransferBackends(  # noqa: N802
+        self, request: backend_service_pb2.ListTransferBackendsRequest, call: Call
+    ) -> backend_service_pb2.ListTransferBackendsResponse:
+        found = self._backends.page(request, call)
+        return backend_service_pb2.ListTransferBackendsResponse(transfer_backends=found)
+
+
+class BackendAdminShell:
+    """gridlane.transfer.v1.BackendAdminService."""
+
+    def __init__(self, backends: TransferBackends) -> None:
+        self._backends = backends
+
+    async def ListBackendDrift(  # noqa: N802
+        self, request: backend_admin_service_pb2.ListBackendDriftRequest, call: Call
+    ) -> backend_admin_service_pb2.ListBackendDriftResponse:
+        return self._backends.drifts(request, call)
+
+    async def PushBackendConfiguration(  # noqa: N802
+        self, request: backend_admin_service_pb2.PushBackendConfigurationRequest, call: Call
+    ) -> backend_admin_service_pb2.PushBackendConfigurationResponse:
+        return self._backends.push(request.name)
 
 
 class ReplicaShell:

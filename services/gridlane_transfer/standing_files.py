@@ -6,6 +6,8 @@ for having done what follows: copies ended, files that may start again looked fo
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Final
 
 from gridlane_kit.database import Database
 from gridlane_kit.failpoints import failpoint
@@ -16,6 +18,8 @@ from gridlane_transfer.store import standing
 from gridlane_transfer.store.standing import Settled, Standing
 from gridlane_transfer.store.tables import JobRow
 
+_AT_ONCE: Final = 20
+"""So many jobs are settled in one transaction; each may have a page of files there."""
 _SETTLED = failpoint("transfer.rights.committed")
 
 
@@ -64,11 +68,16 @@ class StandingFiles:
         return await self._db.read(lambda conn: standing.unfinished(conn, owners, after))
 
     async def _have_settled(self, policy: Policy, numbers: Sequence[int]) -> None:
-        for settled in await self._settle.many([Standing(number, policy) for number in numbers]):
-            if isinstance(settled, Exception):
-                raise settled
-            if settled.aborted:
-                self._abort(settled.aborted)
-            if settled.started:
-                self._wake()
-        _SETTLED()
+        left = [Standing(number, policy) for number in numbers]
+        while left:
+            some, left = left[:_AT_ONCE], left[_AT_ONCE:]
+            for one, settled in zip(some, await self._settle.many(some), strict=True):
+                if isinstance(settled, Exception):
+                    raise settled
+                if settled.aborted:
+                    self._abort(settled.aborted)
+                if settled.started:
+                    self._wake()
+                if settled.after is not None:
+                    left.append(replace(one, after=settled.after))
+            _SETTLED()

@@ -56,9 +56,13 @@ _F = FileState
 
 FILE_TRANSITIONS: Mapping[FileState, frozenset[FileState]] = {
     _F.SUBMITTED: frozenset({_F.READY, _F.CANCELED}),
-    _F.READY: frozenset({_F.ACTIVE, _F.HELD, _F.FAILED, _F.CATALOG_FAILED, _F.CANCELED}),
+    _F.READY: frozenset(
+        {_F.ACTIVE, _F.BLOCKED, _F.HELD, _F.FAILED, _F.CATALOG_FAILED, _F.CANCELED}
+    ),
+    _F.BLOCKED: frozenset({_F.READY, _F.HELD, _F.FAILED, _F.CANCELED}),
     _F.ACTIVE: frozenset(
         {
+            _F.READY,  # the next hop
             _F.REGISTERING,
             _F.FINISHED,
             _F.RETRYING,
@@ -68,9 +72,11 @@ FILE_TRANSITIONS: Mapping[FileState, frozenset[FileState]] = {
             _F.CANCELING,
         }
     ),
-    _F.RETRYING: frozenset({_F.ACTIVE, _F.HELD, _F.FAILED, _F.CATALOG_FAILED, _F.CANCELED}),
+    _F.RETRYING: frozenset(
+        {_F.ACTIVE, _F.BLOCKED, _F.HELD, _F.FAILED, _F.CATALOG_FAILED, _F.CANCELED}
+    ),
     _F.REGISTERING: frozenset({_F.FINISHED, _F.CATALOG_FAILED}),
-    _F.HELD: frozenset({_F.READY, _F.CANCELED}),
+    _F.HELD: frozenset({_F.READY, _F.FAILED, _F.CANCELED}),
     _F.CANCELING: frozenset({_F.REGISTERING, _F.FINISHED, _F.CANCELED}),
     _F.FINISHED: frozenset(),
     _F.CATALOG_FAILED: frozenset(),
@@ -100,7 +106,13 @@ DUE = frozenset({_F.READY, _F.RETRYING})
 RUNNING = frozenset({_F.ACTIVE, _F.CANCELING})
 """Files that a mover works on."""
 
-UNSTARTED = frozenset({_F.SUBMITTED, _F.READY, _F.RETRYING, _F.HELD})
+BLOCKED = frozenset({_F.BLOCKED})
+"""Files that wait for the end of a ban."""
+
+UNFINISHED = frozenset(FileState) - FILE_FINAL
+"""Files that have not ended."""
+
+UNSTARTED = frozenset({_F.SUBMITTED, _F.READY, _F.BLOCKED, _F.RETRYING, _F.HELD})
 """Files that a cancel ends at once."""
 
 # A later hop or a spare replica neither starts nor ends anything.
@@ -123,7 +135,11 @@ def legal(before: FileState, after: FileState) -> bool:
 
 
 def job_state(
-    counts: Mapping[FileState, int], *, moved_uncatalogued: int, cancel_asked: bool
+    counts: Mapping[FileState, int],
+    *,
+    moved_uncatalogued: int,
+    cancel_asked: bool,
+    underway: int = 0,
 ) -> JobState:
     """The state of a job, which is a function of its files' states.
 
@@ -132,16 +148,17 @@ def job_state(
         moved_uncatalogued: how many of those in CATALOG_FAILED have their bytes at the target:
             registration failed, not resolution.
         cancel_asked: whether somebody asked for the job's end.
+        underway: how many of those in READY have been moved a part of their way (multihop).
     """
     present = frozenset(state for state, count in counts.items() if count) - _IGNORED
     live = present - FILE_FINAL
     if live:
-        return _standing(present, live, cancel_asked)
+        return _standing(present, live, cancel_asked, underway)
     return _outcome(counts, moved_uncatalogued, cancel_asked)
 
 
 def _standing(
-    present: frozenset[FileState], live: frozenset[FileState], cancel_asked: bool
+    present: frozenset[FileState], live: frozenset[FileState], cancel_asked: bool, underway: int
 ) -> JobState:
     if cancel_asked:
         return JobState.CANCELING
@@ -149,7 +166,7 @@ def _standing(
         if live <= states:
             return standing
     # Active means that a file has started, even when none moves just now.
-    if present - _WAITING - _FROM_TAPE - {_F.READY}:
+    if underway or present - _WAITING - _FROM_TAPE - {_F.READY}:
         return JobState.ACTIVE
     if present & _FROM_TAPE:
         return JobState.STAGING

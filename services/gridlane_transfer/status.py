@@ -4,7 +4,7 @@ them.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import select
@@ -15,11 +15,12 @@ from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.version import VERSION
 from gridlane_transfer.backends.base import TransferBackend
-from gridlane_transfer.storage_elements import PREFIX, Condition, StorageElement, StorageElements
+from gridlane_transfer.bans import Operation
+from gridlane_transfer.conditions import Conditions
+from gridlane_transfer.storage_elements import PREFIX, StorageElement, StorageElements
+from gridlane_transfer.storage_messages import element_message
 from gridlane_transfer.store.tables import CHANNEL
 
-# A file system that hangs is told as one that does not answer.
-_PATIENCE_S = 2.0
 _MIB = 1 << 20
 
 
@@ -30,6 +31,7 @@ class Status:
         self._db = db
         self._backend = backend
         self._elements = elements
+        self._conditions = Conditions()
 
     async def service(self) -> status_pb2.ServiceStatus:
         """The service and its backends."""
@@ -43,20 +45,22 @@ class Status:
             backends=await asyncio.gather(*parts),
         )
 
-    async def element_message(self, element: StorageElement) -> storage_element_pb2.StorageElement:
-        """A storage element as it is now."""
-        condition = await _condition(element)
-        return storage_element_pb2.StorageElement(
-            name=PREFIX + element.name,
-            endpoints=[
-                storage_element_pb2.StorageEndpoint(base_url=element.base_url, protocol="file")
-            ],
-            vo_paths=element.vo_paths,
-            medium=storage_element_pb2.STORAGE_MEDIUM_DISK,
-            readable=condition.readable,
-            writable=condition.writable,
-            free_bytes=condition.free_bytes,
-            internal=element.internal,
+    async def element_messages(
+        self, elements: Sequence[StorageElement]
+    ) -> list[storage_element_pb2.StorageElement]:
+        """Storage elements as they are now."""
+        conditions = await asyncio.gather(*(self._conditions.of(one) for one in elements))
+        return [
+            element_message(element, self._banned(element), condition)
+            for element, condition in zip(elements, conditions, strict=True)
+        ]
+
+    def _banned(self, element: StorageElement) -> frozenset[Operation]:
+        """What nobody may do there now."""
+        return frozenset(
+            operation
+            for operation in Operation
+            if self._elements.barred(element.resource, operation, None)
         )
 
     async def _database(self) -> status_pb2.BackendStatus:
@@ -83,8 +87,9 @@ class Status:
 
         async def ask() -> str:
             nonlocal free
-            condition = await _condition(element)
-            free = f"{condition.free_bytes // _MIB} MiB free"
+            condition = await self._conditions.of(element)
+            if condition.free_bytes >= 0:
+                free = f"{condition.free_bytes // _MIB} MiB free"
             return condition.message
 
         status = await _timed(PREFIX + element.name, ask)
@@ -101,13 +106,3 @@ async def _timed(name: str, ask: Callable[[], Awaitable[str]]) -> status_pb2.Bac
     return status_pb2.BackendStatus(
         name=name, reachable=not message, version=VERSION, latency=latency, message=message
     )
-
-
-async def _condition(element: StorageElement) -> Condition:
-    try:
-        async with asyncio.timeout(_PATIENCE_S):
-            return await asyncio.to_thread(element.condition)
-    except TimeoutError:
-        return Condition(
-            False, False, -1, f"{PREFIX}{element.name}: the file system does not answer"
-        )

@@ -26,7 +26,7 @@ from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.leases import new_holder
-from gridlane_transfer.backends.embedded.copying import Checksums
+from gridlane_transfer.backends.embedded.checksums import Checksums
 from gridlane_transfer.backends.embedded.places import Folder, NewFile, Place
 from gridlane_transfer.failures import FailureClass, target_failure
 from gridlane_transfer.replicas import conflict, registration

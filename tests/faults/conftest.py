@@ -11,9 +11,13 @@ from workers import Told
 pytest.register_assert_rewrite(
     "faults.checks",
     "faults.cycles",
+    "faults.channel_lives",
     "faults.file_lives",
     "faults.lives",
     "faults.policy_lives",
+    "faults.storage_lives",
+    "faults.transfer_lives",
+    "faults.verb_lives",
     "faults.veto_lives",
     "faults.split_cycles",
 )

@@ -1,8 +1,9 @@
 """Cycles of the fault suite: a life, a server that kills itself at a failpoint of it, a new start.
 
 Responsible for which failpoint is met in which life, for arming, for the proof that the server died
-there and nowhere else, and for running cycles side by side. The lives are `lives`', `file_lives`',
-`policy_lives`' and `veto_lives`'; five processes and the death of one of them are `split_cycles`'.
+there and nowhere else, and for running cycles side by side. The lives are in `lives`,
+`channel_lives`, `file_lives`, `policy_lives`, `storage_lives`, `transfer_lives`, `verb_lives` and
+`veto_lives`; five processes and the death of one of them are `split_cycles`'.
 """
 
 import shutil
@@ -17,7 +18,17 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from faults import checks, file_lives, lives, policy_lives, veto_lives
+from faults import (
+    channel_lives,
+    checks,
+    file_lives,
+    lives,
+    policy_lives,
+    storage_lives,
+    transfer_lives,
+    verb_lives,
+    veto_lives,
+)
 from support import COMMAND, EmbeddedServer, ServerProcess
 
 import gridlane
@@ -42,13 +53,39 @@ _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
     "authorization.change.committed": (policy_lives.PolicyLife,),
     "authorization.prune.committed": (policy_lives.PolicyLife,),
     "authorization.refusal.committed": (policy_lives.PolicyLife,),
+    "transfer.activities.committed": (channel_lives.ManagedChannel,),
+    "transfer.banned.committed": (storage_lives.BannedElement,),
+    "transfer.channel.committed": (channel_lives.ManagedChannel,),
+    "transfer.channel_files.committed": (channel_lives.ManagedChannel,),
+    "transfer.optimizer.committed": (channel_lives.ManagedChannel,),
+    "transfer.stranded.committed": (channel_lives.ManagedChannel,),
     "transfer.cancel.aborted": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.cancel.committed": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.content.removed": (file_lives.FilesLife,),
     "transfer.content.unregistered": (file_lives.FilesLife,),
+    "transfer.copy.published": (lives.TaskLife, transfer_lives.HoppedTransfer),
+    "transfer.deadline.committed": (transfer_lives.DatedTransfer,),
+    "transfer.hop.removed": (transfer_lives.HoppedTransfer,),
+    "transfer.batch.committed": (verb_lives.VerbsLife,),
+    "transfer.deletion.committed": (verb_lives.RemovalLife,),
+    "transfer.files.canceled": (verb_lives.VerbsLife,),
+    "transfer.held.committed": (verb_lives.VerbsLife,),
+    "transfer.job.updated": (verb_lives.VerbsLife,),
+    "transfer.publish.committed": (verb_lives.VerbsLife,),
+    "transfer.removal.claimed": (verb_lives.RemovalLife,),
+    "transfer.removal.committed": (verb_lives.RemovalLife,),
+    "transfer.removal.removed": (verb_lives.RemovalLife,),
+    "transfer.stage.abandoned": (verb_lives.VerbsLife,),
+    "transfer.stage.committed": (verb_lives.VerbsLife,),
+    "transfer.sweep.committed": (verb_lives.VerbsLife,),
     "transfer.replica.registered": (file_lives.FilesLife,),
     "transfer.rights.committed": (veto_lives.VetoedTransfer,),
-    "transfer.report.committed": (lives.TaskLife, file_lives.RetriedTransfer),
+    "transfer.storage.committed": (storage_lives.BannedElement,),
+    "transfer.report.committed": (
+        lives.TaskLife,
+        file_lives.RetriedTransfer,
+        transfer_lives.HoppedTransfer,
+    ),
     "workload.cancel.asked": (lives.KilledInStaging, lives.KilledInDelivery),
     "workload.end.noted": (lives.PlainTask, lives.FailingTask),
     "workload.end.seen": (lives.TaskLife, lives.FailingTask),
@@ -74,6 +111,8 @@ _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
     ("reporting.job_events.committed", lives.TaskLife): (3,),
     ("reporting.transfer_events.acknowledged", lives.TaskLife): (3,),
     ("reporting.transfer_events.committed", lives.TaskLife): (3,),
+    ("transfer.banned.committed", storage_lives.BannedElement): (2,),
+    ("transfer.channel.committed", channel_lives.ManagedChannel): (2,),
     ("transfer.cancel.aborted", lives.KilledInDelivery): (2,),
     ("transfer.cancel.committed", lives.KilledInDelivery): (2,),
     ("transfer.claim.committed", lives.TaskLife): (3,),
@@ -81,7 +120,10 @@ _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
     ("transfer.copy.published", lives.TaskLife): (2, 3),
     ("transfer.report.committed", lives.TaskLife): (2, 4),
     ("transfer.rights.committed", veto_lives.VetoedTransfer): (2,),
+    ("transfer.storage.committed", storage_lives.BannedElement): (2, 3, 4, 5),
     ("transfer.submit.committed", lives.TaskLife): (2,),
+    ("transfer.stage.committed", verb_lives.VerbsLife): (2,),
+    ("transfer.sweep.committed", verb_lives.VerbsLife): (2, 3),
     ("transfer.upload.published", file_lives.FilesLife): (2,),
     ("transfer.upload.registered", file_lives.FilesLife): (2,),
     ("workload.rights.noted", veto_lives.VetoedJob): (2,),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gridlane.authorization.v1.authorization_service_pb2 import WhoAmIResponse
     from gridlane.gateway.v1.task_service_pb2 import PingResponse
     from gridlane.nouns.accounting import Accounting
+    from gridlane.nouns.activities import Activities
     from gridlane.nouns.audit import Audit
     from gridlane.nouns.authorization import Authorization
     from gridlane.nouns.channels import Channels
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from gridlane.nouns.roles import Roles
     from gridlane.nouns.spans import Spans
     from gridlane.nouns.storage import Storage
+    from gridlane.nouns.storage_settings import StorageSettings
     from gridlane.nouns.tasks import Tasks
     from gridlane.nouns.tokens import Tokens
     from gridlane.nouns.transfers import Transfers
@@ -102,11 +104,25 @@ class BaseClient(Noun[Mode]):
         return Storage(self._calls)
 
     @cached_property
+    def storage_settings(self) -> StorageSettings[Mode]:
+        """Storage elements made, changed, removed and banned."""
+        from gridlane.nouns.storage_settings import StorageSettings
+
+        return StorageSettings(self._calls)
+
+    @cached_property
     def channels(self) -> Channels[Mode]:
         """Transfer channels."""
         from gridlane.nouns.channels import Channels
 
         return Channels(self._calls)
+
+    @cached_property
+    def activities(self) -> Activities[Mode]:
+        """The shares of activities within a virtual organisation."""
+        from gridlane.nouns.activities import Activities
+
+        return Activities(self._calls)
 
     @cached_property
     def accounting(self) -> Accounting[Mode]:

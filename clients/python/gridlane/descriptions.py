@@ -121,7 +121,7 @@ def new_transfer(
 
     Parameters:
         files: {source: target}, URLs or logical file names, or messages made by `new_file`; 1 to
-            1000.
+            100 000: those of more than 1000 are streamed.
         vo: the virtual organisation; may be empty when the caller has one alone.
         placement: register each target that is a logical file name in the catalogue.
         overwrite: replace what is at a target; otherwise such a file fails (TARGET_EXISTS).

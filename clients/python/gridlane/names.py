@@ -29,6 +29,20 @@ def transfer_name(text: str) -> str:
     return _name(text, "transfers")
 
 
+def file_transfer_name(text: str) -> str:
+    """ "transfers/<uuid>/files/<n>", from that or from "<uuid>/files/<n>".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    job, _, number = text.strip().partition("/files/")
+    if not number.isdecimal() or number.startswith("0"):
+        raise ValueError(
+            f"{text!r} is not a name of a file: expected transfers/<uuid>/files/<n>, n from 1"
+        )
+    return f"{transfer_name(job)}/files/{number}"
+
+
 def role_binding_name(text: str) -> str:
     """ "roleBindings/<uuid>", from that or from the bare id.
 
@@ -58,6 +72,19 @@ def group_name(text: str) -> str:
         case ["vos", vo, "groups", group] | [vo, group] if vo and group:
             return f"vos/{vo}/groups/{group}"
     raise ValueError(f"{text!r} is not a name of a group: expected <vo>/<group>")
+
+
+def storage_ban_name(text: str) -> str:
+    """ "storageElements/<name>/bans/<uuid>", from that or from "<name>/<uuid>".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    parts = text.strip().split("/")
+    match parts:
+        case ["storageElements", name, "bans", uuid] | [name, uuid] if name and is_uuid(uuid):
+            return f"storageElements/{name}/bans/{uuid.lower()}"
+    raise ValueError(f"{text!r} is not a name of a ban: expected <storage element>/<uuid>")
 
 
 def collection_name(text: str, collection: str) -> str:

@@ -41,6 +41,13 @@ class MoveOrder:
         expected: the checksums it must have, by algorithm ("ADLER32").
         checksums: the algorithms to compute.
         resumed: an earlier attempt may have published the target unheard.
+        max_bytes_per_second: at most so many are moved in a second; None: no limit.
+        streams: connections for one file where the protocol knows several; 0: the backend chooses.
+        timeout_s: the attempt ends as failed after so many seconds; None: it may take its time.
+        disable_cleanup: what a failed attempt wrote stays.
+        strict_copy: nothing is looked at or made ready before the copy, and nothing verified after.
+        scitag: the SciTags flow label for what goes over a network; 0: none.
+        third_party: whether the ends may be asked to copy between them, the bytes not passing here.
     """
 
     number: int
@@ -54,15 +61,42 @@ class MoveOrder:
     expected: Mapping[str, str]
     checksums: Sequence[str]
     resumed: bool
+    max_bytes_per_second: int | None = None
+    streams: int = 0
+    timeout_s: float | None = None
+    disable_cleanup: bool = False
+    strict_copy: bool = False
+    scitag: int = 0
+    third_party: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The file is at its target: verified as ordered, whole, durable."""
+    """The file is at its target: verified as ordered, whole, durable.
+
+    Parameters:
+        adopted: it was there already, as an earlier attempt would have left it.
+    """
 
     source: Location
     size_bytes: int
     checksums: Mapping[str, str]
+    adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What a storage says of a file without its bytes being read.
+
+    Parameters:
+        size_bytes: -1 when it does not say.
+        checksums: those that it tells, by algorithm; may be empty.
+        modify_s: when it was last written, seconds since 1970; None when it does not say.
+    """
+
+    size_bytes: int
+    checksums: Mapping[str, str]
+    modify_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +118,10 @@ class TransferBackend(ABC):
     name: str
     checksums: frozenset[str]
     """The algorithms that it computes: a capability, asked before a job is accepted."""
+    protocols: frozenset[str]
+    """The schemes of the URLs that it reads from and writes to."""
+    capabilities: frozenset[str]
+    """The `TransferCapability` values that it has, without prefix: what orders may ask of it."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -110,6 +148,18 @@ class TransferBackend(ABC):
     @abstractmethod
     async def clean(self, order: MoveOrder) -> None:
         """Remove what attempts before this epoch may have left; failures to do so are ignored."""
+
+    @abstractmethod
+    async def stat(self, location: Location, checksums: Sequence[str] = ()) -> FileInfo | Failed:
+        """What a storage says of a file; class SOURCE_MISSING when there is none.
+
+        Parameters:
+            checksums: algorithms that are asked for; none is computed by reading the file.
+        """
+
+    @abstractmethod
+    async def remove(self, location: Location) -> bool | Failed:
+        """Remove a file durably; False when it was not there."""
 
     @abstractmethod
     def abort(self, number: int) -> None:

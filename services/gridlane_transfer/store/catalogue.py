@@ -58,6 +58,8 @@ class Registration:
     Parameters:
         checksums: by algorithm; the first one is registered when the file is new.
         replaces: whether the copy's bytes took the place of others under the same URL.
+        guid: the one that the submitter gave; empty for none. No column keeps it yet, and
+            `capabilities` refuses it.
     """
 
     lfn: str
@@ -69,6 +71,7 @@ class Registration:
     checksums: Mapping[str, str]
     replaces: bool
     time_us: int
+    guid: str = ""
 
     @property
     def checksum(self) -> str:

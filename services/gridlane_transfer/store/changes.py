@@ -16,12 +16,16 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import event_pb2, transfer_job_pb2
+from gridlane.type.v1 import failure_pb2
 from gridlane_kit.clock import to_timestamp
 from gridlane_kit.feed import Feed, NewEvent
 from gridlane_transfer import messages
 from gridlane_transfer.channels import Channels
 from gridlane_transfer.failures import Failed, canceled
 from gridlane_transfer.states import FILE_FINAL, JOB_FINAL, FileState, JobState, job_state, legal
+from gridlane_transfer.store import leftovers, storage
+from gridlane_transfer.store.attempts import Attempts
+from gridlane_transfer.store.leftovers import NewLeftover
 from gridlane_transfer.store.tables import FILE, JOB, JOB_COLUMNS, FileRow, JobRow
 
 _FAILED = frozenset({FileState.FAILED, FileState.CATALOG_FAILED})
@@ -39,8 +43,35 @@ _FILE_CHANGING = (
     "registration_us",
     "failure",
     "lease_until_us",
+    "failure_class",
 )
-_JOB_CHANGING = ("state", "counts", "failure", "cancel_us", "update_us", "end_us")
+_JOB_CHANGING = (
+    "state",
+    "counts",
+    "failure",
+    "cancel_us",
+    "update_us",
+    "end_us",
+    "total_bytes",
+    "moved_bytes",
+    "start_us",
+)
+# What hardly any change touches: it is written in a statement of its own.
+_FILE_RARELY_CHANGING = (
+    "channel_uid",
+    "target_url",
+    "target_element",
+    "target_lfn",
+    "queue_until_us",
+    "alternatives",
+    "route",
+    "hop",
+    "target_report",
+    "held_us",
+)
+# From a state of the first kind into one of the second, an attempt has brought its bytes.
+_MOVING = frozenset({FileState.ACTIVE, FileState.CANCELING})
+_BROUGHT = frozenset({FileState.FINISHED, FileState.REGISTERING, FileState.ARCHIVING})
 _LOAD = (
     select(*JOB_COLUMNS)
     .where(JOB.c.number.in_(bindparam("numbers", expanding=True)))
@@ -50,6 +81,11 @@ _UPDATE_FILE = (
     update(FILE)
     .where(FILE.c.number == bindparam("key"))
     .values({name: bindparam(name) for name in _FILE_CHANGING})
+)
+_UPDATE_FILE_RARELY = (
+    update(FILE)
+    .where(FILE.c.number == bindparam("key"))
+    .values({name: bindparam(name) for name in _FILE_RARELY_CHANGING})
 )
 _UPDATE_JOB = (
     update(JOB)
@@ -70,7 +106,12 @@ class _JobChanges:
     counts: Counter[str]
     failure: bytes | None
     cancel_us: int | None
+    total_bytes: int
+    moved_bytes: int
+    start_us: int | None
     files: dict[int, FileRow] = field(default_factory=dict)
+    rarely: set[int] = field(default_factory=set)
+    """The numbers of the files of which something changes that hardly any change touches."""
     steps: list[tuple[FileRow, int]] = field(default_factory=list)
     """Each change of a file's state: the file after it, and the state before."""
 
@@ -88,6 +129,9 @@ class Changes:
         self._channels = channels
         self._time_us = time_us
         self._jobs: dict[int, _JobChanges] = {}
+        self._attempts = Attempts(time_us)
+        self._left_behind: list[NewLeftover] = []
+        self._by_bans: Counter[str] = Counter()
 
     def load(self, job_numbers: Collection[int]) -> None:
         """Read the jobs whose files will change."""
@@ -96,7 +140,15 @@ class Changes:
             return
         for row in map(JobRow._make, self._conn.execute(_LOAD, {"numbers": sorted(missing)})):
             counts = Counter(json.loads(row.counts))
-            self._jobs[row.number] = _JobChanges(row, counts, row.failure, row.cancel_us)
+            self._jobs[row.number] = _JobChanges(
+                row,
+                counts,
+                row.failure,
+                row.cancel_us,
+                row.total_bytes,
+                row.moved_bytes,
+                row.start_us,
+            )
 
     def job(self, number: int) -> JobRow:
         """A job that was loaded."""
@@ -109,6 +161,7 @@ class Changes:
         *,
         failure: Failed | None = None,
         moved: bool = False,
+        told: bool = True,
         **columns: Any,
     ) -> FileRow:
         """Change a file.
@@ -117,8 +170,11 @@ class Changes:
             row: the file as it is.
             state: what it becomes; the present state for an attempt that is taken up again.
             failure: why, when it fails, waits, or is cancelled for a reason; otherwise it has none
-                any more, but for what a cancel that ends was asked for.
+                any more, but for what a cancel that ends was asked for, and for that for which a
+                file was held that is given up.
             moved: for CATALOG_FAILED: its bytes are at the target.
+            told: whether an event tells of it; the job's own event tells of all files that are let
+                onto their channels together.
             columns: what else changes.
 
         Returns:
@@ -132,23 +188,50 @@ class Changes:
             raise IllegalTransitionError(
                 f"file transfer {row.number}: {before.name} → {state.name}"
             )
-        if state in FILE_FINAL:
-            columns.setdefault("end_us", self._time_us)
-        reason = None if failure is None else messages.failure_message(failure).SerializeToString()
-        if state is FileState.CANCELED and reason is None:
-            asked = row.failure if before is FileState.CANCELING else None
-            reason = asked or messages.failure_message(canceled()).SerializeToString()
+        reason = _reason(row, before, state, failure)
+        columns["failure_class"] = messages.failure_class(reason)
+        self._imply(row, before, state, columns)
+        if failure is not None and before in _MOVING:
+            columns.setdefault("transferred_bytes", failure.moved_bytes)
         changed = row._replace(state=int(state), failure=reason, **columns)
+        self._attempts.note(row, changed)
         job = self._jobs[row.job_number]
         job.files[row.number] = changed
-        if state is not before:
-            job.counts[str(int(before))] -= 1
-            job.counts[str(int(state))] += 1
-            job.counts[messages.MOVED] += moved
+        if not columns.keys().isdisjoint(_FILE_RARELY_CHANGING):
+            job.rarely.add(row.number)
+        if state in FILE_FINAL and row.route is not None:
+            self._left_behind += leftovers.of_file(changed, self._time_us)
+        _count(job, row, changed, moved=moved)
+        if state is not before and told:
             job.steps.append((changed, int(before)))
-            if job.failure is None and (state in _FAILED or _is_refused(changed)):
-                job.failure = changed.failure
         return changed
+
+    def _imply(
+        self, row: FileRow, before: FileState, state: FileState, columns: dict[str, Any]
+    ) -> None:
+        """Add what changes with a file's state."""
+        ends, starts = state in FILE_FINAL, state is FileState.ACTIVE
+        if ends:
+            columns.setdefault("end_us", self._time_us)
+        elif starts:
+            columns.setdefault("end_us", None)
+        if row.queue_until_us is not None and (ends or starts):
+            columns["queue_until_us"] = None
+        if FileState.HELD in (before, state) and state is not before:
+            columns["held_us"] = self._held_us(state, columns["failure_class"])
+
+    def by_bans(self, uids: Collection[str]) -> None:
+        """Note that a file was cancelled or blocked by bans.
+
+        Parameters:
+            uids: the bans'.
+        """
+        self._by_bans.update(uids)
+
+    def _held_us(self, state: FileState, failure_class: int | None) -> int | None:
+        """Since when a file is held for its channel's manager: not one that waits for a right."""
+        for_a_right = failure_class == failure_pb2.FAILURE_CLASS_PERMISSION
+        return None if state is not FileState.HELD or for_a_right else self._time_us
 
     def cancel(self, job_number: int) -> None:
         """Note that a job's end was asked for."""
@@ -170,6 +253,15 @@ class Changes:
             self._conn.execute(
                 _UPDATE_FILE, [{"key": row.number, **_picked(row, _FILE_CHANGING)} for row in files]
             )
+        rarely = [job.files[number] for job in touched for number in sorted(job.rarely)]
+        if rarely:
+            self._conn.execute(
+                _UPDATE_FILE_RARELY,
+                [{"key": row.number, **_picked(row, _FILE_RARELY_CHANGING)} for row in rarely],
+            )
+        leftovers.insert(self._conn, self._left_behind)
+        storage.count_affected(self._conn, self._by_bans)
+        self._attempts.save(self._conn)
         self._feed.append(self._conn, events)
 
     def _job_after(self, job: _JobChanges) -> JobRow:
@@ -177,10 +269,11 @@ class Changes:
             {
                 FileState(int(number)): count
                 for number, count in job.counts.items()
-                if number != messages.MOVED
+                if number not in messages.NO_STATES
             },
             moved_uncatalogued=job.counts[messages.MOVED],
             cancel_asked=job.cancel_us is not None,
+            underway=job.counts[messages.UNDERWAY],
         )
         ended = state in JOB_FINAL
         failure = job.failure
@@ -193,6 +286,9 @@ class Changes:
             cancel_us=job.cancel_us,
             update_us=self._time_us,
             end_us=self._time_us if ended and job.row.end_us is None else job.row.end_us,
+            total_bytes=job.total_bytes,
+            moved_bytes=job.moved_bytes,
+            start_us=job.start_us,
         )
 
     def _events(self, job: _JobChanges, after: JobRow) -> Iterable[NewEvent]:
@@ -235,9 +331,46 @@ def new_event(
     return NewEvent(event_id, job.name, kind, time_us, event.SerializeToString(), row.owner, row.vo)
 
 
-def _is_refused(row: FileRow) -> bool:
-    """Whether a file was cancelled since its owner may not have it moved."""
-    return row.state == FileState.CANCELED and messages.lacks_permission(row)
+def _reason(
+    row: FileRow, before: FileState, state: FileState, failure: Failed | None
+) -> bytes | None:
+    """Why a file is in its new state, as it is stored."""
+    if failure is not None:
+        return messages.failure_message(failure).SerializeToString()
+    if state is FileState.CANCELED:
+        asked = row.failure if before is FileState.CANCELING else None
+        return asked or messages.failure_message(canceled()).SerializeToString()
+    return row.failure if state is FileState.FAILED and before is FileState.HELD else None
+
+
+def _count(job: _JobChanges, row: FileRow, changed: FileRow, *, moved: bool) -> None:
+    """Take a file's change into the sums of its job."""
+    before, state = FileState(row.state), FileState(changed.state)
+    job.counts[messages.UNDERWAY] += _is_underway(changed) - _is_underway(row)
+    job.start_us = job.start_us or changed.start_us
+    if before in _MOVING and state in _BROUGHT:
+        job.moved_bytes += changed.transferred_bytes
+        job.total_bytes += 0 if row.size_bytes is not None else changed.transferred_bytes
+    if state is before:
+        return
+    job.counts[str(int(before))] -= 1
+    job.counts[str(int(state))] += 1
+    job.counts[messages.MOVED] += moved
+    if job.failure is None and (state in _FAILED or _is_cut_short(changed)):
+        job.failure = changed.failure
+
+
+def _is_cut_short(row: FileRow) -> bool:
+    """Whether a file was cancelled for another reason than that somebody asked for it."""
+    return row.state == FileState.CANCELED and row.failure_class not in (
+        None,
+        failure_pb2.FAILURE_CLASS_CANCELED,
+    )
+
+
+def _is_underway(row: FileRow) -> bool:
+    """Whether a file waits after a part of its way."""
+    return row.state == FileState.READY and row.hop > 1
 
 
 def _is_changed(job: _JobChanges) -> bool:

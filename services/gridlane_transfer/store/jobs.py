@@ -1,11 +1,12 @@
-"""Transfer jobs as rows: inserted whole, read in groups, listed in pages, cancelled.
+"""Transfer jobs as rows: inserted whole, read in groups, listed in pages, deleted.
 
 Responsible for statements and for what one transaction holds; what a job may be is decided in
 `transfer_jobs`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +24,6 @@ from sqlalchemy import (
 
 from gridlane.transfer.v1 import event_pb2
 from gridlane_kit import errors, request_ids
-from gridlane_kit.clock import now_us
 from gridlane_kit.database import insert_values
 from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Feed, NewEvent
@@ -31,12 +31,13 @@ from gridlane_kit.filters import Filter
 from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_kit.request_ids import Conflict, Replay, RequestKey, SameAs
 from gridlane_transfer import messages
-from gridlane_transfer.channels import Channels
-from gridlane_transfer.states import FILE_FINAL, UNSTARTED, FileState
-from gridlane_transfer.store.changes import Changes
+from gridlane_transfer.states import FileState, JobState
+from gridlane_transfer.store import storage, sweeps
+from gridlane_transfer.store.sweeps import SweepKind
 from gridlane_transfer.store.tables import (
     FEED,
     FILE,
+    FILE_ATTEMPT,
     FILE_COLUMNS,
     FILE_NUMBERS,
     JOB,
@@ -49,9 +50,14 @@ from gridlane_transfer.store.tables import (
 from gridlane_transfer.store.visibility import reaches, visible_jobs
 
 _READ = select(*JOB_COLUMNS).where(JOB.c.uuid.in_(bindparam("uuids", expanding=True)))
+FIRST_FILES: Final = 1000
+"""So many of a job's files are answered with it."""
 _READ_FILES = (
     select(*FILE_COLUMNS)
-    .where(FILE.c.job_number.in_(bindparam("numbers", expanding=True)))
+    .where(
+        FILE.c.job_number.in_(bindparam("numbers", expanding=True)),
+        FILE.c.n <= FIRST_FILES,
+    )
     .order_by(FILE.c.job_number, FILE.c.n)
 )
 NEWEST_FIRST = Keyset(JOB.c.number, descending=True)
@@ -62,6 +68,21 @@ FILTER_COLUMNS: Mapping[str, Any] = {
     "vo": JOB.c.vo,
     _OF_A_JOB: JOB.c.job_tag,
 }
+
+
+class MoreOfFile(NamedTuple):
+    """The columns of a file that few fill; see `FileRow`."""
+
+    failure: bytes | None = None
+    failure_class: int | None = None
+    activity: str | None = None
+    metadata: str | None = None
+    scitag: int | None = None
+    guid: str | None = None
+    queue_until_us: int | None = None
+    alternatives: str | None = None
+    route: str | None = None
+    hop: int = 0
 
 
 class NewFile(NamedTuple):
@@ -81,9 +102,38 @@ class NewFile(NamedTuple):
     channel_uid: str
     rank: int
     due_us: int
+    queue: str
+    more: MoreOfFile | None = None
+
+    def with_failure(self, failure: bytes, failure_class: int) -> "NewFile":
+        """The file with why it waits."""
+        more = MoreOfFile() if self.more is None else self.more
+        return self._replace(more=more._replace(failure=failure, failure_class=failure_class))
+
+    def as_stored(self) -> FileRow:
+        """The row that it will be, but for the numbers."""
+        given = self._asdict()
+        more = given.pop("more")
+        values = dict.fromkeys(FileRow._fields) | FileRow._field_defaults | _UNNUMBERED | given
+        return FileRow(**(values if more is None else {**values, **more._asdict()}))
 
 
-_NEW_FILE_COLUMNS = ("number", "job_number", *NewFile._fields)
+_UNNUMBERED: Final = dict.fromkeys(
+    (
+        "number",
+        "job_number",
+        "attempt",
+        "retries",
+        "transferred_bytes",
+        "lease_epoch",
+        "lease_until_us",
+    ),
+    0,
+)
+# In the order of the table.
+_BEFORE, _AFTER = NewFile._fields[:-2], NewFile._fields[-2:-1]
+_FEW_COLUMNS = ("number", "job_number", *_BEFORE, *_AFTER)
+_ALL_COLUMNS = ("number", "job_number", *_BEFORE, *MoreOfFile._fields, *_AFTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +144,14 @@ class NewTransferJob:
         request: the request's key, when the caller gave an id.
         row: the job; its number is not known yet.
         event: what is told of it, complete but for the job's number.
+        by_bans: how many of its files wait for the end of bans, by the bans' uids.
     """
 
     request: RequestKey | None
     row: JobRow
     files: Sequence[NewFile]
     event: event_pb2.TransferEvent
+    by_bans: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -151,24 +203,50 @@ def insert(
 
 def _insert_new(conn: Connection, feed: Feed, entries: Sequence[NewTransferJob]) -> list[Submitted]:
     job_numbers = JOB_NUMBERS.take(conn, len(entries))
-    file_numbers = iter(FILE_NUMBERS.take(conn, sum(len(entry.files) for entry in entries)))
-    given: list[Submitted] = []
-    rows: list[JobRow] = []
-    files: list[tuple[Any, ...]] = []
-    for entry, number in zip(entries, job_numbers, strict=True):
-        rows.append(entry.row._replace(number=number))
-        numbers = list(islice(file_numbers, len(entry.files)))
-        files += [(its, number, *file) for its, file in zip(numbers, entry.files, strict=True)]
-        given.append(Submitted(number, numbers))
+    rows = [
+        entry.row._replace(number=number, total_bytes=known_bytes(entry.files))
+        for entry, number in zip(entries, job_numbers, strict=True)
+    ]
     insert_values(conn, JOB, JobRow._fields, rows)
-    insert_values(conn, FILE, _NEW_FILE_COLUMNS, files)
+    of_jobs = zip(job_numbers, entries, strict=True)
+    numbers = iter(insert_files(conn, [(job, f) for job, entry in of_jobs for f in entry.files]))
+    given = [
+        Submitted(number, list(islice(numbers, len(entry.files))))
+        for number, entry in zip(job_numbers, entries, strict=True)
+    ]
     request_ids.remember(
         conn,
         REQUEST_ID,
         [(entry.request, entry.name) for entry in entries if entry.request is not None],
     )
     feed.append(conn, [_submitted(e, one.number) for e, one in zip(entries, given, strict=True)])
+    for entry in entries:
+        storage.count_affected(conn, entry.by_bans)
     return given
+
+
+def insert_files(conn: Connection, files: Sequence[tuple[int, NewFile]]) -> Sequence[int]:
+    """Insert files; their numbers, in order.
+
+    Parameters:
+        files: each with the number of its job.
+    """
+    numbers = FILE_NUMBERS.take(conn, len(files))
+    few: list[tuple[Any, ...]] = []
+    full: list[tuple[Any, ...]] = []
+    for its, (job, file) in zip(numbers, files, strict=True):
+        if file.more is None:
+            few.append((its, job, *file[:-2], file.queue))
+        else:
+            full.append((its, job, *file[:-2], *file.more, file.queue))
+    insert_values(conn, FILE, _FEW_COLUMNS, few)
+    insert_values(conn, FILE, _ALL_COLUMNS, full)
+    return numbers
+
+
+def known_bytes(files: Iterable[NewFile]) -> int:
+    """The sizes of files together, of those whose size is known."""
+    return sum(file.size_bytes or 0 for file in files)
 
 
 def _submitted(entry: NewTransferJob, number: int) -> NewEvent:
@@ -178,7 +256,7 @@ def _submitted(entry: NewTransferJob, number: int) -> NewEvent:
     return NewEvent(
         event.event_id,
         event.transfer_job,
-        "job.READY",
+        f"job.{JobState(row.state).name}",
         row.create_us,
         event.SerializeToString(),
         row.owner,
@@ -282,69 +360,72 @@ def _listing(visibility: Visibility, filter_: Filter, page_: Page) -> Select[Any
     return select(*JOB_COLUMNS).where(JOB.c.number.in_(numbers))
 
 
-def files_page(conn: Connection, job: JobRow, page_: Page) -> tuple[list[FileRow], str]:
-    """A page of a job's files, and the token of the next page."""
+def files_page(
+    conn: Connection, job: JobRow, page_: Page, state: int | None = None
+) -> tuple[list[FileRow], str]:
+    """A page of a job's files, and the token of the next page.
+
+    Parameters:
+        state: only those in this state; None: all.
+    """
     statement = select(*FILE_COLUMNS).where(FILE.c.job_number == job.number)
+    if state is not None:
+        statement = statement.where(FILE.c.state == state)
     rows, token = fetch_page(conn, statement, IN_ORDER, page_)
     return [FileRow._make(row) for row in rows], token
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Asks for a job's end, with the reach of who asks."""
-
-    uuid: str
-    visibility: Visibility
-
-
-@dataclass(frozen=True, slots=True)
-class Canceled:
-    """A job whose end was asked for, with its files; `running` are those to abort."""
-
-    job: JobRow
-    files: Sequence[FileRow]
-    running: Sequence[int]
-
-
-def cancel(
-    conn: Connection, entries: Sequence[Cancel], *, feed: Feed, channels: Channels
-) -> list[Canceled | Exception]:
-    """Cancel jobs: unstarted files end here, running ones become CANCELING."""
-    return [_cancel(conn, feed, channels, entry) for entry in entries]
+def files_in(
+    conn: Connection, job: JobRow, states: Collection[int], page_: Page
+) -> tuple[list[FileRow], str]:
+    """A page of a job's files that are in one of some states, and the token of the next page."""
+    after = true() if page_.after is None else IN_ORDER.after(page_.after)
+    # Each state lies along the index in order; of the first of each the page is made.
+    first = (
+        select(FILE.c.number)
+        .where(FILE.c.job_number == job.number, FILE.c.state == state, after)
+        .order_by(FILE.c.n)
+        .limit(page_.size + 1)
+        .subquery()
+        for state in sorted(states)
+    )
+    numbers = union_all(*(select(part.c.number) for part in first))
+    statement = select(*FILE_COLUMNS).where(FILE.c.number.in_(numbers))
+    rows, token = fetch_page(conn, statement, IN_ORDER, page_)
+    return [FileRow._make(row) for row in rows], token
 
 
-def _cancel(
-    conn: Connection, feed: Feed, channels: Channels, entry: Cancel
-) -> Canceled | Exception:
-    name = messages.PREFIX + entry.uuid
-    found = visible(conn, [entry.uuid], entry.visibility).get(entry.uuid)
-    if found is None:
-        return errors.not_found(name)
-    _, files = read_with_files(conn, [entry.uuid])[entry.uuid]
-    if not _may_end(found, files, entry.visibility):
-        # A channel's manager acts on a whole job only when all of it lies on the channels managed.
-        return errors.permission_denied("transfer.jobs.cancel", name)
-    changes = Changes(conn, feed, channels, now_us())
-    changes.load([found.number])
-    if found.cancel_us is None and any(row.state not in FILE_FINAL for row in files):
-        changes.cancel(found.number)
-        for row in files:
-            if row.state in UNSTARTED:
-                changes.file(row, FileState.CANCELED)
-            elif row.state == FileState.ACTIVE:
-                changes.file(row, FileState.CANCELING)
-        changes.save()
-    job, files = read_with_files(conn, [entry.uuid])[entry.uuid]
-    return Canceled(job, files, [row.number for row in files if row.state == FileState.CANCELING])
+def files_by_n(conn: Connection, job_number: int, ns: Iterable[int]) -> dict[int, FileRow]:
+    """Files of a job by their numbers in it; what is not there is left out."""
+    statement = select(*FILE_COLUMNS).where(
+        FILE.c.job_number == job_number, FILE.c.n.in_(sorted(set(ns)))
+    )
+    return {row.n: row for row in map(FileRow._make, conn.execute(statement))}
 
 
-def _may_end(job: JobRow, files: Sequence[FileRow], visibility: Visibility) -> bool:
-    return covers(visibility, job) or all(row.channel_uid in visibility.channels for row in files)
+def running(conn: Connection, job_numbers: Collection[int]) -> list[tuple[int, int, int | None]]:
+    """The files of jobs that are ACTIVE: the job's number, the file's, and when it was started."""
+    statement = select(FILE.c.job_number, FILE.c.number, FILE.c.start_us).where(
+        FILE.c.job_number.in_(sorted(job_numbers)), FILE.c.state == int(FileState.ACTIVE)
+    )
+    return [(row.job_number, row.number, row.start_us) for row in conn.execute(statement)]
+
+
+def may_act_on_all(conn: Connection, job: JobRow, visibility: Visibility) -> bool:
+    """Whether a job is within reach as a whole: by itself, or since all its files lie on channels
+    of the caller's.
+    """
+    if covers(visibility, job):
+        return True
+    elsewhere = select(FILE.c.number).where(
+        FILE.c.job_number == job.number, FILE.c.channel_uid.not_in(sorted(visibility.channels))
+    )
+    return bool(visibility.channels) and conn.execute(elsewhere.limit(1)).first() is None
 
 
 def delete_ended(conn: Connection, before_us: int, limit: int) -> int:
     """Delete jobs that ended before a time and whose events are all gone, so that every follower
-    has had them.
+    has had them. The files of large ones go afterwards, bit by bit (`sweeps`).
 
     Parameters:
         limit: at most so many at once.
@@ -353,8 +434,18 @@ def delete_ended(conn: Connection, before_us: int, limit: int) -> int:
         How many were deleted.
     """
     has_events = exists().where(FEED.event.c.subject == messages.PREFIX + JOB.c.uuid)
-    statement = select(JOB.c.number).where(JOB.c.end_us < before_us, ~has_events)
-    numbers = conn.execute(statement.order_by(JOB.c.end_us).limit(limit)).scalars().all()
-    conn.execute(delete(FILE).where(FILE.c.job_number.in_(numbers)))
-    conn.execute(delete(JOB).where(JOB.c.number.in_(numbers)))
-    return len(numbers)
+    statement = select(JOB.c.number, JOB.c.counts).where(JOB.c.end_us < before_us, ~has_events)
+    rows = conn.execute(statement.order_by(JOB.c.end_us).limit(limit)).all()
+    large = [row.number for row in rows if _file_count(row.counts) > sweeps.PAGE]
+    for number in large:
+        sweeps.begin(conn, number, SweepKind.DELETE)
+    small = [row.number for row in rows if row.number not in large]
+    files = select(FILE.c.number).where(FILE.c.job_number.in_(small))
+    conn.execute(delete(FILE_ATTEMPT).where(FILE_ATTEMPT.c.file_number.in_(files)))
+    conn.execute(delete(FILE).where(FILE.c.job_number.in_(small)))
+    conn.execute(delete(JOB).where(JOB.c.number.in_([row.number for row in rows])))
+    return len(rows)
+
+
+def _file_count(counts: str) -> int:
+    return sum(count for key, count in json.loads(counts).items() if key not in messages.NO_STATES)

@@ -1,30 +1,38 @@
 """Files on their way: claimed for an attempt, and what the mover answered.
 
-Responsible for two transactions. A claim leases due files of a channel up to its limit, resolves
-their names and commits the intent (ACTIVE, the attempt, the lease epoch) before anything is
-touched. A report takes the mover's answer, if it still is the answer of the newest attempt, and
-registers the replica in the same transaction. The rules are `file_transfers`'.
+Responsible for two transactions. A claim leases due files as far as channels and storage elements
+have places (which ones is `scheduling`'s choice), resolves their names and commits the intent
+(ACTIVE, the attempt, the lease epoch) before anything is touched. A report takes the mover's
+answer, if it still is the answer of the newest attempt, and registers the replica in the same
+transaction. The rules are `file_transfers`'.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
+from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_kit.leases import claim_due, database_now_us, renew
 from gridlane_kit.policy import Policy, WorkAction
-from gridlane_transfer import file_transfers, rights
+from gridlane_transfer import alternatives, file_transfers, limits, messages, rights, routes
+from gridlane_transfer.alternatives import Alternatives, Order
 from gridlane_transfer.backends.base import Moved, MoveOrder
+from gridlane_transfer.bans import Barred, cancelled, waits
 from gridlane_transfer.channels import Channel, Channels
 from gridlane_transfer.failures import Failed, FailureClass
-from gridlane_transfer.file_transfers import RetryPolicy
+from gridlane_transfer.file_transfers import Budget, RetryPolicy
+from gridlane_transfer.options import options_of
 from gridlane_transfer.rights import Stopped
+from gridlane_transfer.scheduling import Choice, ElementRoom, Seen, Standing
+from gridlane_transfer.source_order import SourceOrder
 from gridlane_transfer.states import DUE, RUNNING, FileState
 from gridlane_transfer.storage_elements import StorageElements
-from gridlane_transfer.store import catalogue
+from gridlane_transfer.store import banned, catalogue, onward, queues
 from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Registration
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, file_in
@@ -37,29 +45,31 @@ _REPORTED = (
     .where(FILE.c.number.in_(bindparam("numbers", expanding=True)))
     .with_for_update()
 )
-_COUNT_RUNNING = (
-    select(func.count()).select_from(FILE).where(FILE.c.channel_uid == bindparam("uid"), _RUNNING)
-)
+# A file whose sources are all in use is looked at again so much later.
+_POSTPONED_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """Asks for files of a channel to move.
+    """Asks for files to move.
 
     Parameters:
+        channels: on these.
         limit: at most so many.
         holder: who will move them.
         ttl: for how long they are leased.
         policy: what submitters may do now.
         abandoned: also take up files whose lease ran out: their process is no more.
+        standing: what everybody had of the places so far.
     """
 
-    channel: Channel
+    channels: Sequence[Channel]
     limit: int
     holder: str
     ttl: timedelta
     policy: Policy
     abandoned: bool
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,19 @@ class Claimed:
     job: JobRow
     order: MoveOrder
     canceling: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a claim came to.
+
+    Parameters:
+        files: None for each file that cannot be moved at all and was ended or put off.
+        seen: who waits, for the account.
+    """
+
+    files: Sequence[Claimed | None]
+    seen: Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +125,17 @@ class Moving:
         elements: StorageElements,
         retry: RetryPolicy,
         computable: frozenset[str],
+        order: SourceOrder,
     ) -> None:
         self._feed = feed
+        self._order = order
         self._channels = channels
         self._elements = elements
         self._retry = retry
         self._computable = computable
 
-    def claim(
-        self, conn: Connection, requests: Sequence[ClaimRequest]
-    ) -> list[list[Claimed | None]]:
-        """Claim files for each request; what cannot be moved at all is ended here, and is None."""
+    def claim(self, conn: Connection, requests: Sequence[ClaimRequest]) -> list[Claims | Exception]:
+        """Claim files for each request; what cannot be moved at all is ended here."""
         return [self._claim(conn, request) for request in requests]
 
     def report(self, conn: Connection, reports: Sequence[Report]) -> list[FileRow | None]:
@@ -156,45 +179,46 @@ class Moving:
         """End every lease: no other process has this database, so their holders are no more."""
         conn.execute(update(FILE).where(_RUNNING).values(lease_until_us=0))
 
-    def _claim(self, conn: Connection, request: ClaimRequest) -> list[Claimed | None]:
-        rows = self._leased(conn, request)
+    def _claim(self, conn: Connection, request: ClaimRequest) -> Claims:
+        rows = self._abandoned(conn, request) if request.abandoned else []
+        begun, seen, room = self._chosen(conn, request, request.limit - len(rows))
+        rows += begun
         if not rows:
-            return []
+            return Claims([], seen)
         changes = Changes(conn, self._feed, self._channels, now_us())
         changes.load({row.job_number for row in rows})
         lfns = {name for row in rows for name in file_transfers.names_to_resolve(row)}
         known = catalogue.files(conn, sorted(lfns)) if lfns else {}
-        claimed = [self._begin(changes, row, known, request.policy) for row in rows]
+        claimed = [self._begin(changes, row, known, request.policy, room) for row in rows]
         changes.save()
-        return claimed
+        return Claims(claimed, seen)
 
-    def _leased(self, conn: Connection, request: ClaimRequest) -> list[FileRow]:
-        """Files whose attempt lost its process, then due ones as far as the channel has room."""
-        rows = self._abandoned(conn, request) if request.abandoned else []
-        if not request.channel.starts_files:
-            return rows
-        uid = request.channel.uid
-        running = conn.execute(_COUNT_RUNNING, {"uid": uid}).scalar_one()
-        room = min(request.channel.max_files - running, request.limit - len(rows))
-        if room <= 0:
-            return rows
-        found = claim_due(
-            conn,
-            FILE,
-            where=and_(FILE.c.channel_uid == uid, _DUE_NOW),
-            order_by=[FILE.c.rank, FILE.c.number],
-            limit=room,
-            holder=request.holder,
-            ttl=request.ttl,
-        )
-        begun = sorted(map(FileRow._make, found), key=lambda row: (row.rank, row.number))
-        return rows + begun
+    def _chosen(
+        self, conn: Connection, request: ClaimRequest, limit: int
+    ) -> tuple[list[FileRow], Seen, ElementRoom]:
+        """The due files that start, leased, in the order in which they were chosen."""
+        starting = [channel for channel in request.channels if channel.starts_files]
+        limited = queues.has_limits(self._elements)
+        if limit <= 0 or not starting:
+            return [], Seen(), ElementRoom({}, {})
+        moving = queues.running(conn, [one.uid for one in starting], elements=limited)
+        room = queues.room_at(self._elements, moving)
+        lanes = queues.lanes(conn, starting, moving, room)
+        choice = Choice(lanes, self._channels.weights, request.standing, room)
+        chosen = list(islice(iter(choice.next, None), limit))
+        if not chosen:
+            return [], choice.seen, room
+        numbers = [waiting.number for waiting in chosen]
+        rows = queues.lease(conn, numbers, holder=request.holder, ttl=request.ttl)
+        return [rows[number] for number in numbers if number in rows], choice.seen, room
 
     def _abandoned(self, conn: Connection, request: ClaimRequest) -> list[FileRow]:
+        """Files whose attempt lost its process."""
         found = claim_due(
             conn,
             FILE,
-            where=and_(FILE.c.channel_uid == request.channel.uid, _RUNNING),
+            # What is to be removed lies on no channel, and is `removals`'.
+            where=and_(_RUNNING, FILE.c.channel_uid != ""),
             order_by=[FILE.c.number],
             limit=request.limit,
             holder=request.holder,
@@ -203,23 +227,46 @@ class Moving:
         return [FileRow._make(row) for row in found]
 
     def _begin(
-        self, changes: Changes, row: FileRow, known: dict[str, LogicalFile], policy: Policy
+        self,
+        changes: Changes,
+        row: FileRow,
+        known: dict[str, LogicalFile],
+        policy: Policy,
+        room: ElementRoom,
     ) -> Claimed | None:
         job = changes.job(row.job_number)
-        order = file_transfers.plan(row, job, self._elements, known, self._computable)
+        order = file_transfers.plan(row, job, self._elements, known, self._computable, self._order)
         if row.state == FileState.CANCELING:
             if not isinstance(order, Failed):
                 return Claimed(row, job, order, canceling=True)
+            changes.file(row, FileState.CANCELED, lease_until_us=0)
+            return None
+        if job.cancel_us is not None and row.state in DUE:
+            # Of a large job, whose files are cancelled bit by bit.
             changes.file(row, FileState.CANCELED, lease_until_us=0)
             return None
         action = rights.action(job, policy, FileState(row.state))
         if action is not WorkAction.KEEP:
             return self._stop(changes, row, job, order, rights.stopped(job, policy, action))
         if isinstance(order, Failed):
-            catalogue_failed = order.failure_class is FailureClass.CATALOGUE
-            state = FileState.CATALOG_FAILED if catalogue_failed else FileState.FAILED
-            changes.file(row, state, failure=order, lease_until_us=0)
+            self._refuse(changes, row, job, order)
             return None
+        found = banned.barred_at_claim(row, job, order, self._elements)
+        if found is not None and row.state != FileState.ACTIVE:
+            self._wait_for_bans(changes, row, job, order, found)
+            return None
+        if found is not None and found.cancels:
+            ended = Stopped(FileState.CANCELED, cancelled(found.ban))
+            return self._stop(changes, row, job, order, ended)
+        order = banned.without_barred(order, job, self._elements)
+        placed = queues.placed(row, order, room)
+        if placed is None:
+            changes.file(
+                row, FileState(row.state), due_us=now_us() + _POSTPONED_US, lease_until_us=0
+            )
+            return None
+        channel = self._channels.by_uid(row.channel_uid)
+        order = limits.within(placed, channel, self._channels.all(), self._elements)
         source = order.sources[0]
         begun = changes.file(
             row,
@@ -231,6 +278,30 @@ class Moving:
             transferred_bytes=0,
         )
         return Claimed(begun, job, order, canceling=False)
+
+    def _wait_for_bans(
+        self, changes: Changes, row: FileRow, job: JobRow, order: MoveOrder, found: Barred
+    ) -> None:
+        """Have another of its sources taken for a file that may not start, else have it wait."""
+        following = banned.another_source(row, job, self._elements)
+        if following is not None:
+            failed = waits(found.ban)
+            onward.to_source(changes, self._channels, row, FileState(row.state), following, failed)
+            return
+        banned.stop_at_claim(changes, row, order, found)
+
+    def _refuse(self, changes: Changes, row: FileRow, job: JobRow, failed: Failed) -> None:
+        """Have another of its sources taken for a file that cannot be started, else end it."""
+        following = file_transfers.after_failure(
+            FileState.ACTIVE, failed, self._budget(row, job), *self._sources(row, job)
+        )
+        if following.sources is not None:
+            state = FileState.RETRYING if row.state == FileState.ACTIVE else FileState(row.state)
+            onward.to_source(changes, self._channels, row, state, following.sources, failed)
+            return
+        catalogue_failed = failed.failure_class is FailureClass.CATALOGUE
+        state = FileState.CATALOG_FAILED if catalogue_failed else FileState.FAILED
+        changes.file(row, state, failure=failed, lease_until_us=0)
 
     def _stop(
         self,
@@ -257,22 +328,47 @@ class Moving:
         if isinstance(outcome, Moved):
             return self._moved(conn, changes, row, outcome)
         job = changes.job(row.job_number)
+        channel = self._channels.by_uid(row.channel_uid)
         following = file_transfers.after_failure(
-            FileState(row.state),
-            outcome,
-            retries=row.retries,
-            max_retries=job.max_retries,
-            exhausted=self._channels.by_uid(row.channel_uid).on_exhausted,
+            FileState(row.state), outcome, self._budget(row, job), *self._sources(row, job)
         )
-        return changes.file(
+        reported: dict[str, Any] = {}
+        if outcome.target is not None:
+            report = messages.target_report(outcome.target)
+            reported["target_report"] = report.SerializeToString()
+        changed = changes.file(
             row,
             following.state,
             failure=None if following.state is FileState.CANCELED else outcome,
             retries=row.retries + following.retry,
-            due_us=now_us() + self._retry.delay_us(row.retries),
+            due_us=now_us() + (self._delay_us(job, channel, row.retries) * following.retry),
             end_us=now_us(),
             lease_until_us=0,
+            **reported,
         )
+        if following.sources is None:
+            return changed
+        return onward.to_source(
+            changes, self._channels, changed, following.state, following.sources, outcome
+        )
+
+    def _budget(self, row: FileRow, job: JobRow) -> Budget:
+        channel = self._channels.by_uid(row.channel_uid)
+        most = channel.max_retries if job.max_retries < 0 else job.max_retries
+        return Budget(row.retries, most, channel.on_exhausted)
+
+    def _sources(self, row: FileRow, job: JobRow) -> tuple[Alternatives | None, Order | None]:
+        """The sources of a file that has several, and in which order they are tried now."""
+        if row.alternatives is None:
+            return None, None
+        sources = alternatives.read(row.alternatives)
+        return sources, self._order.by(sources.strategy, onward.plain(row.target_element), job.vo)
+
+    def _delay_us(self, job: JobRow, channel: Channel, retries: int) -> int:
+        """How long a file waits for its next attempt: as its job says, else as its channel does."""
+        delays = (options_of(job.options).retry_delay_us, channel.default_retry_delay_us)
+        told = next((delay for delay in delays if delay is not None), None)
+        return self._retry.delay_us(retries) if told is None else told
 
     def _moved(self, conn: Connection, changes: Changes, row: FileRow, moved: Moved) -> FileRow:
         algorithm, value = next(iter(moved.checksums.items()))
@@ -280,10 +376,13 @@ class Moving:
             source_url=moved.source.url,
             source_element=moved.source.storage_element,
             actual_checksum=f"{algorithm}:{value}",
-            transferred_bytes=moved.size_bytes,
+            transferred_bytes=file_transfers.transferred(moved, row, changes.job(row.job_number)),
             lease_until_us=0,
         )
         job = changes.job(row.job_number)
+        route = None if row.route is None else routes.read(row.route)
+        if route is not None and not route.is_last(row.hop):
+            return onward.to_hop(changes, self._channels, arrived, route)
         known = catalogue.files(conn, [row.target_lfn]) if row.target_lfn else {}
         registered = row.target_lfn in known and known[row.target_lfn].replica(row.target_url)
         if not row.target_lfn or not (job.placement or registered):
@@ -307,8 +406,9 @@ class Moving:
             owner=job.owner,
             size_bytes=moved.size_bytes,
             checksums=moved.checksums,
-            replaces=file_transfers.replaces(row.overwrite, job.overwrite),
+            replaces=file_transfers.replaces(row, job, file_transfers.attempts_of_hop(row) - 1),
             time_us=now_us(),
+            guid=row.guid or "",
         )
 
 

@@ -6,7 +6,7 @@ for the transaction that holds, cancels and lets go their files. What is to beco
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
@@ -22,34 +22,48 @@ from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, JOB, JOB_COLUMNS,
 
 PAGE: Final = 200
 """So many jobs are looked at at once."""
+FILES: Final = 500
+"""So many files of a job change in one transaction; the others follow."""
 
 _UNFINISHED: Final = sorted(int(state) for state in JobState if state not in JOB_FINAL)
 _STOPPABLE: Final = UNSTARTED | {FileState.ACTIVE}
 _FILES = (
     select(*FILE_COLUMNS)
     .where(
-        FILE.c.job_number.in_(bindparam("numbers", expanding=True)),
+        FILE.c.job_number == bindparam("job_number"),
+        FILE.c.n > bindparam("after"),
         FILE.c.state.in_(sorted(int(state) for state in _STOPPABLE)),
     )
-    .order_by(FILE.c.number)
+    .order_by(FILE.c.n)
+    .limit(FILES)
     .with_for_update()
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A job whose files are to be looked at, under a policy."""
+    """A job whose files are to be looked at, under a policy.
+
+    Parameters:
+        after: those behind this one, by its number in the job.
+    """
 
     number: int
     policy: Policy
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What was done to a job: files whose copies are to be ended, and whether some may start."""
+    """What was done to a job: files whose copies are to be ended, and whether some may start.
+
+    Parameters:
+        after: where to go on; None: there are no more files.
+    """
 
     aborted: Sequence[int] = ()
     started: bool = False
+    after: int | None = None
 
 
 def unfinished(conn: Connection, owners: Collection[str] | None, after: int) -> list[JobRow]:
@@ -69,18 +83,16 @@ def settle(
     conn: Connection, entries: Sequence[Standing], *, feed: Feed, channels: Channels
 ) -> list[Settled | Exception]:
     """Have the files of jobs stand as their owners' rights say."""
-    policies = {entry.number: entry.policy for entry in entries}
     changes = Changes(conn, feed, channels, now_us())
-    changes.load(policies.keys())
-    settled: dict[int, Settled] = dict.fromkeys(policies, Settled())
-    found: dict[int, list[FileRow]] = {number: [] for number in policies}
-    for row in map(FileRow._make, conn.execute(_FILES, {"numbers": sorted(policies)})):
-        found[row.job_number].append(row)
-    for number, rows in found.items():
-        if rows:
-            settled[number] = _settle(changes, changes.job(number), rows, policies[number])
+    changes.load({entry.number for entry in entries})
+    settled: list[Settled | Exception] = []
+    for entry in entries:
+        asked = {"job_number": entry.number, "after": entry.after}
+        rows = [FileRow._make(row) for row in conn.execute(_FILES, asked)]
+        done = _settle(changes, changes.job(entry.number), rows, entry.policy)
+        settled.append(done if len(rows) < FILES else replace(done, after=rows[-1].n))
     changes.save()
-    return [settled[entry.number] for entry in entries]
+    return settled
 
 
 def _settle(changes: Changes, job: JobRow, rows: Sequence[FileRow], policy: Policy) -> Settled:

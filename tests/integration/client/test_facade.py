@@ -91,7 +91,9 @@ def test_waiting_has_an_end(client: gridlane.Client) -> None:
 def test_a_transfer_is_submitted_watched_and_listed(
     client: gridlane.Client, folder: str, tmp_path: Path
 ) -> None:
-    client.storage.put(b"moved", f"{folder}/a")
+    put = client.storage.put(b"moved", f"{folder}/a")
+    known = client.storage.stat(f"{folder}/a")
+    assert (known.size_bytes, known.checksum, known.url) == (5, put.checksum, put.url)
     made = client.transfers.submit(gridlane.new_transfer({f"{folder}/a": f"{folder}/b"}))
     ended = client.transfers.wait(made.name, timeout=30)
     assert [file.transferred_bytes for file in ended.files] == [5]

@@ -123,6 +123,7 @@ def test_what_is_out_of_reach_takes_as_long_as_what_is_not_there(world: World, t
         ("GetTransferJob", "name"),
         ("ListFileTransfers", "parent"),
         ("CancelTransferJob", "name"),
+        ("ExplainTransferJob", "name"),
     ],
 )
 def test_a_large_transfer_takes_no_longer(

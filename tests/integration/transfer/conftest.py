@@ -21,8 +21,10 @@ from gridlane.transfer.v1 import (
     channel_service_pb2_grpc,
     event_service_pb2_grpc,
     replica_service_pb2_grpc,
+    storage_admin_service_pb2_grpc,
     storage_service_pb2,
     storage_service_pb2_grpc,
+    transfer_admin_service_pb2_grpc,
     transfer_job_pb2,
     transfer_service_pb2,
     transfer_service_pb2_grpc,
@@ -74,7 +76,13 @@ class Client:
     def __init__(self, channel: aio.Channel, token: str) -> None:
         self.metadata = (("authorization", f"Bearer {token}"),)
         self.jobs = Bound(transfer_service_pb2_grpc.TransferServiceStub(channel), self.metadata)
+        self.admin = Bound(
+            transfer_admin_service_pb2_grpc.TransferAdminServiceStub(channel), self.metadata
+        )
         self.storage = Bound(storage_service_pb2_grpc.StorageServiceStub(channel), self.metadata)
+        self.storage_admin = Bound(
+            storage_admin_service_pb2_grpc.StorageAdminServiceStub(channel), self.metadata
+        )
         self.replicas = Bound(replica_service_pb2_grpc.ReplicaServiceStub(channel), self.metadata)
         self.channels = Bound(channel_service_pb2_grpc.ChannelServiceStub(channel), self.metadata)
         self.events = Bound(event_service_pb2_grpc.TransferEventServiceStub(channel), self.metadata)
@@ -276,9 +284,9 @@ StartHouse = Callable[..., Awaitable[House]]
 
 
 @pytest.fixture
-def engine() -> str:
-    """The database engine of a test that names none."""
-    return "sqlite"
+def engine(request: pytest.FixtureRequest) -> str:
+    """The database engine that a test names; SQLite for one that names none."""
+    return str(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture
@@ -345,6 +353,11 @@ class Words:
     def reason(error: grpc.RpcError) -> str:
         """The documented reason of an error."""
         return _info(error)[0].reason
+
+    @staticmethod
+    def info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
+        """The reason of an error, with its metadata."""
+        return _info(error)[0]
 
     @staticmethod
     def violations(error: grpc.RpcError) -> dict[str, str]:

@@ -33,9 +33,8 @@ async def main(root: Path, key: bytes, url: str, address: Path, given: dict[str,
     policy = PolicyHolder(
         Policy(1, [Binding(ISSUER, "sue", Role.SUBMITTER, "local")], vos=["local"])
     )
-    settings = TransferSettings(
-        storage_elements=embedded_storage_elements(root / "storage", root / "jobs"), **given
-    )
+    elements = embedded_storage_elements(root / "storage", root / "jobs")
+    settings = TransferSettings(**{"storage_elements": elements, **given})
     telemetry = Telemetry("test")
     room = TransferRoom(
         settings,

@@ -1,21 +1,27 @@
 """Documented listings and the scans of the reconciler go by an index, whoever asks."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from query_plans import plans
-from sqlalchemy import and_
+from sqlalchemy import Connection
 
-from gridlane_kit.database import Database
+from gridlane_kit.database import Database, run_kept
 from gridlane_kit.decision import EVERYTHING, Visibility
+from gridlane_kit.feed import Feed
 from gridlane_kit.filters import Filter
 from gridlane_kit.pages import page_request
 from gridlane_kit.sqlite import sqlite_url
-from gridlane_transfer.store import jobs
-from gridlane_transfer.store.tables import METADATA
+from gridlane_transfer.channels import Channels
+from gridlane_transfer.store import jobs, summaries, sweeps
+from gridlane_transfer.store.tables import FEED, METADATA, JobRow
+from gridlane_transfer.summaries import FILTER as SUMMARY_FILTER
 from gridlane_transfer.transfer_jobs import FILTER
 
+NOBODYS = "01939f5e-0000-7000-8000-000000000001"
 OWN = Visibility(owner="https://issuer.test/|sue")
 SHARER = Visibility(owner="https://issuer.test/|sue", groups=frozenset({("local", "/local/team")}))
 MANAGER = Visibility(owner="https://issuer.test/|max", vos=frozenset({"local"}))
@@ -61,19 +67,110 @@ async def test_a_listing_goes_by_its_index_and_sorts_nothing(
     assert "TEMP B-TREE" not in plan
 
 
-async def test_due_files_are_found_in_their_order_by_the_index_of_what_is_due(
+async def test_a_claim_goes_from_queue_to_queue_by_the_index_of_what_is_due(
     db: Database,
 ) -> None:
-    from sqlalchemy import select
+    from gridlane_transfer.store import queues
 
-    from gridlane_transfer.states import DUE
-    from gridlane_transfer.store.tables import FILE, file_in
+    def read(conn: Connection) -> None:
+        run_kept(conn, queues.HEADS, uid="x").all()
+        run_kept(conn, queues.OF_QUEUE, uid="x", queue="local/", limit=4).all()
+        run_kept(conn, queues.WAITING_CHANNELS).all()
+        queues.running(conn, ["x"], elements=False)
+        queues.running(conn, ["x"], elements=True)
 
-    statement = (
-        select(FILE.c.number)
-        .where(and_(FILE.c.channel_uid == "x", file_in(DUE)))
-        .order_by(FILE.c.rank, FILE.c.number)
-    )
-    plan = await db.read(lambda conn: plans(conn, lambda c: c.execute(statement)))
+    plan = await db.read(lambda conn: plans(conn, read))
+    found = [line for line in plan.splitlines() if "file_transfer" in line or "ahead" in line]
     assert "ix_file_transfer_due" in plan
+    assert "ix_file_transfer_running" in plan
+    # The only table that is gone through is that of the few files that run.
+    assert [line for line in found if line.startswith("SCAN") and "running" not in line] == []
+    assert "FOR ORDER BY" not in plan
+
+
+async def test_held_files_and_what_moved_lately_are_found_by_their_indexes(db: Database) -> None:
+    from gridlane_transfer.store import channels
+
+    page = page_request(channels.HELD_LONGEST, page_size=5, page_token="", binding=())
+
+    def read(conn: Connection) -> None:
+        channels.held_page(conn, "x", page)
+        channels.usage(conn, "x")
+        channels.has_waiting(conn, "x")
+
+    plan = await db.read(lambda conn: plans(conn, read))
+    for index in ("held", "due", "running"):
+        assert f"ix_file_transfer_{index}" in plan
+    assert "ix_file_attempt_channel_uid_end_us" in plan
     assert "TEMP B-TREE" not in plan
+    assert "SCAN file" not in plan
+
+
+async def test_what_is_late_and_what_is_left_behind_is_found_by_the_index_of_its_time(
+    db: Database,
+) -> None:
+    from gridlane_transfer.store import deadlines, leftovers
+
+    def read(conn: Connection) -> None:
+        deadlines.late(conn, 10)
+        leftovers.is_due(conn)
+
+    plan = await db.read(lambda conn: plans(conn, read))
+    for index in (
+        "ix_file_transfer_queue_until_us",
+        "ix_transfer_job_expire_us",
+        "ix_leftover_due_us",
+    ):
+        assert index in plan, plan
+    assert "SCAN" not in plan
+
+
+@pytest.mark.parametrize(
+    ("visibility", "text", "index"),
+    [
+        (OWN, "", "COVERING INDEX ix_transfer_job_counted_owner"),
+        (MANAGER, "", "COVERING INDEX ix_transfer_job_counted_vo"),
+        (EVERYTHING, "vo = local", "COVERING INDEX ix_transfer_job_counted_vo"),
+        (OWN, "state = FAILED", "COVERING INDEX ix_transfer_job_counted_owner"),
+        (OWN, 'tags.gridlane.job = "x"', "ix_transfer_job_job_tag_number"),
+        (MANAGER, f'name = "transfers/{NOBODYS}"', "uuid=?"),
+    ],
+)
+async def test_a_sum_is_counted_in_an_index(
+    db: Database, visibility: Visibility, text: str, index: str
+) -> None:
+    asked = summaries.Asked(visibility, SUMMARY_FILTER.parse(text))
+    plan = await db.read(lambda conn: plans(conn, lambda c: summaries.count(c, asked)))
+    assert index in plan
+    assert "SCAN transfer_job\n" not in plan
+
+
+async def test_the_files_of_a_job_in_a_state_are_found_in_their_order_by_its_index(
+    db: Database,
+) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(JobRow._fields)
+    job = JobRow(**nothing)._replace(number=7)
+    page = page_request(jobs.IN_ORDER, page_size=5, page_token="", binding=())
+    one = await db.read(lambda conn: plans(conn, lambda c: jobs.files_page(c, job, page, 16)))
+    several = await db.read(
+        lambda conn: plans(conn, lambda c: jobs.files_in(c, job, [2, 9, 12], page))
+    )
+    for plan in (one, several):
+        assert "ix_file_transfer_job_number_state_n" in plan
+    assert "TEMP B-TREE" not in one
+
+
+async def test_what_a_large_job_still_owes_is_found_by_its_states(db: Database) -> None:
+    feed = Feed(db, FEED)
+
+    def step(conn: Connection) -> object:
+        return sweeps.cancel_files(conn, feed, Channels(), 7)
+
+    # The job is not there: what is asked for before that is seen.
+    plan = await db.read(lambda conn: plans(conn, lambda c: _until_missing(step, c)))
+    assert "ix_file_transfer_job_number_state_n" in plan
+
+
+def _until_missing(step: Callable[[Connection], object], conn: Connection) -> None:
+    with suppress(KeyError):
+        step(conn)

@@ -16,7 +16,8 @@ from google.protobuf import descriptor_pool
 import gridlane
 from gridlane.gateway.v1.task_pb2 import Task
 from gridlane.ids import uuid7, uuid7_time_ms
-from gridlane.nouns import accounting, channels, jobs, replicas, service, spans, tasks, transfers
+from gridlane.nouns import accounting, channels, jobs, replicas, service, spans, tasks
+from gridlane.nouns import transfer_methods as transfers
 from gridlane.transfer.v1.replica_pb2 import LogicalFile
 from gridlane.transfer.v1.transfer_job_pb2 import TransferJob
 from gridlane.transport import Method

@@ -127,6 +127,12 @@ def test_an_event_of_the_transfer_job_itself_accounts_no_file() -> None:
     assert file_record(event) is None
 
 
+def test_a_file_that_is_removed_is_not_accounted_as_one_that_was_moved() -> None:
+    event = file_event(transfer_job_pb2.FILE_TRANSFER_STATE_FINISHED)
+    event.job.kind = transfer_job_pb2.TRANSFER_JOB_KIND_DELETION
+    assert file_record(event) is None
+
+
 def test_the_record_of_a_file_names_both_storage_elements_and_its_job() -> None:
     record = file_record(file_event(transfer_job_pb2.FILE_TRANSFER_STATE_FINISHED))
     assert record is not None

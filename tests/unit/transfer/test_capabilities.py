@@ -9,29 +9,40 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gridlane.transfer.v1 import (
+    activity_service_pb2,
     backend_pb2,
+    channel_admin_service_pb2,
     channel_service_pb2,
     event_service_pb2,
     replica_service_pb2,
+    selection_strategy_pb2,
     storage_service_pb2,
+    transfer_admin_service_pb2,
     transfer_job_pb2,
     transfer_service_pb2,
 )
 from gridlane_kit.errors import ErrorReason, GridlaneError
-from gridlane_transfer import capabilities, service
+from gridlane_transfer import capabilities, channel_service, service, transfer_service
+from gridlane_transfer.backends.embedded.mover import EmbeddedMover
 from gridlane_transfer.capabilities import (
+    CHANNEL_FIELDS,
+    DELETION_FIELDS,
     FILE_FIELDS,
-    FILE_LISTING_FIELDS,
     JOB_FIELDS,
+    NO_STAGING,
     OVERWRITE_MODES,
     REGISTRATION_FIELDS,
+    SELECTION_STRATEGIES,
     Missing,
 )
 
 SHELLS = {
-    transfer_service_pb2: service.TransferShell,
+    transfer_service_pb2: transfer_service.TransferShell,
+    transfer_admin_service_pb2: transfer_service.TransferAdminShell,
     storage_service_pb2: service.StorageShell,
-    channel_service_pb2: service.ChannelShell,
+    channel_service_pb2: channel_service.ChannelShell,
+    channel_admin_service_pb2: channel_service.ChannelAdminShell,
+    activity_service_pb2: channel_service.ActivityShell,
     replica_service_pb2: service.ReplicaShell,
     event_service_pb2: service.TransferEventShell,
 }
@@ -51,6 +62,20 @@ CARRIED = {
         "max_retries",
         "priority",
         "tags",
+        "activity",
+        "metadata",
+        "retry_delay",
+        "max_time_in_queue",
+        "timeout",
+        "expire_time",
+        "streams",
+        "report_target_file",
+        "strict_copy",
+        "disable_cleanup",
+        "overwrite_intermediate",
+        "selection_strategy",
+        "backend",
+        "protocols",
     },
     "gridlane.transfer.v1.TransferJob.TagsEntry": {"key", "value"},
     "gridlane.transfer.v1.FileTransfer": {
@@ -59,12 +84,58 @@ CARRIED = {
         "checksum",
         "size_bytes",
         "overwrite",
+        "alternative_sources",
+        "via",
+        "activity",
+        "scitag",
+        "metadata",
+        "selection_strategy",
     },
     "gridlane.type.v1.Checksum": {"type", "value"},
     "gridlane.transfer.v1.GetTransferJobRequest": {"name"},
     "gridlane.transfer.v1.BatchGetTransferJobsRequest": {"names"},
     "gridlane.transfer.v1.ListTransferJobsRequest": {*PAGE, "filter"},
-    "gridlane.transfer.v1.ListFileTransfersRequest": {*PAGE, "parent"},
+    "gridlane.transfer.v1.ListFileTransfersRequest": {*PAGE, "parent", "filter"},
+    "gridlane.transfer.v1.BatchSubmitTransferJobsRequest": {"requests"},
+    "gridlane.transfer.v1.SubmitTransferJobStreamRequest": {"header", "files"},
+    "gridlane.transfer.v1.SubmitTransferJobHeader": {
+        "transfer_job",
+        "request_id",
+        "validate_only",
+        "file_count",
+        "digest_sha256",
+    },
+    "gridlane.transfer.v1.FileTransferChunk": {"files"},
+    "gridlane.transfer.v1.SubmitDeletionJobRequest": {
+        "vo",
+        "files",
+        "priority",
+        "tags",
+        "activity",
+        "metadata",
+        "max_retries",
+        "backend",
+        "request_id",
+        "validate_only",
+    },
+    "gridlane.transfer.v1.SubmitDeletionJobRequest.TagsEntry": {"key", "value"},
+    "gridlane.transfer.v1.DeletionFile": {"file", "metadata"},
+    "gridlane.transfer.v1.SummarizeTransferJobsRequest": {"filter", "window"},
+    "gridlane.type.v1.TimeWindow": {"start_time", "end_time"},
+    "gridlane.transfer.v1.GetFileTransferRequest": {"name"},
+    "gridlane.transfer.v1.ListFileAttemptsRequest": {*PAGE, "parent"},
+    "gridlane.transfer.v1.ExplainTransferJobRequest": {*PAGE, "name"},
+    "gridlane.transfer.v1.BatchCancelTransferJobsRequest": {"names"},
+    "gridlane.transfer.v1.CancelFileTransfersRequest": {"parent", "names"},
+    "gridlane.transfer.v1.RetryTransferJobRequest": {"name", "files", "request_id", "reason"},
+    "gridlane.transfer.v1.UpdateTransferJobRequest": {
+        "transfer_job",
+        "update_mask",
+        "revision",
+        "reason",
+    },
+    "gridlane.transfer.v1.ReleaseHeldFilesRequest": {"name", "files", "reason"},
+    "gridlane.transfer.v1.FailHeldFilesRequest": {"name", "files", "reason"},
     "gridlane.transfer.v1.ListTransferEventsRequest": {*PAGE, "parent"},
     "gridlane.transfer.v1.CancelTransferJobRequest": {"name"},
     "gridlane.transfer.v1.WatchTransferJobsRequest": {"names", "resume_token"},
@@ -74,9 +145,50 @@ CARRIED = {
     "gridlane.transfer.v1.PutContentHeader": {"file", "size_bytes", "checksum", "overwrite"},
     "gridlane.transfer.v1.GetContentRequest": {"file", "offset_bytes"},
     "gridlane.transfer.v1.DeleteContentRequest": {"file"},
+    "gridlane.transfer.v1.StatContentRequest": {"file"},
     "gridlane.transfer.v1.GetTransferStatusRequest": set(),
     "gridlane.transfer.v1.GetChannelRequest": {"name"},
     "gridlane.transfer.v1.ListChannelsRequest": PAGE,
+    "gridlane.transfer.v1.CreateChannelRequest": {
+        "channel_id",
+        "channel",
+        "request_id",
+        "reason",
+        "validate_only",
+    },
+    "gridlane.transfer.v1.UpdateChannelRequest": {"channel", "update_mask", "revision", "reason"},
+    "gridlane.transfer.v1.DeleteChannelRequest": {"name", "revision", "reason"},
+    "gridlane.transfer.v1.ListHeldFilesRequest": {*PAGE, "parent"},
+    "gridlane.transfer.v1.ReleaseChannelFilesRequest": {"name", "files", "reason"},
+    "gridlane.transfer.v1.FailChannelFilesRequest": {"name", "files", "reason"},
+    "gridlane.transfer.v1.Channel": {
+        "name",
+        "source",
+        "target",
+        "state",
+        "max_files",
+        "on_exhausted",
+        "vo_shares",
+        "max_streams",
+        "max_bandwidth_bytes_per_second",
+        "nominal_throughput_bytes_per_second",
+        "contact",
+        "description",
+        "default_max_retries",
+        "default_retry_delay",
+        "optimizer",
+    },
+    "gridlane.transfer.v1.Channel.VoSharesEntry": {"key", "value"},
+    "gridlane.transfer.v1.ChannelOptimizer": {"mode", "min_files", "max_files"},
+    "gridlane.transfer.v1.GetActivitySharesRequest": {"name"},
+    "gridlane.transfer.v1.UpdateActivitySharesRequest": {
+        "activity_shares",
+        "update_mask",
+        "revision",
+        "reason",
+    },
+    "gridlane.transfer.v1.ActivityShares": {"name", "activities", "active"},
+    "gridlane.transfer.v1.ActivityShare": {"activity", "weight"},
     "gridlane.transfer.v1.RegisterReplicaRequest": {"lfn", "url", "size_bytes", "checksum"},
     "gridlane.transfer.v1.ResolveReplicasRequest": {"lfns"},
     "gridlane.transfer.v1.ListReplicasRequest": {*PAGE, "prefix"},
@@ -88,16 +200,20 @@ CARRIED = {
 REFUSED = {
     "gridlane.transfer.v1.TransferJob": JOB_FIELDS,
     "gridlane.transfer.v1.FileTransfer": FILE_FIELDS,
+    "gridlane.transfer.v1.Channel": CHANNEL_FIELDS,
     "gridlane.transfer.v1.RegisterReplicaRequest": REGISTRATION_FIELDS,
-    "gridlane.transfer.v1.ListFileTransfersRequest": FILE_LISTING_FIELDS,
+    "gridlane.transfer.v1.SubmitDeletionJobRequest": DELETION_FIELDS,
 }
-CARRIED_MODES = {"UNSPECIFIED", "NEVER", "ALWAYS"}
+REFUSED_ALTOGETHER = {"SubmitStagingJob"}
+CARRIED_MODES = {"UNSPECIFIED", "NEVER", "ALWAYS", "ON_RETRY", "WHEN_DIFFERENT"}
 MODES = dict(transfer_job_pb2.OverwriteMode.items())
+CARRIED_STRATEGIES = {"UNSPECIFIED", "ORDERLY", "AUTO", "SUCCESS"}
+STRATEGIES = dict(selection_strategy_pb2.SelectionStrategy.items())
 EVERY_MISSING = [
     missing
-    for table in (*REFUSED.values(), OVERWRITE_MODES)
+    for table in (*REFUSED.values(), OVERWRITE_MODES, SELECTION_STRATEGIES)
     for missing in table.values()  # type: ignore[attr-defined]
-]
+] + [NO_STAGING]
 
 
 def output_only(field: FieldDescriptor) -> bool:
@@ -124,7 +240,7 @@ def test_every_field_of_a_request_is_carried_or_refused() -> None:
     for module, shell in SHELLS.items():
         for service_descriptor in module.DESCRIPTOR.services_by_name.values():
             for method in service_descriptor.methods:
-                if hasattr(shell, method.name):
+                if hasattr(shell, method.name) and method.name not in REFUSED_ALTOGETHER:
                     requested(method.input_type, seen)
     assert seen == {name: fields | set(REFUSED.get(name, {})) for name, fields in CARRIED.items()}
 
@@ -136,8 +252,33 @@ def test_no_field_is_carried_and_refused() -> None:
 def test_every_mode_of_overwriting_is_carried_or_refused() -> None:
     modes = {name.removeprefix("OVERWRITE_MODE_"): n for name, n in MODES.items()}
     assert {modes[name] for name in CARRIED_MODES} | OVERWRITE_MODES.keys() == set(modes.values())
-    # They are told apart by comparison.
-    assert max(modes[name] for name in CARRIED_MODES) < min(OVERWRITE_MODES)
+    assert not {modes[name] for name in CARRIED_MODES} & OVERWRITE_MODES.keys()
+
+
+def test_every_strategy_is_carried_or_refused() -> None:
+    numbers = {name.removeprefix("SELECTION_STRATEGY_"): n for name, n in STRATEGIES.items()}
+    carried = {numbers[name] for name in CARRIED_STRATEGIES}
+    assert carried | SELECTION_STRATEGIES.keys() == set(numbers.values())
+    assert not carried & SELECTION_STRATEGIES.keys()
+
+
+def test_a_capability_is_declared_or_lacked() -> None:
+    """What the backend declares is what requests may ask for, and nothing of it is refused."""
+    every = {
+        name.removeprefix("TRANSFER_CAPABILITY_")
+        for name, number in backend_pb2.TransferCapability.items()
+        if number
+    }
+    declared = EmbeddedMover.capabilities | capabilities.OF_EVERY_BACKEND
+    lacked = {missing.capability for missing in EVERY_MISSING}
+    assert declared <= every
+    assert not declared & lacked
+    assert every - declared - lacked <= {
+        "OVERWRITE_WHEN_ONLY_ON_DISK",
+        "BANDWIDTH_LIMIT",
+        "THIRD_PARTY_COPY",
+        "DELETION",
+    }
 
 
 @pytest.mark.parametrize("missing", EVERY_MISSING, ids=lambda missing: missing.capability)
@@ -207,6 +348,17 @@ def test_a_file_that_asks_for_more_is_refused(field: FieldDescriptor) -> None:
     assert violations(error).keys() == {path}
 
 
+@pytest.mark.parametrize("strategy", SELECTION_STRATEGIES)
+def test_a_strategy_that_is_not_there_is_refused(strategy: Any) -> None:
+    file = transfer_job_pb2.FileTransfer(selection_strategy=strategy)
+    error = refusal_of(transfer_job_pb2.TransferJob(selection_strategy=strategy, files=[file]))
+    assert error.metadata["capability"] == "SOURCE_STATISTICS"
+    assert set(violations(error)) == {
+        "transfer_job.selection_strategy",
+        "transfer_job.files[0].selection_strategy",
+    }
+
+
 @pytest.mark.parametrize("mode", OVERWRITE_MODES)
 def test_a_mode_of_overwriting_that_is_not_there_is_refused(mode: Any) -> None:
     file = transfer_job_pb2.FileTransfer(overwrite=mode)
@@ -216,7 +368,6 @@ def test_a_mode_of_overwriting_that_is_not_there_is_refused(mode: Any) -> None:
 
 def test_what_asks_for_nothing_is_accepted() -> None:
     job = transfer_job_pb2.TransferJob(
-        strict_copy=False,
         s3_alternate=False,
         overwrite=transfer_job_pb2.OVERWRITE_MODE_ALWAYS,
         retry_of="transfers/x",
@@ -227,20 +378,33 @@ def test_what_asks_for_nothing_is_accepted() -> None:
 
 
 def test_of_very_many_violations_the_first_ones_are_named() -> None:
-    files = [transfer_job_pb2.FileTransfer(metadata="{}") for _ in range(1000)]
+    files = [transfer_job_pb2.FileTransfer(staging_metadata="{}") for _ in range(1000)]
     found = violations(refusal_of(transfer_job_pb2.TransferJob(files=files)))
     named = len(found) - 1
     assert named > 5
-    assert f"transfer_job.files[{named - 1}].metadata" in found
+    assert f"transfer_job.files[{named - 1}].staging_metadata" in found
     assert found["…"] == f"and {1000 - named} more"
 
 
-def test_a_guid_and_a_filter_of_files_are_refused() -> None:
+def test_a_guid_is_refused() -> None:
     with pytest.raises(GridlaneError) as raised:
         capabilities.refuse_registration(replica_service_pb2.RegisterReplicaRequest(guid="x"))
     assert raised.value.metadata["field"] == "guid"
+
+
+@pytest.mark.parametrize("field", DELETION_FIELDS)
+def test_a_removal_that_asks_for_more_is_refused(field: str) -> None:
+    request = transfer_service_pb2.SubmitDeletionJobRequest()
+    setattr(request, field, "x")
     with pytest.raises(GridlaneError) as raised:
-        capabilities.refuse_file_listing(
-            transfer_service_pb2.ListFileTransfersRequest(filter='state = "FAILED"')
-        )
-    assert raised.value.metadata["field"] == "filter"
+        capabilities.refuse_deletion(request)
+    assert raised.value.metadata["field"] == field
+
+
+def test_every_file_that_is_to_be_staged_is_refused() -> None:
+    request = transfer_service_pb2.SubmitStagingJobRequest()
+    request.files.add(source="LFN:/local/a")
+    request.files.add(source="LFN:/local/b")
+    error = capabilities.staging_missing(request)
+    assert error.metadata["capability"] == "STAGING"
+    assert list(violations(error)) == ["files[0].source", "files[1].source"]

@@ -4,12 +4,16 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gridlane_transfer.backends.embedded.copying import CopyTask, copy, temporary_name
+from gridlane_transfer.backends.embedded import copying
+from gridlane_transfer.backends.embedded.copying import Copied, temporary_name
+from gridlane_transfer.backends.embedded.ends import AnyPlace, CopyTask
+from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.places import Place
 from gridlane_transfer.failures import FailureClass, MoveError
 
@@ -33,12 +37,20 @@ class Free:
     def moved(self, total_bytes: int) -> None:
         self.total = total_bytes
 
+    def closing(self, close: Callable[[], None]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def copy(task: CopyTask, control: Free) -> Copied:
+    return copying.copy(task, control, Ends())
+
 
 def place(folder: Path, relative: str, shown: str = "LFN:/shown") -> Place:
     return Place(str(folder), relative, shown)
 
 
-def path_of(place: Place) -> Path:
+def path_of(place: AnyPlace) -> Path:
+    assert isinstance(place, Place)
     return Path(place.base, place.relative)
 
 
@@ -137,9 +149,10 @@ def test_what_is_no_file_is_not_read(
     assert failure(odd) is FailureClass.SOURCE_UNREADABLE
 
 
-def test_the_worker_loads_neither_grpc_nor_anything_heavy() -> None:
+@pytest.mark.parametrize("module", ["worker", "webdav.ends"])
+def test_the_worker_loads_neither_grpc_nor_anything_heavy(module: str) -> None:
     code = (
-        "import sys, gridlane_transfer.backends.embedded.worker;"
+        f"import sys, gridlane_transfer.backends.embedded.{module};"
         "print(sorted({name.partition('.')[0] for name in sys.modules} -"
         " set(sys.stdlib_module_names)))"
     )
@@ -147,4 +160,4 @@ def test_the_worker_loads_neither_grpc_nor_anything_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20
     )
     loaded = {name for name in eval(done.stdout) if not name.startswith("_")}  # noqa: S307
-    assert loaded <= {"gridlane_transfer", "sitecustomize"}, loaded
+    assert loaded <= {"gridlane_transfer", "gridlane_kit", "sitecustomize"}, loaded

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridlane_transfer import file_transfers
+from gridlane_transfer.alternatives import Alternatives, Source, Strategy
 from gridlane_transfer.backends.base import MoveOrder
 from gridlane_transfer.channels import ExhaustedAction
 from gridlane_transfer.failures import Failed, FailureClass, source_failure, target_failure
-from gridlane_transfer.file_transfers import RetryPolicy, after_failure, plan
+from gridlane_transfer.file_transfers import Budget, RetryPolicy, after_failure, plan
+from gridlane_transfer.routes import Route, Stop
 from gridlane_transfer.settings import StorageElementSettings, embedded_storage_elements
 from gridlane_transfer.states import FileState, legal
 from gridlane_transfer.storage_elements import StorageElements
@@ -40,7 +42,9 @@ def a_file(**given: Any) -> FileRow:
         "target_url": "file:///data/storage/local/b",
         "target_lfn": "LFN:/local/b",
         "attempt": 0,
+        "hop": 0,
         "lease_epoch": 1,
+        "target_element": "storageElements/local",
     }
     return FileRow(**{**values, **given})
 
@@ -125,6 +129,79 @@ def test_what_the_mover_cannot_compute_is_not_expected_of_it() -> None:
     assert (order.expected, order.checksums, order.size_bytes) == ({}, ["ADLER32"], 10)
 
 
+def routed(hop: int, **given: Any) -> FileRow:
+    stops = [
+        Stop("file:///mirror/local/way", "storageElements/mirror", "", stays=False),
+        Stop("file:///data/storage/local/b", "storageElements/local", "LFN:/local/b", stays=True),
+    ]
+    present = stops[hop - 1]
+    route = Route(stops, begun=given.pop("begun", 0))
+    return a_file(
+        route=route.to_json(),
+        hop=hop,
+        target_url=present.url,
+        target_element=present.element,
+        target_lfn=present.lfn,
+        **given,
+    )
+
+
+def test_each_hop_reads_where_the_one_before_ended() -> None:
+    first = ordered(routed(1), {})
+    assert [one.url for one in first.sources] == ["file:///data/storage/local/a"]
+    assert first.target.url == "file:///mirror/local/way"
+    assert (first.overwrite, first.resumed) == (True, False)
+    second = ordered(routed(2, attempt=1, begun=1, actual_checksum="ADLER32:11"), {})
+    assert [one.url for one in second.sources] == ["file:///mirror/local/way"]
+    assert second.target.url == "file:///data/storage/local/b"
+    assert second.expected == {"ADLER32": "11"}
+    assert first.target.shown == second.sources[0].shown == "the copy on storageElements/mirror"
+    assert second.target.shown == "LFN:/local/b"
+    assert (second.overwrite, second.resumed) == (False, False)
+    assert ordered(routed(2, attempt=2, begun=1), {}).resumed
+
+
+@pytest.mark.parametrize(
+    ("mode", "attempt", "overwrite", "resumed"),
+    [
+        (1, 0, False, False),
+        (1, 1, False, True),
+        (2, 0, True, False),
+        (3, 0, False, False),
+        (3, 1, True, True),
+        (5, 0, True, True),
+    ],
+)
+def test_what_each_mode_of_overwriting_asks_of_an_attempt(
+    mode: int, attempt: int, overwrite: bool, resumed: bool
+) -> None:
+    order = ordered(a_file(attempt=attempt), {}, overwrite=mode)
+    assert (order.overwrite, order.resumed) == (overwrite, resumed)
+
+
+@pytest.mark.parametrize(
+    ("failure_class", "changes"),
+    [
+        (FailureClass.SOURCE_MISSING, True),
+        (FailureClass.CHECKSUM_MISMATCH, True),
+        (FailureClass.TIMED_OUT, True),
+        (FailureClass.TARGET_EXISTS, False),
+        (FailureClass.NO_SPACE, False),
+        (FailureClass.PERMISSION, False),
+    ],
+)
+def test_another_source_is_taken_for_what_lies_with_the_source(
+    failure_class: FailureClass, changes: bool
+) -> None:
+    sources = Alternatives([Source("file:///a", "a"), Source("file:///b", "b")], Strategy.ORDERLY)
+    budget = Budget(0, 0, ExhaustedAction.FAIL)
+    failed = Failed(failure_class, "why")
+    following = after_failure(FileState.ACTIVE, failed, budget, sources, lambda _: (0,))
+    assert (following.sources is not None) is changes
+    assert following.state is (FileState.RETRYING if changes else FileState.FAILED)
+    assert not following.retry
+
+
 failures = st.builds(
     Failed, st.sampled_from(FailureClass), st.just("why"), st.just(""), st.booleans()
 )
@@ -140,7 +217,7 @@ failures = st.builds(
 def test_what_follows_a_failure(
     state: FileState, failed: Failed, retries: int, most: int, exhausted: ExhaustedAction
 ) -> None:
-    following = after_failure(state, failed, retries=retries, max_retries=most, exhausted=exhausted)
+    following = after_failure(state, failed, Budget(retries, most, exhausted))
     if following.state is FileState.CANCELED:
         canceled = failed.failure_class is FailureClass.CANCELED
         assert state is FileState.CANCELING or canceled

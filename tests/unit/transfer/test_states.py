@@ -57,6 +57,12 @@ def test_the_states_are_those_of_the_contract() -> None:
         ([F.FINISHED, F.CATALOG_FAILED], 1, False, J.REGISTRATION_FAILED),
         ([F.CATALOG_FAILED], 1, False, J.REGISTRATION_FAILED),
         # FTS3
+        ([F.BLOCKED, F.BLOCKED], 0, False, J.SUBMITTED),
+        ([F.BLOCKED, F.READY], 0, False, J.SUBMITTED),
+        ([F.BLOCKED, F.ACTIVE], 0, False, J.ACTIVE),
+        ([F.BLOCKED, F.FINISHED], 0, False, J.ACTIVE),
+        ([F.BLOCKED, F.CANCELED], 0, False, J.ACTIVE),
+        ([F.BLOCKED, F.CANCELED], 0, True, J.CANCELING),
         ([F.FINISHED, F.FINISHED], 0, False, J.FINISHED),
         ([F.FINISHED, F.FAILED], 0, False, J.PARTIALLY_FINISHED),
         ([F.FAILED, F.FAILED], 0, False, J.FAILED),
@@ -72,6 +78,31 @@ def test_a_job_is_what_its_files_are(
     files: list[FileState], moved: int, cancel_asked: bool, expected: JobState
 ) -> None:
     assert state_of(*files, moved=moved, cancel_asked=cancel_asked) is expected
+
+
+def test_a_job_whose_files_are_between_two_hops_is_active() -> None:
+    counts = Counter([F.READY, F.FINISHED, F.READY])
+    waits = Counter([F.READY])
+    for found, underway, expected in (
+        (waits, 0, J.READY),
+        (waits, 1, J.ACTIVE),
+        (counts, 0, J.ACTIVE),
+    ):
+        state = job_state(found, moved_uncatalogued=0, cancel_asked=False, underway=underway)
+        assert state is expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (F.READY, F.FAILED),  # it waited too long for its start
+        (F.BLOCKED, F.FAILED),
+        (F.HELD, F.FAILED),
+        (F.ACTIVE, F.READY),  # the next hop
+    ],
+)
+def test_what_submissions_ask_for_has_its_transitions(before: FileState, after: FileState) -> None:
+    assert legal(before, after)
 
 
 files_lists = st.lists(st.sampled_from(FileState), min_size=1, max_size=8)

@@ -1,14 +1,17 @@
 """URLs and logical names: what stands for what, and what is served at all."""
 
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridlane.transfer.v1 import storage_element_pb2
+from gridlane_transfer.bans import Operation
 from gridlane_transfer.settings import StorageElementSettings, embedded_storage_elements
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage_elements import StorageElement, StorageElements
 
 ELEMENTS = StorageElements(embedded_storage_elements(Path("/data/my storage"), Path("/data/jobs")))
 
@@ -91,3 +94,114 @@ def test_settings_refuse_what_cannot_be_served() -> None:
     ):
         with pytest.raises(ValueError, match="validation error"):
             StorageElementSettings(**given_)
+
+
+def remote(**given: Any) -> StorageElements:
+    """Two elements of one VO, the first with several endpoints."""
+    first: dict[str, Any] = {
+        "name": "first",
+        "endpoints": [
+            {"base_url": "https://se.example:2880/data", "operations": ["read", "check"]},
+            {"base_url": "davs://se.example/pool", "operations": ["write", "remove"]},
+            {"base_url": "https://Backup.example:443/data/"},
+        ],
+        "vo_paths": {"atlas": "/atlas"},
+    }
+    second: dict[str, Any] = {
+        "name": "second",
+        "base_url": "file:///srv/x",
+        "vo_paths": {"atlas": "/atlas"},
+    }
+    return StorageElements(
+        [StorageElementSettings(**{**first, **given}), StorageElementSettings(**second)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "url"),
+    [
+        ("LFN:/atlas/a b", Operation.READ, "https://se.example:2880/data/atlas/a%20b"),
+        ("LFN:/atlas/a", Operation.WRITE, "davs://se.example/pool/atlas/a"),
+        ("LFN:/atlas/a", None, "davs://se.example/pool/atlas/a"),
+        ("LFN:/atlas/a", Operation.STAGE, "https://Backup.example:443/data/atlas/a"),
+        ("davs://se.example:2880/data/atlas/a", None, "https://se.example:2880/data/atlas/a"),
+        ("https://SE.example/pool/atlas/a", Operation.WRITE, "davs://se.example/pool/atlas/a"),
+        (
+            "https://se.example/pool/atlas/a",
+            Operation.READ,
+            "https://se.example:2880/data/atlas/a",
+        ),
+        (
+            "https://backup.example/data/atlas/%61",
+            Operation.WRITE,
+            "https://Backup.example:443/data/atlas/a",
+        ),
+    ],
+)
+def test_the_endpoint_is_chosen_by_what_is_to_be_done(
+    name: str, operation: Operation | None, url: str
+) -> None:
+    located = remote().locate(name, operation=operation)
+    assert located is not None
+    assert located.location.url == url
+    assert (located.lfn.partition("/")[0], located.vo) == ("LFN:", "atlas")
+    assert located.location.storage_element == "storageElements/first"
+    assert url.startswith(located.location.base)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://se.example:2880/data/cms/a",
+        "https://se.example:2880/database/atlas/a",
+        "https://se.example:2881/data/atlas/a",
+        "http://se.example:2880/data/atlas/a",
+        "https://me@se.example:2880/data/atlas/a",
+        "https://se.example:2880/data/atlas/a?x=1",
+        "https://se.example:2880/data/atlas/a#x",
+        "https://se.example:2880/data/atlas/../a",
+        "https://se.example:2880/data/atlas/%2e%2e/%2e%2e/cms/a",
+        "https://se.example:2880/data/atlas/%2E%2E%2Fa",
+        "https://se.example:2880/data/atlas/a%00",
+        "https://se.example:2880/data/atlas//a",
+        "https://se.example:2880/data/atlas/%ff",
+    ],
+)
+def test_what_no_endpoint_serves(name: str) -> None:
+    assert remote().locate(name) is None
+
+
+def test_nothing_is_written_to_what_is_read_only() -> None:
+    elements = remote(endpoints=[{"base_url": "https://se.example/data"}], read_only=True)
+    url = "https://se.example/data/atlas/a"
+    assert elements.locate(url, operation=Operation.WRITE) is None
+    assert elements.locate(url, operation=Operation.REMOVE) is None
+    assert elements.locate(url, operation=Operation.READ) is not None
+    written = elements.locate("LFN:/atlas/a", operation=Operation.WRITE)
+    assert written is not None
+    assert written.location.storage_element == "storageElements/second"
+    with pytest.raises(ValueError, match="leaves nothing"):
+        remote(endpoints=[{"base_url": "https://x/y", "operations": ["write"]}], read_only=True)
+
+
+def test_what_is_configured_comes_first_and_is_not_replaced() -> None:
+    elements = remote()
+    settings = storage_element_pb2.StorageElement(vo_paths={"atlas": "/atlas"})
+    settings.endpoints.add(base_url="https://other.example/data")
+    made = [
+        StorageElement.of(name, settings, revision=1, create_us=1, update_us=1)
+        for name in ("first", "third")
+    ]
+    told: list[bool] = []
+    elements.subscribe(lambda: told.append(True))
+    elements.take((made, []))
+    assert told == [True]
+    assert [one.name for one in elements.all()] == ["first", "second", "third"]
+    first = elements.get("storageElements/first")
+    assert first is not None
+    assert first.configured
+    located = elements.locate("https://other.example/data/atlas/a")
+    assert located is not None
+    assert located.location.storage_element == "storageElements/third"
+    elements.take(([], []))
+    assert elements.get("storageElements/third") is None

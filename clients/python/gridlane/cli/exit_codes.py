@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gridlane.transfer.v1.transfer_job_pb2 import TransferJob
     from gridlane.workload.v1.job_pb2 import Job
 
 
@@ -124,3 +125,15 @@ def exit_code_of_job(job: Job) -> tuple[int, str]:
     if job.state == JobState.JOB_STATE_KILLED:
         return ExitCode.CANCELLED, "client"
     return ExitCode.INTERNAL, "client"
+
+
+def exit_code_of_transfer(transfer: TransferJob) -> int:
+    """The exit code for a transfer job that has ended: 0 when every file is there."""
+    from gridlane.states import failure_word, transfer_state_word
+
+    state = transfer_state_word(transfer.state)
+    if state == "FINISHED":
+        return ExitCode.OK
+    if state == "CANCELED" or not transfer.HasField("failure"):
+        return ExitCode.CANCELLED if state == "CANCELED" else ExitCode.INTERNAL
+    return _BY_FAILURE.get(failure_word(transfer.failure.failure_class), ExitCode.INTERNAL)

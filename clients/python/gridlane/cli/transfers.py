@@ -1,12 +1,17 @@
-"""`gridlane transfer`: list, show, cancel and watch transfer jobs."""
+"""`gridlane transfer`: list, show, cancel, update and watch transfer jobs.
+
+What hands them in is `transfer_submit`, what answers why and how many `transfer_answers`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridlane.cli import terminal, units
+from gridlane.cli import terminal, transfer_answers, transfer_follow, transfer_submit, units
+from gridlane.cli.exit_codes import ExitCode
 from gridlane.cli.jobs import failure_pairs
 from gridlane.cli.session import connect
 from gridlane.cli.terminal import Output, plain
@@ -17,7 +22,12 @@ if TYPE_CHECKING:
     from gridlane.transfer.v1.event_pb2 import TransferEvent
     from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer, TransferJob
 
-app = typer.Typer(help="Transfers: list, show, cancel, watch.", no_args_is_help=True)
+app = typer.Typer(
+    help="Transfers: submit, list, show, watch, cancel, retry, release, explain, summary.",
+    no_args_is_help=True,
+)
+transfer_submit.add_to(app)
+transfer_answers.add_to(app)
 
 Name = Annotated[str, typer.Argument(metavar="TRANSFER", help="transfers/<uuid>, or the bare id.")]
 
@@ -64,7 +74,7 @@ def _row(transfer: TransferJob) -> tuple[str, ...]:
     return (
         transfer.name,
         state_markup(transfer_state_word(transfer.state)),
-        _counts(transfer),
+        counts_text(transfer),
         units.short_time(transfer.create_time),
         transfer.vo,
         plain(transfer.owner.display_name or transfer.owner.subject),
@@ -72,23 +82,35 @@ def _row(transfer: TransferJob) -> tuple[str, ...]:
     )
 
 
-def _counts(transfer: TransferJob) -> str:
+def counts_text(transfer: TransferJob) -> str:
+    """How many files are in which state, on a line."""
     from gridlane.states import file_state_word
 
     return ", ".join(f"{c.count} {file_state_word(c.state)}" for c in transfer.summary if c.count)
 
 
 @app.command()
-def show(name: Name, output: Output = "text") -> None:
+def show(
+    name: Name,
+    state: Annotated[str | None, typer.Option(help="Only files in this state, as FAILED.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many files.")] = 1000,
+    output: Output = "text",
+) -> None:
     """Show a transfer job with its files."""
     with connect() as client:
         transfer = client.transfers.get(name)
+        if state or limit > len(transfer.files) < transfer.file_count:
+            files = list(client.transfers.files(name, state=state, limit=limit))
+        else:
+            files = list(transfer.files)[:limit]
     if output == "json":
+        del transfer.files[:]
+        transfer.files.extend(files)
         terminal.show_json(terminal.as_dict(transfer))
         return
     terminal.details(_pairs(transfer))
     columns = ("FILE", "STATE", ">BYTES", ">RATE", "CHECKSUM", "SOURCE", "TARGET", "FAILURE")
-    terminal.table(columns, map(_file_row, transfer.files), "no files")
+    terminal.table(columns, map(_file_row, files), "no files")
 
 
 def _pairs(transfer: TransferJob) -> Iterable[tuple[str, str]]:
@@ -99,12 +121,24 @@ def _pairs(transfer: TransferJob) -> Iterable[tuple[str, str]]:
     yield "state", state_markup(transfer_state_word(transfer.state))
     if transfer.HasField("failure"):
         yield from failure_pairs(transfer.failure)
+    yield "files", f"{counts_text(transfer)}; {transfer.completeness_percent} % ended"
+    yield "bytes", _bytes(transfer)
+    yield "retry of", transfer.retry_of
     yield "job", plain(transfer.tags.get("gridlane.job", ""))
     yield "vo", transfer.vo
+    yield "priority", str(transfer.priority)
+    yield "activity", plain(transfer.activity)
     yield "owner", plain(transfer.owner.display_name or transfer.owner.subject)
     yield "created", units.local_time(transfer.create_time)
     yield "ended", units.local_time(transfer.end_time)
     yield "trace", transfer.trace_id
+
+
+def _bytes(transfer: TransferJob) -> str:
+    rate = transfer.throughput_bytes_per_second
+    speed = f", {units.size(rate)}/s" if rate else ""
+    total = f" of {units.size(transfer.total_bytes)}" if transfer.total_bytes else ""
+    return f"{units.size(transfer.transferred_bytes)}{total}{speed}"
 
 
 def _file_row(file: FileTransfer) -> tuple[str, ...]:
@@ -134,31 +168,88 @@ def _rate(file: FileTransfer) -> str:
 
 
 @app.command()
-def cancel(name: Name, output: Output = "text") -> None:
-    """Cancel what is not finished of a transfer job."""
-    with connect() as client:
-        transfer = client.transfers.cancel(name)
-    if output == "json":
-        terminal.show_json(terminal.as_dict(transfer))
-        return
-    from gridlane.states import transfer_state_word
+def cancel(
+    names: Annotated[
+        list[str], typer.Argument(metavar="TRANSFER...", help="transfers/<uuid>, or the bare id.")
+    ],
+    file: Annotated[
+        list[int] | None, typer.Option(help="Only this file, by its number in the one job.")
+    ] = None,
+    output: Output = "text",
+) -> int:
+    """Cancel what is not finished of transfer jobs, or single files of one."""
+    from gridlane.errors import GridlaneError
 
-    terminal.line(f"{transfer.name} {state_markup(transfer_state_word(transfer.state))}")
+    if file and len(names) > 1:
+        raise typer.BadParameter("--file is for the files of one transfer job")
+    with connect() as client:
+        if file:
+            found: Sequence[Any] = client.transfers.cancel_files(names[0], file)
+        elif len(names) == 1:
+            found = [client.transfers.cancel(names[0])]
+        else:
+            found = client.transfers.cancel_many(names)
+    failed = [one for one in found if isinstance(one, GridlaneError)]
+    done = [one for one in found if not isinstance(one, GridlaneError)]
+    if output == "json" and not failed:
+        terminal.show_json(
+            terminal.as_dict(done[0]) if len(found) == 1 else list(map(terminal.as_dict, done))
+        )
+        return ExitCode.OK
+    if output != "json":
+        for one in done:
+            terminal.line(f"{one.name} {state_markup(_word(one))}")
+    codes = [terminal.fail_call(error) for error in failed]
+    return codes[0] if codes else ExitCode.OK
+
+
+def _word(one: TransferJob | FileTransfer) -> str:
+    """The state of a job or a file, as a word."""
+    from gridlane.states import file_state_word, transfer_state_word
+
+    return (file_state_word if "/files/" in one.name else transfer_state_word)(one.state)
 
 
 @app.command()
-def watch(name: Name, output: Output = "text") -> None:
+def update(
+    name: Name,
+    priority: Annotated[
+        int | None, typer.Option(min=1, max=5, help="From 1 (last) to 5 (first).")
+    ] = None,
+    activity: Annotated[str | None, typer.Option(help="Empty: default.")] = None,
+    reason: terminal.Reason = "",
+    output: Output = "text",
+) -> None:
+    """Change the priority or activity of what has not started. For managers."""
+    with connect() as client:
+        transfer = client.transfers.update(
+            name, priority=priority, activity=activity, reason=reason
+        )
+    terminal.show_message(transfer, _pairs(transfer), output)
+
+
+@app.command()
+def watch(
+    name: Name,
+    bar: Annotated[
+        bool, typer.Option("--bar", help="A bar with rate and time left instead of events.")
+    ] = False,
+    output: Output = "text",
+) -> int:
     """Show what happens to a transfer job until it has ended. As json: one event a line."""
     from gridlane.states import FINAL_TRANSFER_STATES
 
     with connect() as client:
+        if bar:
+            return transfer_follow.follow(client, [name], output)
         for event in client.transfers.watch(name):
             if output == "json":
                 terminal.show_json_line(terminal.as_dict(event))
             else:
                 terminal.line(event_text(event))
             if event.job.state in FINAL_TRANSFER_STATES and not event.HasField("file"):
-                return
+                return ExitCode.OK
+    return ExitCode.OK
 
 
 def event_text(event: TransferEvent) -> str:

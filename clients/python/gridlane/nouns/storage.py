@@ -16,6 +16,7 @@ from gridlane.names import collection_name
 from gridlane.nouns.noun import ClientNoun
 from gridlane.pages import all_items, page_size
 from gridlane.transfer.v1 import storage_service_pb2 as rpc
+from gridlane.transfer.v1.content_pb2 import ContentInfo
 from gridlane.transfer.v1.storage_element_pb2 import StorageElement
 from gridlane.transport import Method
 from gridlane.type.v1.checksum_pb2 import Checksum
@@ -31,6 +32,7 @@ LIST_ELEMENTS = Method(
 )
 PUT = Method(_SERVICE, "PutContent", rpc.PutContentRequest, rpc.PutContentResponse)
 GET = Method(_SERVICE, "GetContent", rpc.GetContentRequest, rpc.GetContentResponse)
+STAT = Method(_SERVICE, "StatContent", rpc.StatContentRequest, ContentInfo)
 DELETE = Method(_SERVICE, "DeleteContent", rpc.DeleteContentRequest, rpc.DeleteContentResponse)
 
 #: Told the bytes moved so far and those in all.
@@ -174,6 +176,21 @@ class Storage(ClientNoun[Mode]):
             offset_bytes,
             None if timeout is None else in_seconds(timeout, 0),
         )
+
+    @verb
+    async def stat(self, name: str, *, timeout: Timeout = None) -> ContentInfo:
+        """What is known of a file without reading it: size, checksum, times.
+
+        Parameters:
+            name: a logical file name or URL.
+            timeout: see the package.
+
+        Raises:
+            NotFound: there is no such file that the caller may see.
+            FailedPrecondition: the name is registered, and no copy of it is there.
+            Unavailable: the storage does not answer.
+        """
+        return await self._calls.unary(STAT, rpc.StatContentRequest(file=name), timeout)
 
     @verb
     async def delete(self, name: str, *, missing_ok: bool = False, timeout: Timeout = None) -> None:

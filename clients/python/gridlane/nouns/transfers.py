@@ -5,49 +5,31 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from gridlane.calls import Timeout, in_seconds
-from gridlane.errors import GridlaneError, error_from_status
 from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import job_name, transfer_name
-from gridlane.nouns.noun import ClientNoun, equals
+from gridlane.nouns.noun import equals
+from gridlane.nouns.transfer_methods import (
+    BATCH_GET,
+    CANCEL,
+    GET,
+    LIST,
+    LIST_EVENTS,
+    LIST_FILES,
+    WATCH,
+)
+from gridlane.nouns.transfer_verbs import TransferResults, TransferVerbs, job_or_error
 from gridlane.pages import all_items, page_size
 from gridlane.states import FINAL_TRANSFER_STATES
 from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane.transfer.v1.event_pb2 import TransferEvent
 from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer, TransferJob
-from gridlane.transport import Method
 from gridlane.watch import resumed
-
-_SERVICE = "gridlane.transfer.v1.TransferService"
-SUBMIT = Method(_SERVICE, "SubmitTransferJob", rpc.SubmitTransferJobRequest, TransferJob)
-GET = Method(_SERVICE, "GetTransferJob", rpc.GetTransferJobRequest, TransferJob)
-BATCH_GET = Method(
-    _SERVICE,
-    "BatchGetTransferJobs",
-    rpc.BatchGetTransferJobsRequest,
-    rpc.BatchGetTransferJobsResponse,
-)
-LIST = Method(
-    _SERVICE, "ListTransferJobs", rpc.ListTransferJobsRequest, rpc.ListTransferJobsResponse
-)
-LIST_FILES = Method(
-    _SERVICE, "ListFileTransfers", rpc.ListFileTransfersRequest, rpc.ListFileTransfersResponse
-)
-LIST_EVENTS = Method(
-    _SERVICE, "ListTransferEvents", rpc.ListTransferEventsRequest, rpc.ListTransferEventsResponse
-)
-CANCEL = Method(_SERVICE, "CancelTransferJob", rpc.CancelTransferJobRequest, TransferJob)
-WATCH = Method(
-    _SERVICE, "WatchTransferJobs", rpc.WatchTransferJobsRequest, rpc.WatchTransferJobsResponse
-)
-
-#: For each transfer job, in order: the job, or why there is none.
-TransferResults = list[TransferJob | GridlaneError]
 
 _BATCH = 1000
 
 
-class Transfers(ClientNoun[Mode]):
+class Transfers(TransferVerbs[Mode]):
     """The transfer service's jobs and their files."""
 
     @verb
@@ -62,7 +44,8 @@ class Transfers(ClientNoun[Mode]):
         """Hand in a transfer job; the answer means that it is durable.
 
         Parameters:
-            transfer_job: what `gridlane.new_transfer` makes.
+            transfer_job: what `gridlane.new_transfer` makes. One of more than 1000 files is
+                streamed, up to 100 000, and answered without its files.
             request_id: a UUIDv7; the same id with the same job answers the same job, for 30 days.
                 None: a new one.
             validate_only: check, store nothing.
@@ -73,12 +56,7 @@ class Transfers(ClientNoun[Mode]):
                 nothing serves a source or target.
             AlreadyExists: the request id came with another job before.
         """
-        request = rpc.SubmitTransferJobRequest(
-            transfer_job=transfer_job,
-            request_id=request_id or uuid7(),
-            validate_only=validate_only,
-        )
-        return await self._calls.unary(SUBMIT, request, timeout)
+        return await self._submit(transfer_job, request_id or uuid7(), validate_only, timeout)
 
     @verb
     async def get(self, name: str, *, timeout: Timeout = None) -> TransferJob:
@@ -109,7 +87,7 @@ class Transfers(ClientNoun[Mode]):
         for start in range(0, len(asked), _BATCH):
             batch = rpc.BatchGetTransferJobsRequest(names=asked[start : start + _BATCH])
             answer = await self._calls.unary(BATCH_GET, batch, timeout)
-            results += map(_job_or_error, answer.results)
+            results += map(job_or_error, answer.results)
         return results
 
     @stream
@@ -145,19 +123,28 @@ class Transfers(ClientNoun[Mode]):
 
     @stream
     def files(
-        self, name: str, *, limit: int | None = None, timeout: Timeout = None
+        self,
+        name: str,
+        *,
+        state: str | None = None,
+        limit: int | None = None,
+        timeout: Timeout = None,
     ) -> AsyncGenerator[FileTransfer]:
         """The files of a transfer job, in the order of submission.
 
         Parameters:
             name: "transfers/<uuid>" or the bare id.
+            state: only those in this state ("FAILED").
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
         parent, size = transfer_name(name), page_size(limit)
+        filtered = equals(state=state.upper() if state else None)
 
         async def fetch(token: str) -> rpc.ListFileTransfersResponse:
-            request = rpc.ListFileTransfersRequest(parent=parent, page_size=size, page_token=token)
+            request = rpc.ListFileTransfersRequest(
+                parent=parent, page_size=size, page_token=token, filter=filtered
+            )
             return await self._calls.unary(LIST_FILES, request, timeout)
 
         return all_items(fetch, lambda page: page.files, limit)
@@ -241,9 +228,3 @@ class Transfers(ClientNoun[Mode]):
         finally:
             await events.aclose()
         return await self._get(name, None)
-
-
-def _job_or_error(result: rpc.TransferJobResult) -> TransferJob | GridlaneError:
-    if result.WhichOneof("result") == "status":
-        return error_from_status(result.status)
-    return result.transfer_job

@@ -1,7 +1,8 @@
 """Copies one file: bounded memory, checksums on the way, verified, published whole or not at all.
 
-Responsible for the order of steps and for what each failure means. Runs in a worker process's
-thread; knows nothing of jobs, databases or the protocol to the server. Standard library only.
+Responsible for the order of steps. Runs in a worker process's thread; knows nothing of jobs,
+databases or the protocol to the server, and of an end only what `ends` says of all. Standard
+library only.
 
 The temporary name carries the file's number and the lease epoch, so that two attempts never write
 to one file, and a later attempt knows by name what earlier ones may have left. It removes that
@@ -9,146 +10,64 @@ first: an earlier one, of a process that was only paused, then has nothing left 
 holds for every one that asks for leave (`Control.may_publish`) when its temporary file is there.
 """
 
-import errno
-import hashlib
 import itertools
-import os
-import stat
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self
+from typing import NamedTuple, Self
 
-from gridlane_transfer.backends.embedded.places import Folder, NewFile, Place, remove_leftover
+from gridlane_transfer.backends.embedded.checksums import Checksums
+from gridlane_transfer.backends.embedded.ends import (
+    BLOCK_BYTES,
+    AnyPlace,
+    Control,
+    CopyTask,
+    Source,
+    SourceError,
+    Target,
+    refuse_size,
+)
+from gridlane_transfer.backends.embedded.opening import Ends
+from gridlane_transfer.backends.embedded.pace import Pace
+from gridlane_transfer.backends.embedded.places import Place
 from gridlane_transfer.failures import (
     Failed,
     FailureClass,
     MoveError,
     canceled,
-    source_failure,
-    target_failure,
     wrong_content,
 )
 
-BLOCK_BYTES = 1 << 18
-# How many epochs back a later attempt looks for temporary files.
+# How many epochs back a later attempt looks for temporary files: in a directory, and where each
+# look is a request. Every attempt looks, so that more than one is seldom there.
 _EPOCHS_BACK = 300
+_REMOTE_EPOCHS_BACK = 16
 # From this size on, checksums are worth threads of their own.
 _LARGE_BYTES = 16 << 20
-# So much is handed to the disk at once while a large file is still being copied.
-_WRITE_OUT_BYTES = 8 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class CopyTask:
-    """One copy.
-
-    Parameters:
-        number, epoch: the file transfer's number and its lease epoch.
-        sources: where the bytes may be had, tried in order.
-        target: where they go.
-        overwrite: whether an existing target is replaced.
-        verify_source, verify_target: which ends are verified.
-        size_bytes: the size that the file must have; None for any.
-        expected: checksums that it must have, by algorithm.
-        checksums: algorithms to compute; those of `expected` among them.
-        resumed: an earlier attempt may have published the target without anybody having heard of
-            it.
-    """
-
-    number: int
-    epoch: int
-    sources: Sequence[Place]
-    target: Place
-    overwrite: bool
-    verify_source: bool
-    verify_target: bool
-    size_bytes: int | None
-    expected: Mapping[str, str]
-    checksums: Sequence[str]
-    resumed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
     """A copy that is there, verified and durable. `source` is the index of the source that was
-    used.
+    used. It is `adopted` when it was there before, as an earlier attempt would have left it.
     """
 
     source: int
     size_bytes: int
     checksums: Mapping[str, str]
+    adopted: bool = False
 
 
-class Control(Protocol):
-    """What a copy asks and tells while it runs."""
+class _Read(NamedTuple):
+    """What a copy's bytes were: their number, their checksums as they were read, and as the target
+    has them; None where they were not computed.
+    """
 
-    def stopped(self) -> bool:
-        """Whether to end at once."""
-
-    def may_publish(self) -> bool:
-        """Whether the bytes, whole under their temporary name, may get their own one; blocks."""
-
-    def moved(self, total_bytes: int) -> None:
-        """So many bytes were written so far. Called again and again as long as anything moves, also
-        with 0 while files are only read: who is not called takes the copy for hung."""
-
-
-class Checksum(Protocol):
-    """A running checksum."""
-
-    def update(self, data: bytes | memoryview, /) -> None:
-        """Take more bytes."""
-
-    def hexdigest(self) -> str:
-        """The value so far, lower-case hexadecimal."""
-
-
-class _Adler32:
-    """Adler-32 (RFC 1950) in the shape of hashlib's objects."""
-
-    def __init__(self) -> None:
-        self._value = 1
-
-    def update(self, data: bytes | memoryview, /) -> None:
-        self._value = zlib.adler32(data, self._value)
-
-    def hexdigest(self) -> str:
-        return f"{self._value:08x}"
-
-
-_ALGORITHMS: Mapping[str, Callable[[], Checksum]] = {
-    "ADLER32": _Adler32,
-    "MD5": lambda: hashlib.md5(usedforsecurity=False),
-    "SHA1": lambda: hashlib.sha1(usedforsecurity=False),
-    "SHA256": hashlib.sha256,
-}
-CHECKSUMS = frozenset(_ALGORITHMS)
-"""What this mover computes. CRC-32C would want a library of its own."""
-
-
-class Checksums:
-    """Several checksums of the same bytes."""
-
-    def __init__(self, algorithms: Iterable[str]) -> None:
-        self._running = {name: _ALGORITHMS[name]() for name in algorithms}
-
-    def update(self, data: bytes | memoryview) -> None:
-        """Take more bytes."""
-        for checksum in self._running.values():
-            checksum.update(data)
-
-    def values(self) -> dict[str, str]:
-        """The values so far, by algorithm."""
-        return {name: checksum.hexdigest() for name, checksum in self._running.items()}
-
-
-class _SourceError(MoveError):
-    """One source is of no use; another may be."""
+    total: int
+    as_read: Mapping[str, str] | None
+    as_written: Mapping[str, str] | None
 
 
 def temporary_name(number: int, epoch: int) -> str:
@@ -156,196 +75,215 @@ def temporary_name(number: int, epoch: int) -> str:
     return f".gridlane-{number}-{epoch}.part"
 
 
-def copy(task: CopyTask, control: Control) -> Copied:
+def copy(task: CopyTask, control: Control, ends: Ends) -> Copied:
     """Copy a file.
 
     Raises:
         MoveError: it is not there, and nothing was left but what was there before.
     """
-    clean(task)
-    if task.resumed and (adopted := _adopt(task, control)) is not None:
+    clean(task, control, ends)
+    if task.resumed and (adopted := _adopt(task, control, ends)) is not None:
         return adopted
     failure: MoveError | None = None
     for index, source in enumerate(task.sources):
         try:
-            return _copy_from(source, index, task, control)
-        except _SourceError as error:
+            return _copy_from(source, index, task, control, ends)
+        except SourceError as error:
             failure = failure or error
     raise failure or MoveError(
         Failed(FailureClass.SOURCE_MISSING, "there is no source to copy from")
     )
 
 
-def clean(task: CopyTask) -> None:
+def clean(task: CopyTask, control: Control, ends: Ends) -> None:
     """Remove what earlier attempts left."""
-    for epoch in range(max(1, task.epoch - _EPOCHS_BACK), task.epoch):
-        with _meaning(target_failure, task.target):
-            remove_leftover(task.target, temporary_name(task.number, epoch))
+    back = _EPOCHS_BACK if isinstance(task.target, Place) else _REMOTE_EPOCHS_BACK
+    epochs = range(max(1, task.epoch - back), task.epoch)
+    if epochs:
+        names = [temporary_name(task.number, epoch) for epoch in epochs]
+        ends.remove_leftovers(task.target, names, control)
 
 
-def _adopt(task: CopyTask, control: Control) -> Copied | None:
+def _adopt(task: CopyTask, control: Control, ends: Ends) -> Copied | None:
     """Take the target for done when it is what an earlier attempt would have published."""
     try:
-        size, values = _read_all(task.target, task.checksums, control)
-    except OSError:
+        size, values = ends.content(task.target, task.checksums, control, told=True)
+    except SourceError:
         return None
     if task.size_bytes not in (None, size):
         return None
     if task.expected:
         same = all(values[name] == value for name, value in task.expected.items())
-        return Copied(0, size, values) if same else None
+        return Copied(0, size, values, adopted=True) if same else None
     for index, source in enumerate(task.sources):
         try:
-            if _read_all(source, task.checksums, control) == (size, values):
-                return Copied(index, size, values)
-        except OSError:
+            if ends.content(source, task.checksums, control, told=True) == (size, values):
+                return Copied(index, size, values, adopted=True)
+        except SourceError:
             continue
     return None
 
 
-def _copy_from(source: Place, index: int, task: CopyTask, control: Control) -> Copied:
-    descriptor = _open_source(source, task)
+def _copy_from(place: AnyPlace, index: int, task: CopyTask, control: Control, ends: Ends) -> Copied:
+    temporary = temporary_name(task.number, task.epoch)
+    carried = ends.carried(place, task, temporary, control)
+    if carried is not None:
+        with _cleaned(carried.target, task):
+            as_written = _content(carried.target, task, carried.size)
+            read = _Read(carried.size, carried.source_checksums, as_written)
+            return _published(carried.target, place, index, read, task, control, ends)
+    source = ends.source(place, task, control)
     try:
-        _refuse_taken_target(task)
-        with _meaning(target_failure, task.target):
-            new = NewFile(task.target, temporary_name(task.number, task.epoch))
-        try:
-            size, read, written = _pump(descriptor, source, new, task, control)
-            _verify(source, task, read, written, control)
-            with _meaning(target_failure, task.target):
-                new.sync()
-            if control.stopped() or not control.may_publish():
-                raise MoveError(canceled())
-            with _meaning(target_failure, task.target):
-                new.publish(overwrite=task.overwrite)
-        except BaseException:
-            new.discard()
-            raise
-        return Copied(index, size, written if read is None else read)
+        refuse_size(task, source.size, place.shown)
+        if not task.strict_copy:
+            ends.refuse_taken(task, control)
+        new = ends.target(task, temporary, source.size, control, partial(_leave, control))
+        with _cleaned(new, task):
+            read = _pump(source, place, new, task, control)
+            new.finish()
+            if task.verify_target and read.as_written is None:
+                read = read._replace(as_written=_content(new, task, read.total))
+            return _published(new, place, index, read, task, control, ends)
     finally:
-        os.close(descriptor)
+        source.close()
 
 
-def _open_source(source: Place, task: CopyTask) -> int:
-    try:
-        with Folder.of(source) as folder:
-            descriptor = folder.open_file(source.name)
-    except OSError as error:
-        raise _SourceError(source_failure(error, source.shown)) from error
-    size = os.fstat(descriptor).st_size
-    if task.size_bytes not in (None, size):
-        os.close(descriptor)
-        raise _SourceError(
-            wrong_content("the source", source.shown, f"{task.size_bytes} bytes", f"{size} bytes")
-        )
-    return descriptor
+class _cleaned:  # noqa: N801 - reads as a with statement
+    """Removes what a failed attempt wrote, unless it is to stay."""
+
+    def __init__(self, new: Target, task: CopyTask) -> None:
+        self._new = new
+        self._stays = task.disable_cleanup
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            return
+        if self._stays:
+            self._new.leave()
+        else:
+            self._new.discard()
 
 
-def _refuse_taken_target(task: CopyTask) -> None:
-    """Say early what publishing would say late."""
-    with _meaning(target_failure, task.target), Folder.of(task.target, create=True) as folder:
-        found = folder.stat(task.target.name)
-        if found is not None and stat.S_ISDIR(found.st_mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if found is not None and not task.overwrite:
-            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+def _leave(control: Control) -> None:
+    """Ask for the leave to publish."""
+    if control.stopped() or not control.may_publish():
+        raise MoveError(canceled())
 
 
-def _pump(
-    descriptor: int, source: Place, new: NewFile, task: CopyTask, control: Control
-) -> tuple[int, dict[str, str] | None, dict[str, str]]:
+def _published(
+    new: Target,
+    place: AnyPlace,
+    index: int,
+    read: _Read,
+    task: CopyTask,
+    control: Control,
+    ends: Ends,
+) -> Copied:
+    """Verify what is whole, and give it its name."""
+    _verify(place, task, read, control, ends)
+    _leave(control)
+    new.publish(overwrite=task.overwrite)
+    return Copied(index, read.total, read.as_read or read.as_written or {})
+
+
+def _content(new: Target, task: CopyTask, total: int) -> Mapping[str, str]:
+    """The checksums of what the target's storage has."""
+    size, values = new.content(task.checksums)
+    if size != total:
+        shown = task.target.shown
+        raise MoveError(wrong_content("the target", shown, f"{total} bytes", f"{size} bytes"))
+    return values
+
+
+def _pump(source: Source, place: AnyPlace, new: Target, task: CopyTask, control: Control) -> _Read:
     """Copy the bytes.
 
-    Returns:
-        Their number, their checksums as they were read, and as they were read back where the target
-        is verified. Those read are None where the ones expected are compared with those read back:
-        a copy of wrong bytes would not have them.
+    What was read has no checksums where the ones expected are compared with those read back: a copy
+    of wrong bytes would not have them.
     """
-    skip_read = task.verify_target and task.expected.keys() == set(task.checksums)
-    lane = _ThreadLane if os.fstat(descriptor).st_size >= _LARGE_BYTES else _Lane
+    reads_back = task.verify_target and new.reads_back
+    skip_read = reads_back and task.expected.keys() == set(task.checksums)
+    large = source.size is None or source.size >= _LARGE_BYTES
+    lane = _ThreadLane if large else _Lane
     as_read = None if skip_read else Checksums(task.checksums)
-    as_written = Checksums(task.checksums)
+    as_written = Checksums(task.checksums) if reads_back else None
     with lane() as read, lane() as read_back:
-        total = _pump_blocks(
-            descriptor, source, new, task, control, (read, as_read), (read_back, as_written)
-        )
+        total = _pump_blocks(source, new, task, control, (read, as_read), (read_back, as_written))
         read.finish()
         read_back.finish()
-    if total != os.fstat(descriptor).st_size or task.size_bytes not in (None, total):
-        raise _SourceError(
+    if not source.is_whole(total) or task.size_bytes not in (None, total):
+        raise SourceError(
             Failed(
                 FailureClass.SOURCE_UNREADABLE,
-                f"the source changed while it was read: {source.shown}",
+                f"the source changed while it was read: {place.shown}",
                 "leave it alone until it is copied",
                 recoverable=True,
             )
         )
-    return total, None if as_read is None else as_read.values(), as_written.values()
+    return _Read(
+        total,
+        None if as_read is None else as_read.values(),
+        None if as_written is None else as_written.values(),
+    )
 
 
 def _pump_blocks(
-    descriptor: int,
-    source: Place,
-    new: NewFile,
+    source: Source,
+    new: Target,
     task: CopyTask,
     control: Control,
     read: "tuple[_Lane, Checksums | None]",
-    read_back: "tuple[_Lane, Checksums]",
+    read_back: "tuple[_Lane, Checksums | None]",
 ) -> int:
     """Copy block by block; the checksums of a block are computed while the next ones move."""
     (read_lane, as_read), (read_back_lane, as_written) = read, read_back
-    blocks = [memoryview(bytearray(BLOCK_BYTES)) for _ in range(read_lane.depth + 1)]
-    again = memoryview(bytearray(BLOCK_BYTES))
+    pace = Pace(task.max_bytes_per_second)
+    size = pace.block(BLOCK_BYTES)
+    blocks = [memoryview(bytearray(size)) for _ in range(read_lane.depth + 1)]
+    again = memoryview(bytearray(size))
 
-    def check(offset: int, count: int) -> None:
-        with _meaning(target_failure, task.target):
-            if os.preadv(new.descriptor, [again[:count]], offset) != count:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-        as_written.update(again[:count])
+    def check(checksums: Checksums, offset: int, count: int) -> None:
+        new.read_back(offset, again[:count])
+        checksums.update(again[:count])
+
+    def waits() -> bool:
+        control.moved(total)
+        return not control.stopped()
 
     total = 0
     for turn in itertools.count():
         if control.stopped():
             raise MoveError(canceled())
         block = blocks[turn % len(blocks)]
-        try:
-            count = os.readv(descriptor, [block])
-        except OSError as error:
-            raise _SourceError(source_failure(error, source.shown)) from error
+        count = source.read_some(block)
         if count == 0:
             return total
         if as_read is not None:
             read_lane.do(partial(as_read.update, block[:count]))
-        with _meaning(target_failure, task.target):
-            new.write(block[:count])
-        if task.verify_target:
-            read_back_lane.do(partial(check, total, count))
+        new.write(block[:count])
+        if as_written is not None:
+            read_back_lane.do(partial(check, as_written, total, count))
         total += count
-        if total % _WRITE_OUT_BYTES == 0:
-            new.write_out(total - _WRITE_OUT_BYTES, _WRITE_OUT_BYTES)
         control.moved(total)
+        pace.spend(count, waits)
     raise AssertionError("the count has no end")
 
 
-def _verify(
-    source: Place,
-    task: CopyTask,
-    read: Mapping[str, str] | None,
-    written: Mapping[str, str],
-    control: Control,
-) -> None:
+def _verify(place: AnyPlace, task: CopyTask, read: _Read, control: Control, ends: Ends) -> None:
     """Compare with what is expected, or the ends with each other when nothing is."""
-    if task.verify_source and read is not None:
-        _compare("the source", source, task.expected, read)
-    if not task.verify_target:
+    if task.verify_source and read.as_read is not None:
+        _compare("the source", place, task.expected, read.as_read)
+    if not task.verify_target or read.as_written is None:
         return
-    wanted = task.expected or read or {}
-    if any(written[name] != value for name, value in wanted.items()):
+    wanted = task.expected or read.as_read or {}
+    if any(read.as_written[name] != value for name, value in wanted.items()):
         # Which end is wrong decides whether another source may help.
-        _compare(
-            "the source", source, task.expected, read or _read_all(source, written, control)[1]
-        )
-        _compare("the target", task.target, wanted, written)
+        as_read = read.as_read or ends.content(place, list(read.as_written), control).checksums
+        _compare("the source", place, task.expected, as_read)
+        _compare("the target", task.target, wanted, read.as_written)
 
 
 class _Lane:
@@ -391,38 +329,9 @@ class _ThreadLane(_Lane):
 
 
 def _compare(
-    what: str, place: Place, expected: Mapping[str, str], actual: Mapping[str, str]
+    what: str, place: AnyPlace, expected: Mapping[str, str], actual: Mapping[str, str]
 ) -> None:
     for name, value in expected.items():
         if actual[name] != value:
             failed = wrong_content(what, place.shown, f"{name}:{value}", f"{name}:{actual[name]}")
-            raise _SourceError(failed) if what == "the source" else MoveError(failed)
-
-
-def _read_all(
-    place: Place, algorithms: Iterable[str], control: Control
-) -> tuple[int, dict[str, str]]:
-    with Folder.of(place) as folder:
-        descriptor = folder.open_file(place.name)
-    try:
-        checksums = Checksums(algorithms)
-        block = memoryview(bytearray(BLOCK_BYTES))
-        total = 0
-        while count := os.readv(descriptor, [block]):
-            if control.stopped():
-                raise MoveError(canceled())
-            checksums.update(block[:count])
-            total += count
-            control.moved(0)
-        return total, checksums.values()
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _meaning(failure: Callable[[OSError, str], Failed], place: Place) -> Iterator[None]:
-    """Turn an OSError of the block into the failure that it means at this place."""
-    try:
-        yield
-    except OSError as error:
-        raise MoveError(failure(error, place.shown)) from error
+            raise SourceError(failed) if what == "the source" else MoveError(failed)

@@ -8,7 +8,7 @@ and tried again is decided by the reconciler.
 A copy hangs when its worker tells nothing of it for `stall_s`: a file system that does not answer
 holds a thread, which nobody can end but with its process. The copy is answered as lost at once. Its
 worker gets no more orders and another takes its place; it is killed as soon as its other copies
-have ended or hang as well.
+have ended or hang as well. A copy whose time is over is ended, and hangs when it does not end soon.
 """
 
 import asyncio
@@ -16,22 +16,26 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from gridlane_kit import logs
 from gridlane_kit.version import VERSION
 from gridlane_transfer.backends.base import (
     BackendReport,
+    FileInfo,
     Location,
     MayPublish,
     Moved,
     MoveOrder,
     TransferBackend,
 )
-from gridlane_transfer.backends.embedded.copying import CHECKSUMS, CopyTask
-from gridlane_transfer.backends.embedded.places import Place
+from gridlane_transfer.backends.embedded.checksums import CHECKSUMS
+from gridlane_transfer.backends.embedded.tasks import ends_of, place_of, task_of
+from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
+from gridlane_transfer.backends.embedded.webdav.urls import SCHEMES
 from gridlane_transfer.failures import Failed, FailureClass, canceled
 
 _WORKER = "gridlane_transfer.backends.embedded.worker"
@@ -41,25 +45,42 @@ _RESTART_S = 1.0
 _STOP_S = 5.0
 # How often within `stall_s` copies that hang are looked for.
 _LOOKS = 8
+# How long a copy whose time is over may take to end.
+_END_S = 5.0
+# How often a copy may meet silence before it is given up.
+_SILENCES = 5
+# How long the answer to a question may take.
+_QUESTION_S = 30.0
+_DEFAULT_HTTP = HttpOptions()
 
 _log = logs.logger("transfer.mover")
 
 
 @dataclass(slots=True)
 class _Order:
-    """An order under way. `key` names it to the worker: a file's number may run twice, with two
-    epochs.
+    """An order under way.
+
+    Parameters:
+        key: names it to the worker: a file's number may run twice, with two epochs.
+        message: what the worker is told, but for the key.
+        places: what messages call its ends.
+        quick: a question, which does not wait until copies have ended.
+        answer: the worker's, or the failure.
     """
 
     key: int
-    order: MoveOrder
-    operation: str
-    answer: "asyncio.Future[Moved | Failed]"
-    may_publish: MayPublish | None
+    message: Mapping[str, Any]
+    places: str
+    answer: "asyncio.Future[Mapping[str, Any] | Failed]"
+    may_publish: MayPublish | None = None
+    timeout_s: float | None = None
+    quick: bool = False
     moved: int = 0
     heard_s: float = 0.0
     """When its worker last told of it, on the event loop's clock."""
     aborted: bool = False
+    overdue_s: float | None = None
+    """When its time was over; None as long as it is not."""
     worker: "_Worker | None" = None
 
 
@@ -71,26 +92,57 @@ class _Worker:
     orders: dict[int, _Order] = field(default_factory=dict)
     retired: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def copies(self) -> int:
+        """How many of its slots are taken."""
+        return sum(1 for order in self.orders.values() if not order.quick)
+
 
 class EmbeddedMover(TransferBackend):
-    """Copies between `file` storage elements.
+    """Copies between directories and storages that speak HTTP or WebDAV.
 
     Parameters:
         workers: processes.
         copies_per_worker: copies that one of them does at once, in threads.
         stall_s: after how many seconds without progress a copy is given up.
+        http: what is configured for remote storages.
     """
 
     name = "embedded"
     checksums = CHECKSUMS
+    protocols = frozenset({"file", *SCHEMES})
+    capabilities = frozenset(
+        {
+            "ALTERNATIVE_SOURCES",
+            "STREAMS",
+            "BANDWIDTH_LIMIT",
+            "THIRD_PARTY_COPY",
+            "TARGET_REPORT",
+            "DELETION",
+            "STRICT_COPY",
+            "KEEP_FAILED_TARGET",
+            "ATTEMPT_TIMEOUT",
+            "SCITAGS",
+        }
+    )
 
-    def __init__(self, *, workers: int, copies_per_worker: int, stall_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int,
+        copies_per_worker: int,
+        stall_s: float,
+        http: HttpOptions = _DEFAULT_HTTP,
+    ) -> None:
         self._wanted = workers
         self._slots = copies_per_worker
         self._stall_s = stall_s
+        # A connection that is silent fails by itself long before its copy is taken for hung.
+        self._http = replace(http, idle_s=min(http.idle_s, stall_s / _SILENCES))
         self._workers: list[_Worker] = []
         self._lives: dict[asyncio.Task[None], _Worker] = {}
         self._queue: deque[_Order] = deque()
+        self._questions: deque[_Order] = deque()
         self._by_number: dict[int, _Order] = {}
         self._keys = 0
         self._keepers: list[asyncio.Task[None]] = []
@@ -124,8 +176,10 @@ class EmbeddedMover(TransferBackend):
             if late:
                 # One that hangs in the kernel ends when its file system answers.
                 await asyncio.wait(late, timeout=_STOP_S)
-        while self._queue:
-            _answer(self._queue.popleft(), _lost("the server is stopping"))
+        for order in (*self._questions, *self._queue):
+            _answer(order, _lost("the server is stopping"))
+        self._questions.clear()
+        self._queue.clear()
 
     def capacity(self) -> int:
         return self._wanted * self._slots
@@ -136,10 +190,28 @@ class EmbeddedMover(TransferBackend):
         return [worker.process.pid for worker in self._workers]
 
     async def move(self, order: MoveOrder, may_publish: MayPublish | None = None) -> Moved | Failed:
-        return await self._submit("copy", order, may_publish)
+        task = {"op": "copy", "task": asdict(task_of(order)), "guarded": may_publish is not None}
+        entry = self._order(task, ends_of(order))
+        entry.may_publish, entry.timeout_s = may_publish, order.timeout_s
+        done = await self._submit(entry, order.number)
+        if isinstance(done, Failed):
+            return replace(done, moved_bytes=entry.moved)
+        source = order.sources[done["source"]]
+        return Moved(source, done["size_bytes"], done["checksums"], done.get("adopted", False))
 
     async def clean(self, order: MoveOrder) -> None:
-        await self._submit("clean", order)
+        task = {"op": "clean", "task": asdict(task_of(order))}
+        await self._submit(self._order(task, ends_of(order)), order.number)
+
+    async def stat(self, location: Location, checksums: Sequence[str] = ()) -> FileInfo | Failed:
+        message = {"op": "stat", "place": asdict(place_of(location)), "checksums": list(checksums)}
+        done = await self._ask(message, location)
+        return done if isinstance(done, Failed) else FileInfo(**done)
+
+    async def remove(self, location: Location) -> bool | Failed:
+        message = {"op": "remove", "place": asdict(place_of(location))}
+        done = await self._ask(message, location)
+        return done if isinstance(done, Failed) else bool(done["removed"])
 
     def abort(self, number: int) -> None:
         order = self._by_number.get(number)
@@ -158,23 +230,37 @@ class EmbeddedMover(TransferBackend):
         message = "" if alive == self._wanted else f"{alive} of {self._wanted} worker processes run"
         return BackendReport(self.name, alive > 0, VERSION, message)
 
-    async def _submit(
-        self, operation: str, order: MoveOrder, may_publish: MayPublish | None = None
-    ) -> Moved | Failed:
+    def _order(self, message: Mapping[str, Any], places: str) -> _Order:
+        self._keys += 1
+        answer = asyncio.get_running_loop().create_future()
+        return _Order(self._keys, message, places, answer)
+
+    async def _ask(
+        self, message: Mapping[str, Any], location: Location
+    ) -> Mapping[str, Any] | Failed:
+        """Have a question answered, however many copies wait."""
+        entry = self._order(message, location.shown)
+        entry.quick, entry.timeout_s = True, _QUESTION_S
+        return await self._submit(entry)
+
+    async def _submit(self, entry: _Order, number: int | None = None) -> Mapping[str, Any] | Failed:
+        """Have an order carried out.
+
+        Parameters:
+            number: the file's, of which there is one order at a time; None: of no file.
+        """
         if self._stopping:
             return _lost("the server is stopping")
-        self._supersede(order.number)
-        self._keys += 1
-        answer: asyncio.Future[Moved | Failed] = asyncio.get_running_loop().create_future()
-        entry = _Order(self._keys, order, operation, answer, may_publish)
-        self._by_number[order.number] = entry
-        self._queue.append(entry)
+        if number is not None:
+            self._supersede(number)
+            self._by_number[number] = entry
+        (self._questions if entry.quick else self._queue).append(entry)
         self._hand_out()
         try:
-            return await answer
+            return await entry.answer
         finally:
-            if self._by_number.get(order.number) is entry:
-                del self._by_number[order.number]
+            if number is not None and self._by_number.get(number) is entry:
+                del self._by_number[number]
 
     def _supersede(self, number: int) -> None:
         """End an order of an earlier epoch: nobody waits for what it would publish."""
@@ -186,22 +272,35 @@ class EmbeddedMover(TransferBackend):
             self.abort(number)
 
     def _hand_out(self) -> None:
-        while self._queue and self._workers:
-            worker = min(self._workers, key=lambda candidate: len(candidate.orders))
-            if len(worker.orders) >= self._slots:
+        while self._workers and (self._questions or self._queue):
+            worker = min(self._workers, key=lambda candidate: candidate.copies)
+            if self._questions:
+                self._give(worker, self._questions.popleft())
+            elif worker.copies < self._slots:
+                self._give(worker, self._queue.popleft())
+            else:
                 return
-            order = self._queue.popleft()
-            order.worker = worker
-            order.heard_s = asyncio.get_running_loop().time()
-            worker.orders[order.key] = order
-            task = asdict(_task(order.order))
-            guarded = order.may_publish is not None
-            _send(
-                worker,
-                {"op": order.operation, "id": order.key, "task": task, "guarded": guarded},
-            )
-            if order.aborted:
-                _send(worker, {"op": "abort", "id": order.key})
+
+    def _give(self, worker: _Worker, order: _Order) -> None:
+        loop = asyncio.get_running_loop()
+        order.worker = worker
+        order.heard_s = loop.time()
+        worker.orders[order.key] = order
+        _send(worker, {**order.message, "id": order.key})
+        if order.timeout_s is not None:
+            loop.call_later(order.timeout_s, self._end_overdue, order)
+        if order.aborted:
+            _send(worker, {"op": "abort", "id": order.key})
+
+    def _end_overdue(self, order: _Order) -> None:
+        """End an order whose time is over; one that does not end hangs."""
+        worker = order.worker
+        if worker is None or order.answer.done():
+            return
+        loop = asyncio.get_running_loop()
+        order.overdue_s = loop.time()
+        _send(worker, {"op": "abort", "id": order.key})
+        loop.call_later(_END_S, partial(self._give_up, worker, before_s=0.0))
 
     async def _keep(self, started: asyncio.Event) -> None:
         """Have one worker running until the mover stops."""
@@ -248,24 +347,30 @@ class EmbeddedMover(TransferBackend):
                 self._give_up(worker, before_s=loop.time() - self._stall_s)
 
     def _give_up(self, worker: _Worker, *, before_s: float) -> None:
-        """Answer the orders of a worker that were not heard of since a time."""
-        stalled = [order for order in worker.orders.values() if order.heard_s < before_s]
+        """Answer the orders of a worker that were not heard of since a time, or do not end."""
+        overdue_s = asyncio.get_running_loop().time() - _END_S
+        stalled = [
+            order
+            for order in worker.orders.values()
+            if order.heard_s < before_s
+            or (order.overdue_s is not None and order.overdue_s <= overdue_s)
+        ]
         for order in stalled:
             del worker.orders[order.key]
             # Should the thread come back after all, it publishes nothing any more.
             _send(worker, {"op": "abort", "id": order.key})
-            _answer(order, self._stalled(order.order))
+            late = order.overdue_s is not None
+            _answer(order, _timed_out(order) if late else self._stalled(order))
         if stalled:
             _log.warning("copies hang", pid=worker.process.pid, copies=len(stalled))
             worker.retired.set()
         if worker.retired.is_set() and not worker.orders:
             _kill(worker)
 
-    def _stalled(self, order: MoveOrder) -> Failed:
-        source, target = order.sources[0].shown, order.target.shown
+    def _stalled(self, order: _Order) -> Failed:
         return _lost(
             f"the copy made no progress for {self._stall_s:g} s and was given up:"
-            f" the storage of {source} or of {target} does not answer"
+            f" the storage of {order.places} does not answer"
         )
 
     async def _spawn(self) -> asyncio.subprocess.Process:
@@ -281,6 +386,7 @@ class EmbeddedMover(TransferBackend):
             _WORKER,
             str(self._slots),
             str(os.getpid()),
+            json.dumps(asdict(self._http)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE_LIMIT,
@@ -304,7 +410,7 @@ class EmbeddedMover(TransferBackend):
                 order.moved = message["moved"] or order.moved
                 continue
             del worker.orders[order.key]
-            _answer(order, _outcome(order.order, message))
+            _answer(order, _outcome(order, message))
             self._hand_out()
 
 
@@ -328,7 +434,7 @@ def _kill(worker: _Worker) -> None:
         worker.process.kill()
 
 
-def _answer(order: _Order, outcome: Moved | Failed) -> None:
+def _answer(order: _Order, outcome: Mapping[str, Any] | Failed) -> None:
     if not order.answer.done():
         order.answer.set_result(outcome)
 
@@ -343,29 +449,20 @@ def _lost(message: str) -> Failed:
     return Failed(FailureClass.BACKEND_LOST, message, recoverable=True)
 
 
-def _outcome(order: MoveOrder, message: Mapping[str, Any]) -> Moved | Failed:
-    if "failed" in message:
-        failed = message["failed"]
-        return Failed(**{**failed, "failure_class": FailureClass(failed["failure_class"])})
-    done = message["done"]
-    return Moved(order.sources[done["source"]], done["size_bytes"], done["checksums"])
-
-
-def _task(order: MoveOrder) -> CopyTask:
-    return CopyTask(
-        number=order.number,
-        epoch=order.epoch,
-        sources=[_place(source) for source in order.sources],
-        target=_place(order.target),
-        overwrite=order.overwrite,
-        verify_source=order.verify_source,
-        verify_target=order.verify_target,
-        size_bytes=order.size_bytes,
-        expected=order.expected,
-        checksums=order.checksums,
-        resumed=order.resumed,
+def _timed_out(order: _Order) -> Failed:
+    return Failed(
+        FailureClass.TIMED_OUT,
+        f"the attempt took longer than {order.timeout_s:g} s: {order.places}",
+        "allow more time, or ask who runs the storages why it takes so long",
+        recoverable=True,
     )
 
 
-def _place(location: Location) -> Place:
-    return Place(location.base, location.relative, location.shown)
+def _outcome(order: _Order, message: Mapping[str, Any]) -> Mapping[str, Any] | Failed:
+    if "failed" not in message:
+        done: Mapping[str, Any] = message["done"]
+        return done
+    failed = message["failed"]
+    outcome = Failed(**{**failed, "failure_class": FailureClass(failed["failure_class"])})
+    ended = outcome.failure_class is FailureClass.CANCELED and not order.aborted
+    return _timed_out(order) if ended and order.overdue_s is not None else outcome

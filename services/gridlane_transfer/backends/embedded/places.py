@@ -124,10 +124,10 @@ class NewFile:
     its name (`remove_leftover`).
     """
 
-    def __init__(self, place: Place, temporary: str) -> None:
+    def __init__(self, place: Place, temporary: str, *, create: bool = True) -> None:
         self._place = place
         self._temporary = temporary
-        self._folder = Folder.of(place, create=True)
+        self._folder = Folder.of(place, create=create)
         try:
             self.descriptor = os.open(temporary, _CREATE, 0o666, dir_fd=self._folder.descriptor)
         except BaseException:

@@ -1,13 +1,14 @@
 """The mover's worker process: takes copies as lines of JSON, does them in threads, answers as lines
 of JSON.
 
-Started as `python -m gridlane_transfer.backends.embedded.worker SLOTS PARENT_PID`. Responsible for
-the protocol and for dying with the server: a worker that outlived it could publish a file that
-nobody waits for. How a file is copied is `copying`. Standard library only: it starts in tens of
-milliseconds and never loads grpc.
+Started as `python -m gridlane_transfer.backends.embedded.worker SLOTS PARENT_PID OPTIONS`, OPTIONS
+being `HttpOptions` as JSON. Responsible for the protocol and for dying with the server: a worker
+that outlived it could publish a file that nobody waits for. How a file is copied is `copying`.
+Standard library only: it starts in tens of milliseconds and never loads grpc.
 
 In:  {"op": "copy", "id": N, "task": {…}, "guarded": BOOL} · {"op": "publish", "id": N} ·
-{"op": "abort", "id": N} · {"op": "clean", "id": N, "task": {…}}
+{"op": "abort", "id": N} · {"op": "clean", "id": N, "task": {…}} ·
+{"op": "stat" or "remove", "id": N, "place": {…}, "checksums": […]}
 Out: {"id": N, "moved": BYTES} · {"id": N, "whole": true} · {"id": N, "done": {…}} ·
 {"id": N, "failed": {…}}
 A guarded copy is published only when it was asked for: in answer to `whole`.
@@ -15,6 +16,7 @@ A guarded copy is published only when it was asked for: in answer to `whole`.
 The end of the input aborts what runs, and ends the process.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -22,18 +24,24 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, TextIO
 
 from gridlane_transfer.backends.embedded import copying
+from gridlane_transfer.backends.embedded.ends import AnyPlace, CopyTask
+from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.places import Place
+from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
+from gridlane_transfer.backends.embedded.webdav.urls import RemotePlace
 from gridlane_transfer.failures import Failed, FailureClass, MoveError
 
 _PR_SET_PDEATHSIG = 1
 # How often a running copy says how far it is.
 _PROGRESS_S = 0.2
+# Questions that are answered at once, besides the copies.
+_QUESTIONS = 4
 # Copies give way to the server's calls.
 _NICENESS = 5
 
@@ -62,10 +70,26 @@ class _Running:
         self._stop = threading.Event()
         self._judged = threading.Event()
         self._told = time.monotonic()
+        self._closers: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
 
     def stop(self) -> None:
         self._stop.set()
         self._judged.set()
+        with self._lock:
+            closers = list(self._closers)
+        for close in closers:
+            close()
+
+    @contextlib.contextmanager
+    def closing(self, close: Callable[[], None]) -> Iterator[None]:
+        with self._lock:
+            self._closers.append(close)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._closers.remove(close)
 
     def publish(self) -> None:
         self._judged.set()
@@ -87,22 +111,30 @@ class _Running:
             self._channel.send({"id": self._key, "moved": total_bytes})
 
 
-def task_from(message: Mapping[str, Any]) -> copying.CopyTask:
+def task_from(message: Mapping[str, Any]) -> CopyTask:
     """Read a task as `asdict` and JSON wrote it."""
-    return copying.CopyTask(
+    return CopyTask(
         **{
             **message,
-            "sources": [Place(**source) for source in message["sources"]],
-            "target": Place(**message["target"]),
+            "sources": [place_from(source) for source in message["sources"]],
+            "target": place_from(message["target"]),
         }
     )
 
 
-def serve(lines: TextIO, out: TextIO, slots: int) -> None:
+def place_from(message: Mapping[str, Any]) -> AnyPlace:
+    """Read a place as `asdict` and JSON wrote it."""
+    return RemotePlace(**message) if "url" in message else Place(**message)
+
+
+def serve(lines: TextIO, out: TextIO, slots: int, ends: Ends) -> None:
     """Do what the lines ask until they end."""
     channel = _Channel(out)
     running: dict[int, _Running] = {}
-    with ThreadPoolExecutor(slots, thread_name_prefix="copy") as pool:
+    with (
+        ThreadPoolExecutor(slots, thread_name_prefix="copy") as copies,
+        ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="question") as questions,
+    ):
         for line in lines:
             message = json.loads(line)
             key = message["id"]
@@ -112,22 +144,18 @@ def serve(lines: TextIO, out: TextIO, slots: int) -> None:
                 continue
             guarded = message.get("guarded", False)
             running[key] = control = _Running(key, channel, guarded=guarded)
-            pool.submit(_do, message, control, channel).add_done_callback(
+            pool = questions if message["op"] in ("stat", "remove") else copies
+            pool.submit(_do, message, control, channel, ends).add_done_callback(
                 lambda _, key=key: running.pop(key, None)  # type: ignore[misc]
             )
         for control in list(running.values()):
             control.stop()
 
 
-def _do(message: Mapping[str, Any], control: _Running, channel: _Channel) -> None:
+def _do(message: Mapping[str, Any], control: _Running, channel: _Channel, ends: Ends) -> None:
     key = message["id"]
     try:
-        task = task_from(message["task"])
-        if message["op"] == "clean":
-            copying.clean(task)
-            channel.send({"id": key, "done": {"source": 0, "size_bytes": 0, "checksums": {}}})
-        else:
-            channel.send({"id": key, "done": asdict(copying.copy(task, control))})
+        channel.send({"id": key, "done": _WORKS[message["op"]](message, control, ends)})
     except MoveError as error:
         channel.send({"id": key, "failed": asdict(error.failed)})
     except Exception as error:
@@ -136,6 +164,32 @@ def _do(message: Mapping[str, Any], control: _Running, channel: _Channel) -> Non
         )
         channel.send({"id": key, "failed": asdict(failed)})
         raise
+
+
+def _copy(message: Mapping[str, Any], control: _Running, ends: Ends) -> Mapping[str, Any]:
+    return asdict(copying.copy(task_from(message["task"]), control, ends))
+
+
+def _clean(message: Mapping[str, Any], control: _Running, ends: Ends) -> Mapping[str, Any]:
+    copying.clean(task_from(message["task"]), control, ends)
+    return {}
+
+
+def _stat(message: Mapping[str, Any], control: _Running, ends: Ends) -> Mapping[str, Any]:
+    place = place_from(message["place"])
+    return ends.found(place, message["checksums"], control)._asdict()
+
+
+def _remove(message: Mapping[str, Any], control: _Running, ends: Ends) -> Mapping[str, Any]:
+    return {"removed": ends.remove(place_from(message["place"]), control)}
+
+
+_WORKS: Mapping[str, Callable[[Mapping[str, Any], _Running, Ends], Mapping[str, Any]]] = {
+    "copy": _copy,
+    "clean": _clean,
+    "stat": _stat,
+    "remove": _remove,
+}
 
 
 def _die_with(parent: int) -> None:
@@ -156,7 +210,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICENESS)
-    serve(sys.stdin, sys.stdout, slots)
+    serve(sys.stdin, sys.stdout, slots, Ends(HttpOptions(**json.loads(sys.argv[3]))))
 
 
 if __name__ == "__main__":

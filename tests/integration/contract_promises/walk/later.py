@@ -22,8 +22,6 @@ class AboutThing(Protocol):
 
 _CREDENTIAL: Final = f"credentials/{NOBODYS}"
 _ISSUER: Final = {"name": "issuers/its", "url": "https://issuer.test/its", "vo": "its"}
-_CHANNEL: Final = {"source": "local", "target": "far"}
-_ELEMENT: Final = {"endpoints": [{"base_url": "https://storage.test/walk"}]}
 
 
 def _named(name: str, noun: str = "") -> Callable[[AboutThing], Fields]:
@@ -45,11 +43,6 @@ def _copy(about: AboutThing) -> Fields:
 
 def _removal(about: AboutThing) -> Fields:
     return {"lfn": about.thing.lfn, "replica": about.thing.url}
-
-
-def _transfer(about: AboutThing) -> Fields:
-    files = [{"source": about.thing.lfn, "target": f"{about.thing.lfn}-copy"}]
-    return {"vo": about.thing.vo, "files": files}
 
 
 BUILDERS: Final[Mapping[str, Callable[[Any], Fields]]] = {
@@ -89,68 +82,9 @@ BUILDERS: Final[Mapping[str, Callable[[Any], Fields]]] = {
     ),
     "SigningKeyService/ListSigningKeys": _constant(),
     "SigningKeyService/RotateSigningKey": _constant(),
-    "ActivityService/GetActivityShares": lambda a: {"name": f"vos/{a.thing.vo}/activityShares"},
-    "ActivityService/UpdateActivityShares": lambda a: {
-        "activity_shares": {"name": f"vos/{a.thing.vo}/activityShares", "active": True}
-    },
-    "BackendAdminService/ListBackendDrift": _constant(parent="transferBackends/embedded"),
-    "BackendAdminService/PushBackendConfiguration": _constant(name="transferBackends/embedded"),
-    "BackendService/GetTransferBackend": _constant(name="transferBackends/embedded"),
-    "BackendService/ListTransferBackends": _constant(),
-    "ChannelAdminService/CreateChannel": _constant(channel_id="walk", channel=_CHANNEL),
-    "ChannelAdminService/DeleteChannel": _named("name", "channel"),
-    "ChannelAdminService/UpdateChannel": lambda a: {"channel": {"name": a.thing.channel}},
-    "ChannelAdminService/ListHeldFiles": _named("parent", "channel"),
-    "ChannelAdminService/ReleaseChannelFiles": _named("name", "channel"),
-    "ChannelAdminService/FailChannelFiles": _named("name", "channel"),
     "ReplicaService/BatchRegisterReplicas": lambda a: {"requests": [_copy(a)]},
     "ReplicaService/UnregisterReplica": _removal,
     "ReplicaService/BatchUnregisterReplicas": lambda a: {"requests": [_removal(a)]},
-    "StorageAdminService/CreateStorageElement": _constant(
-        storage_element_id="walk", storage_element=_ELEMENT
-    ),
-    "StorageAdminService/UpdateStorageElement": lambda a: {
-        "storage_element": {"name": a.thing.element, "description": "walked"}
-    },
-    "StorageAdminService/DeleteStorageElement": _named("name", "element"),
-    "StorageAdminService/BanStorage": lambda a: {
-        "parent": a.thing.element,
-        "storage_ban": {"operations": [1], "action": 1, "reason": "walked"},
-    },
-    "StorageAdminService/UnbanStorage": lambda a: {"name": f"{a.thing.element}/bans/{NOBODYS}"},
-    "StorageAdminService/ListStorageBans": _named("parent", "element"),
-    "StorageService/StatContent": _named("file", "lfn"),
-    "TransferAdminService/UpdateTransferJob": lambda a: {
-        "transfer_job": {"name": a.thing.transfer, "priority": 4}
-    },
-    "TransferAdminService/ReleaseHeldFiles": _named("name", "transfer"),
-    "TransferAdminService/FailHeldFiles": _named("name", "transfer"),
-    "TransferService/BatchSubmitTransferJobs": lambda a: {
-        "requests": [{"transfer_job": _transfer(a)}]
-    },
-    "TransferService/SubmitStagingJob": lambda a: {
-        "vo": a.thing.vo,
-        "files": [{"source": a.thing.lfn}],
-    },
-    "TransferService/SubmitDeletionJob": lambda a: {
-        "vo": a.thing.vo,
-        "files": [{"file": a.thing.lfn}],
-    },
-    "TransferService/SummarizeTransferJobs": _constant(),
-    "TransferService/GetFileTransfer": lambda a: {"name": f"{a.thing.transfer}/files/1"},
-    "TransferService/ListFileAttempts": lambda a: {"parent": f"{a.thing.transfer}/files/1"},
-    "TransferService/ExplainTransferJob": _named("name", "transfer"),
-    "TransferService/BatchCancelTransferJobs": lambda a: {"names": [a.thing.transfer]},
-    "TransferService/CancelFileTransfers": lambda a: {
-        "parent": a.thing.transfer,
-        "names": [f"{a.thing.transfer}/files/1"],
-    },
-    "TransferService/RetryTransferJob": _named("name", "transfer"),
 }
 
-STREAMS: Final[Mapping[str, Callable[[Any], Sequence[Fields]]]] = {
-    "TransferService/SubmitTransferJobStream": lambda a: [
-        {"header": {"transfer_job": {"vo": a.thing.vo}}},
-        {"files": {"files": _transfer(a)["files"]}},
-    ],
-}
+STREAMS: Final[Mapping[str, Callable[[Any], Sequence[Fields]]]] = {}

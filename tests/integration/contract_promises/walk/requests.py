@@ -71,6 +71,21 @@ class About:
         return lfn
 
     @property
+    def element(self) -> str:
+        """A storage element that may be changed, banned and lost."""
+        return self.world.new_element() if self.acts else self.thing.element
+
+    @property
+    def channel(self) -> str:
+        """A channel that may be lost."""
+        return self.world.new_channel() if self.acts else self.thing.channel
+
+    @property
+    def ban(self) -> str:
+        """A ban of a storage element that may be lost."""
+        return self.world.harmless_ban(self.thing.element) if self.acts else self.thing.ban
+
+    @property
     def token(self) -> str:
         """A token that may be lost."""
         if not self.acts:
@@ -187,6 +202,32 @@ BUILDERS: Final[Mapping[str, Callable[[About], Fields]]] = {
         "lifetime": {"seconds": 60},
     },
     "TransferService/SubmitTransferJob": lambda a: {"transfer_job": _transfer(a)},
+    "TransferService/BatchSubmitTransferJobs": lambda a: {
+        "requests": [{"transfer_job": _transfer(a)}]
+    },
+    "TransferService/SubmitStagingJob": lambda a: {
+        "vo": a.thing.vo,
+        "files": [{"source": "LFN:/bound/bob/bound"}],
+    },
+    "TransferService/SubmitDeletionJob": lambda a: {
+        "vo": a.thing.vo,
+        "files": [{"file": a.file}],
+    },
+    "TransferService/SummarizeTransferJobs": lambda a: {"filter": f'name = "{a.thing.transfer}"'},
+    "TransferService/GetFileTransfer": lambda a: {"name": f"{a.thing.transfer}/files/1"},
+    "TransferService/ListFileAttempts": lambda a: {"parent": f"{a.thing.transfer}/files/1"},
+    "TransferService/ExplainTransferJob": _name("transfer"),
+    "TransferService/BatchCancelTransferJobs": _names("transfer"),
+    "TransferService/CancelFileTransfers": lambda a: {
+        "parent": a.thing.transfer,
+        "names": [f"{a.thing.transfer}/files/1"],
+    },
+    "TransferService/RetryTransferJob": _name("failed_transfer"),
+    "TransferAdminService/UpdateTransferJob": lambda a: {
+        "transfer_job": {"name": a.thing.transfer, "priority": 4}
+    },
+    "TransferAdminService/ReleaseHeldFiles": _name("transfer"),
+    "TransferAdminService/FailHeldFiles": _name("transfer"),
     "TransferService/GetTransferJob": _name("transfer"),
     "TransferService/ListFileTransfers": lambda a: {"parent": a.thing.transfer},
     "TransferService/ListTransferEvents": lambda a: {"parent": a.thing.transfer},
@@ -196,9 +237,46 @@ BUILDERS: Final[Mapping[str, Callable[[About], Fields]]] = {
     "TransferService/ListTransferJobs": lambda a: {"page_size": 1000},
     "ChannelService/ListChannels": lambda a: {"page_size": 1000},
     "ChannelService/GetChannel": _name("channel"),
+    "ChannelAdminService/CreateChannel": lambda a: {
+        "channel_id": f"w{uuid7()}",
+        "channel": {"source": "local", "target": "far"},
+    },
+    "ChannelAdminService/DeleteChannel": lambda a: {"name": a.channel},
+    "ChannelAdminService/UpdateChannel": lambda a: {
+        "channel": {"name": a.thing.channel, "description": a.role}
+    },
+    "ChannelAdminService/ListHeldFiles": lambda a: {"parent": a.thing.channel},
+    "ChannelAdminService/ReleaseChannelFiles": _name("channel"),
+    "ChannelAdminService/FailChannelFiles": _name("channel"),
+    "ActivityService/GetActivityShares": lambda a: {"name": f"vos/{a.thing.vo}/activityShares"},
+    "ActivityService/UpdateActivityShares": lambda a: {
+        "activity_shares": {"name": f"vos/{a.thing.vo}/activityShares", "active": True}
+    },
+    "StorageAdminService/CreateStorageElement": lambda a: {
+        "storage_element_id": f"w{uuid7()}",
+        "storage_element": a.world.open_place(),
+    },
+    "StorageAdminService/UpdateStorageElement": lambda a: {
+        "storage_element": {"name": a.element, "description": "walked"}
+    },
+    "StorageAdminService/DeleteStorageElement": lambda a: {"name": a.element},
+    "StorageAdminService/BanStorage": lambda a: {
+        "parent": a.element,
+        "storage_ban": {"operations": [1], "action": 1, "reason": "walked"},
+    },
+    "StorageAdminService/UnbanStorage": lambda a: {"name": a.ban},
+    "StorageAdminService/ListStorageBans": lambda a: {
+        "parent": "storageElements/-",
+        "page_size": 1000,
+    },
+    "BackendService/GetTransferBackend": _name("backend"),
+    "BackendService/ListTransferBackends": lambda a: {"page_size": 1000},
+    "BackendAdminService/ListBackendDrift": lambda a: {"parent": a.thing.backend},
+    "BackendAdminService/PushBackendConfiguration": _name("backend"),
     "StorageService/GetStorageElement": _name("element"),
     "StorageService/ListStorageElements": lambda a: {"page_size": 1000},
     "StorageService/GetContent": lambda a: {"file": a.thing.lfn},
+    "StorageService/StatContent": lambda a: {"file": a.thing.lfn},
     "StorageService/DeleteContent": lambda a: {"file": a.file},
     "StorageService/GetTransferStatus": _nothing,
     "ReplicaService/ResolveReplicas": lambda a: {"lfns": [a.thing.lfn, a.own.lfn]},
@@ -245,6 +323,10 @@ BUILDERS: Final[Mapping[str, Callable[[About], Fields]]] = {
 }
 
 STREAMS: Final[Mapping[str, Callable[[About], Sequence[Fields]]]] = {
+    "TransferService/SubmitTransferJobStream": lambda a: [
+        {"header": {"transfer_job": {"vo": a.thing.vo}}},
+        {"files": {"files": _transfer(a)["files"]}},
+    ],
     "StorageService/PutContent": lambda a: [
         {"header": {"file": a.new_lfn, "size_bytes": len(CONTENT)}},
         {"chunk": CONTENT},
@@ -252,13 +334,20 @@ STREAMS: Final[Mapping[str, Callable[[About], Sequence[Fields]]]] = {
 }
 """Those whose client streams."""
 
-LISTED: Final[Mapping[str, tuple[str, str, Callable[[About], str]]]] = {
+LISTED: Final[Mapping[str, tuple[str, str, Callable[[About], str | int]]]] = {
     "RoleService/ListRoleBindings": ("role_bindings", "name", lambda a: a.thing.binding),
     "VoService/ListVos": ("vos", "name", lambda a: f"vos/{a.thing.vo}"),
     "TokenService/ListTokens": ("tokens", "name", lambda a: a.thing.token),
     "AuditService/ListAuditEntries": ("audit_entries", "name", lambda a: a.thing.entry),
     "TransferService/ListTransferJobs": ("transfer_jobs", "name", lambda a: a.thing.transfer),
+    "TransferService/SummarizeTransferJobs": ("jobs", "count", lambda a: 1),
     "ChannelService/ListChannels": ("channels", "name", lambda a: a.thing.channel),
+    "BackendService/ListTransferBackends": (
+        "transfer_backends",
+        "name",
+        lambda a: a.thing.backend,
+    ),
+    "StorageAdminService/ListStorageBans": ("storage_bans", "name", lambda a: a.thing.ban),
     "StorageService/ListStorageElements": (
         "storage_elements",
         "name",

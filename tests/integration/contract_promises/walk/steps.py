@@ -36,6 +36,10 @@ UNNAMED: Final[Mapping[str, tuple[str, str]]] = {
     "RoleService/CreateRoleBinding": NO_VO,
     "GroupService/CreateGroup": NO_VO,
     "TransferService/SubmitTransferJob": NO_VO,
+    "TransferService/BatchSubmitTransferJobs": NO_VO,
+    "TransferService/SubmitTransferJobStream": NO_VO,
+    "TransferService/SubmitStagingJob": NO_VO,
+    "TransferService/SubmitDeletionJob": NO_VO,
     "JobService/SubmitJob": NO_VO,
     "JobService/BatchSubmitJobs": NO_VO,
     "TaskService/SubmitTask": NO_VO,
@@ -47,6 +51,13 @@ is made is never there before; anybody may be asked about, and some may be known
 alone; in a VO that does not exist nothing is made (`place`); and of paths, the storage knows more
 than Authorization."""
 SEVERAL: Final = ("bulk", "places")
+NOTHING_TO_DO: Final[Mapping[str, tuple[str, str]]] = {
+    "BackendAdminService/PushBackendConfiguration": ("FAILED_PRECONDITION", "PRECONDITION"),
+    "TransferService/SubmitStagingJob": ("INVALID_ARGUMENT", "CAPABILITY_MISSING"),
+    "TransferAdminService/UpdateTransferJob": ("FAILED_PRECONDITION", "ILLEGAL_TRANSITION"),
+}
+"""What those get who may, where nothing of this server can be done it to: the embedded backend has
+no configuration of its own and no tape, and the transfers of the world have ended."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,7 @@ def wanted(step: Step, later: Collection[str]) -> tuple[str, str]:
     if step.relation == "absent" and step.cell.word == "all" and step.method in UNNAMED:
         return UNNAMED[step.method]
     return {
-        "allowed": OK,
+        "allowed": NOTHING_TO_DO.get(step.method, OK),
         "denied": step.refusal,
         "hidden": HIDDEN,
         "filtered": ("OK", "FILTERED"),

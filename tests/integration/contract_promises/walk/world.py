@@ -87,6 +87,7 @@ class Things:
     """The person who holds `binding`."""
     job: str
     transfer: str
+    failed_transfer: str
     lfn: str
     url: str
     binding: str
@@ -96,6 +97,8 @@ class Things:
     channel: str
     channel_uid: str
     element: str
+    ban: str
+    backend: str
     token: str
     token_subject: str
 
@@ -203,6 +206,7 @@ class World:
         self.bind(group=MAKERS, vo="left", role=_R.ROLE_SUBMITTER)
         self.bind(subject="bob", role=_R.ROLE_SUBMITTER)
         self._wait_for_followers()
+        self._ban = self.harmless_ban("storageElements/local")
         url = self.put(self.bob["foreign"], "LFN:/foreign/bob/known")
         with ThreadPoolExecutor(8) as pool:
             shared = {
@@ -248,6 +252,7 @@ class World:
             subject=holder,
             job=self.ended(token, self.submit_job(token, vo)),
             transfer=self.transfer(token, relation, lfn),
+            failed_transfer=self.transfer(token, relation, f"{lfn}-missing"),
             lfn=lfn,
             url=url,
             binding=binding,
@@ -256,6 +261,8 @@ class World:
             channel=f"channels/{MANAGED if relation == 'channel' else 'default'}",
             channel_uid=MANAGED_UID if relation == "channel" else NOBODYS,
             element="storageElements/local",
+            ban=self._ban,
+            backend="transferBackends/embedded",
             token=self.recorded_token(owner),
             token_subject=owner,
         )
@@ -266,6 +273,35 @@ class World:
         if relation == "channel":
             return {"role": _R.ROLE_CHANNEL_MANAGER, "channel_uid": MANAGED_UID}
         return {"role": _R.ROLE_JOB_MONITOR, "vo": VO_OF[relation]}
+
+    def open_place(self) -> Mapping[str, Any]:
+        """What a storage element is made of that administrators may make."""
+        folder = self.server.data_dir / "open" / uuid7()
+        return {"endpoints": [{"base_url": folder.as_uri()}]}
+
+    def new_element(self) -> str:
+        """Makes a storage element; returns its name."""
+        method = "StorageAdminService/CreateStorageElement"
+        request = self.wire.request(
+            method, storage_element_id=f"w{uuid7()}", storage_element=self.open_place()
+        )
+        return str(self.done(method, self.admin, request).name)
+
+    def new_channel(self) -> str:
+        """Makes a channel on which nothing lies; returns its name."""
+        method = "ChannelAdminService/CreateChannel"
+        ends = {"source": "local", "target": "far"}
+        request = self.wire.request(method, channel_id=f"w{uuid7()}", channel=ends)
+        return str(self.done(method, self.admin, request).name)
+
+    def harmless_ban(self, element: str) -> str:
+        """Lays a ban on a storage element that keeps nobody from anything; returns its name."""
+        ban = {"operations": ["STORAGE_OPERATION_STAGE"], "action": "BAN_ACTION_WAIT"}
+        method = "StorageAdminService/BanStorage"
+        request = self.wire.request(
+            method, parent=element, storage_ban={**ban, "vo": "nowhere", "reason": "walked"}
+        )
+        return str(self.done(method, self.admin, request).name)
 
     def submit_job(self, token: str, vo: str) -> str:
         """Has a job run; returns its name."""
@@ -344,6 +380,7 @@ def _nobodys(url: str) -> Things:
         subject="nobody",
         job=f"jobs/{NOBODYS}",
         transfer=f"transfers/{NOBODYS}",
+        failed_transfer=f"transfers/{NOBODYS}",
         lfn="LFN:/nowhere/nobodys",
         url=url.replace("/foreign/bob/known", "/nowhere/nobodys"),
         binding=f"roleBindings/{NOBODYS}",
@@ -352,6 +389,8 @@ def _nobodys(url: str) -> Things:
         channel="channels/nobodys",
         channel_uid=NOBODYS,
         element="storageElements/nobodys",
+        ban=f"storageElements/nobodys/bans/{NOBODYS}",
+        backend="transferBackends/nobodys",
         token=f"tokens/{NOBODYS}",
         token_subject="nobody",
     )
@@ -409,5 +448,6 @@ def world_environment(root: Path, *, readable: bool = True) -> Mapping[str, str]
     ]
     return {
         "GRIDLANE_TRANSFER_STORAGE_ELEMENTS": json.dumps(elements),
+        "GRIDLANE_TRANSFER_STORAGE_FILE_ROOTS": json.dumps([str(data / "open")]),
         "GRIDLANE_AUTHORIZATION_JOBS_VO_READABLE": str(readable).lower(),
     }

@@ -8,7 +8,7 @@ from gridlane.transfer.v1 import activity_service_pb2 as gridlane_dot_transfer_d
 
 class ActivityServiceStub(object):
     """The shares of activities within a virtual organisation. The shares of VOs on a channel are the channel's
-    (Channel.vo_shares) and come first. Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    (Channel.vo_shares) and come first.
     """
 
     def __init__(self, channel):
@@ -31,7 +31,7 @@ class ActivityServiceStub(object):
 
 class ActivityServiceServicer(object):
     """The shares of activities within a virtual organisation. The shares of VOs on a channel are the channel's
-    (Channel.vo_shares) and come first. Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    (Channel.vo_shares) and come first.
     """
 
     def GetActivityShares(self, request, context):
@@ -75,7 +75,7 @@ def add_ActivityServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ActivityService(object):
     """The shares of activities within a virtual organisation. The shares of VOs on a channel are the channel's
-    (Channel.vo_shares) and come first. Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    (Channel.vo_shares) and come first.
     """
 
     @staticmethod

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 
 class ActivityServiceStub:
     """The shares of activities within a virtual organisation. The shares of VOs on a channel are the channel's
-    (Channel.vo_shares) and come first. Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    (Channel.vo_shares) and come first.
     """
 
     @_typing.overload
@@ -51,7 +51,7 @@ class ActivityServiceStub:
 @_typing.type_check_only
 class ActivityServiceAsyncStub(ActivityServiceStub):
     """The shares of activities within a virtual organisation. The shares of VOs on a channel are the channel's
-    (Channel.vo_shares) and come first. Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    (Channel.vo_shares) and come first.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -69,7 +69,7 @@ class ActivityServiceAsyncStub(ActivityServiceStub):
 
 class ActivityServiceServicer(metaclass=_abc_1.ABCMeta):
     """The shares of activities within a virtual organisation. The shares of VOs on a channel are the channel's
-    (Channel.vo_shares) and come first. Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    (Channel.vo_shares) and come first.
     """
 
     @_abc_1.abstractmethod

@@ -8,7 +8,7 @@ from gridlane.transfer.v1 import backend_admin_service_pb2 as gridlane_dot_trans
 class BackendAdminServiceStub(object):
     """What backends with a configuration of their own (FTS3: links, shares, storage limits, activities, bans) have it set
     to. Gridlane's own configuration is the truth; a backend is never asked to change without PushBackendConfiguration.
-    Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it. Only administrators may call it.
+    Only administrators may call it.
     """
 
     def __init__(self, channel):
@@ -32,7 +32,7 @@ class BackendAdminServiceStub(object):
 class BackendAdminServiceServicer(object):
     """What backends with a configuration of their own (FTS3: links, shares, storage limits, activities, bans) have it set
     to. Gridlane's own configuration is the truth; a backend is never asked to change without PushBackendConfiguration.
-    Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it. Only administrators may call it.
+    Only administrators may call it.
     """
 
     def ListBackendDrift(self, request, context):
@@ -78,7 +78,7 @@ def add_BackendAdminServiceServicer_to_server(servicer, server):
 class BackendAdminService(object):
     """What backends with a configuration of their own (FTS3: links, shares, storage limits, activities, bans) have it set
     to. Gridlane's own configuration is the truth; a backend is never asked to change without PushBackendConfiguration.
-    Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it. Only administrators may call it.
+    Only administrators may call it.
     """
 
     @staticmethod

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class BackendAdminServiceStub:
     """What backends with a configuration of their own (FTS3: links, shares, storage limits, activities, bans) have it set
     to. Gridlane's own configuration is the truth; a backend is never asked to change without PushBackendConfiguration.
-    Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it. Only administrators may call it.
+    Only administrators may call it.
     """
 
     @_typing.overload
@@ -53,7 +53,7 @@ class BackendAdminServiceStub:
 class BackendAdminServiceAsyncStub(BackendAdminServiceStub):
     """What backends with a configuration of their own (FTS3: links, shares, storage limits, activities, bans) have it set
     to. Gridlane's own configuration is the truth; a backend is never asked to change without PushBackendConfiguration.
-    Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it. Only administrators may call it.
+    Only administrators may call it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -73,7 +73,7 @@ class BackendAdminServiceAsyncStub(BackendAdminServiceStub):
 class BackendAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What backends with a configuration of their own (FTS3: links, shares, storage limits, activities, bans) have it set
     to. Gridlane's own configuration is the truth; a backend is never asked to change without PushBackendConfiguration.
-    Young: answers UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it. Only administrators may call it.
+    Only administrators may call it.
     """
 
     @_abc_1.abstractmethod

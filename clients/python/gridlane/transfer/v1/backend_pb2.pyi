@@ -55,9 +55,9 @@ class _TransferCapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tr
     TRANSFER_CAPABILITY_UNSPECIFIED: _TransferCapability.ValueType  # 0
     """None."""
     TRANSFER_CAPABILITY_ALTERNATIVE_SOURCES: _TransferCapability.ValueType  # 1
-    """Several sources for one file, tried one after the other; strategies ORDERLY and AUTO."""
+    """Several sources for one file, tried one after the other; strategies ORDERLY, AUTO and SUCCESS."""
     TRANSFER_CAPABILITY_SOURCE_STATISTICS: _TransferCapability.ValueType  # 2
-    """Strategies that choose a source by how the way from it did lately: SUCCESS and those after it."""
+    """Strategies that choose a source by what waits and moves on the way from it: QUEUE and those after it."""
     TRANSFER_CAPABILITY_MULTIHOP: _TransferCapability.ValueType  # 3
     """Files that stop at other storage elements on the way."""
     TRANSFER_CAPABILITY_SESSION_REUSE: _TransferCapability.ValueType  # 4
@@ -132,9 +132,9 @@ class TransferCapability(_TransferCapability, metaclass=_TransferCapabilityEnumT
 TRANSFER_CAPABILITY_UNSPECIFIED: TransferCapability.ValueType  # 0
 """None."""
 TRANSFER_CAPABILITY_ALTERNATIVE_SOURCES: TransferCapability.ValueType  # 1
-"""Several sources for one file, tried one after the other; strategies ORDERLY and AUTO."""
+"""Several sources for one file, tried one after the other; strategies ORDERLY, AUTO and SUCCESS."""
 TRANSFER_CAPABILITY_SOURCE_STATISTICS: TransferCapability.ValueType  # 2
-"""Strategies that choose a source by how the way from it did lately: SUCCESS and those after it."""
+"""Strategies that choose a source by what waits and moves on the way from it: QUEUE and those after it."""
 TRANSFER_CAPABILITY_MULTIHOP: TransferCapability.ValueType  # 3
 """Files that stop at other storage elements on the way."""
 TRANSFER_CAPABILITY_SESSION_REUSE: TransferCapability.ValueType  # 4

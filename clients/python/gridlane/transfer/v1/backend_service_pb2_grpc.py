@@ -7,8 +7,7 @@ from gridlane.transfer.v1 import backend_service_pb2 as gridlane_dot_transfer_do
 
 
 class BackendServiceStub(object):
-    """The transfer backends, for those who want to know before they submit what can be asked for. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it; GetTransferStatus says meanwhile how the mover is.
+    """The transfer backends, for those who want to know before they submit what can be asked for.
     """
 
     def __init__(self, channel):
@@ -30,8 +29,7 @@ class BackendServiceStub(object):
 
 
 class BackendServiceServicer(object):
-    """The transfer backends, for those who want to know before they submit what can be asked for. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it; GetTransferStatus says meanwhile how the mover is.
+    """The transfer backends, for those who want to know before they submit what can be asked for.
     """
 
     def GetTransferBackend(self, request, context):
@@ -71,8 +69,7 @@ def add_BackendServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BackendService(object):
-    """The transfer backends, for those who want to know before they submit what can be asked for. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it; GetTransferStatus says meanwhile how the mover is.
+    """The transfer backends, for those who want to know before they submit what can be asked for.
     """
 
     @staticmethod

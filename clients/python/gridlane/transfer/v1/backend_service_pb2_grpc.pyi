@@ -28,9 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BackendServiceStub:
-    """The transfer backends, for those who want to know before they submit what can be asked for. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it; GetTransferStatus says meanwhile how the mover is.
-    """
+    """The transfer backends, for those who want to know before they submit what can be asked for."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -47,9 +45,7 @@ class BackendServiceStub:
 
 @_typing.type_check_only
 class BackendServiceAsyncStub(BackendServiceStub):
-    """The transfer backends, for those who want to know before they submit what can be asked for. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it; GetTransferStatus says meanwhile how the mover is.
-    """
+    """The transfer backends, for those who want to know before they submit what can be asked for."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetTransferBackend: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.GetTransferBackendRequest, _backend_pb2.TransferBackend]  # type: ignore[assignment]
@@ -62,9 +58,7 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """
 
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The transfer backends, for those who want to know before they submit what can be asked for. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it; GetTransferStatus says meanwhile how the mover is.
-    """
+    """The transfer backends, for those who want to know before they submit what can be asked for."""
 
     @_abc_1.abstractmethod
     def GetTransferBackend(

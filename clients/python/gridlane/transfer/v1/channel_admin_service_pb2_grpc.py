@@ -8,8 +8,8 @@ from gridlane.transfer.v1 import channel_pb2 as gridlane_dot_transfer_dot_v1_dot
 
 class ChannelAdminServiceStub(object):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit with its `reason`. Young: answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
+    Authorization: Channel.uid says how. Every change is in the audit with its `reason`: in that of the transfer service,
+    which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     def __init__(self, channel):
@@ -52,8 +52,8 @@ class ChannelAdminServiceStub(object):
 
 class ChannelAdminServiceServicer(object):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit with its `reason`. Young: answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
+    Authorization: Channel.uid says how. Every change is in the audit with its `reason`: in that of the transfer service,
+    which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     def CreateChannel(self, request, context):
@@ -66,8 +66,8 @@ class ChannelAdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteChannel(self, request, context):
-        """Removes a channel and, in Authorization, the right of its managers to it. Idempotent: NOT_FOUND says that it is
-        gone. Only administrators may call it.
+        """Removes a channel, and with it the right of its managers: their role bindings hang on a uid that never comes again.
+        Idempotent: NOT_FOUND says that it is gone. Only administrators may call it.
         FAILED_PRECONDITION, IN_USE: files that have not ended lie on it; set its state to DRAIN and wait, or cancel them.
         ABORTED, REVISION_CONFLICT: it changed since `revision`; get it again.
         """
@@ -156,8 +156,8 @@ def add_ChannelAdminServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ChannelAdminService(object):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit with its `reason`. Young: answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
+    Authorization: Channel.uid says how. Every change is in the audit with its `reason`: in that of the transfer service,
+    which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     @staticmethod

@@ -29,8 +29,8 @@ GRPC_VERSION: str
 
 class ChannelAdminServiceStub:
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit with its `reason`. Young: answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
+    Authorization: Channel.uid says how. Every change is in the audit with its `reason`: in that of the transfer service,
+    which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     @_typing.overload
@@ -43,8 +43,8 @@ class ChannelAdminServiceStub:
     ALREADY_EXISTS: there is one of that name. FAILED_PRECONDITION, PRECONDITION: an end is no storage element.
     """
     DeleteChannel: _grpc.UnaryUnaryMultiCallable[_channel_admin_service_pb2.DeleteChannelRequest, _channel_admin_service_pb2.DeleteChannelResponse]
-    """Removes a channel and, in Authorization, the right of its managers to it. Idempotent: NOT_FOUND says that it is
-    gone. Only administrators may call it.
+    """Removes a channel, and with it the right of its managers: their role bindings hang on a uid that never comes again.
+    Idempotent: NOT_FOUND says that it is gone. Only administrators may call it.
     FAILED_PRECONDITION, IN_USE: files that have not ended lie on it; set its state to DRAIN and wait, or cancel them.
     ABORTED, REVISION_CONFLICT: it changed since `revision`; get it again.
     """
@@ -75,8 +75,8 @@ class ChannelAdminServiceStub:
 @_typing.type_check_only
 class ChannelAdminServiceAsyncStub(ChannelAdminServiceStub):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit with its `reason`. Young: answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
+    Authorization: Channel.uid says how. Every change is in the audit with its `reason`: in that of the transfer service,
+    which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -86,8 +86,8 @@ class ChannelAdminServiceAsyncStub(ChannelAdminServiceStub):
     ALREADY_EXISTS: there is one of that name. FAILED_PRECONDITION, PRECONDITION: an end is no storage element.
     """
     DeleteChannel: _aio.UnaryUnaryMultiCallable[_channel_admin_service_pb2.DeleteChannelRequest, _channel_admin_service_pb2.DeleteChannelResponse]  # type: ignore[assignment]
-    """Removes a channel and, in Authorization, the right of its managers to it. Idempotent: NOT_FOUND says that it is
-    gone. Only administrators may call it.
+    """Removes a channel, and with it the right of its managers: their role bindings hang on a uid that never comes again.
+    Idempotent: NOT_FOUND says that it is gone. Only administrators may call it.
     FAILED_PRECONDITION, IN_USE: files that have not ended lie on it; set its state to DRAIN and wait, or cancel them.
     ABORTED, REVISION_CONFLICT: it changed since `revision`; get it again.
     """
@@ -117,8 +117,8 @@ class ChannelAdminServiceAsyncStub(ChannelAdminServiceStub):
 
 class ChannelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit with its `reason`. Young: answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
+    Authorization: Channel.uid says how. Every change is in the audit with its `reason`: in that of the transfer service,
+    which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     @_abc_1.abstractmethod
@@ -138,8 +138,8 @@ class ChannelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _channel_admin_service_pb2.DeleteChannelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_channel_admin_service_pb2.DeleteChannelResponse, _abc.Awaitable[_channel_admin_service_pb2.DeleteChannelResponse]]:
-        """Removes a channel and, in Authorization, the right of its managers to it. Idempotent: NOT_FOUND says that it is
-        gone. Only administrators may call it.
+        """Removes a channel, and with it the right of its managers: their role bindings hang on a uid that never comes again.
+        Idempotent: NOT_FOUND says that it is gone. Only administrators may call it.
         FAILED_PRECONDITION, IN_USE: files that have not ended lie on it; set its state to DRAIN and wait, or cancel them.
         ABORTED, REVISION_CONFLICT: it changed since `revision`; get it again.
         """

@@ -7,7 +7,7 @@ from gridlane.transfer.v1 import channel_service_pb2 as gridlane_dot_transfer_do
 
 
 class ChannelServiceStub(object):
-    """Channels, as everybody may see them; ChannelAdminService changes them. Young.
+    """Channels, as everybody may see them; ChannelAdminService changes them.
     """
 
     def __init__(self, channel):
@@ -29,7 +29,7 @@ class ChannelServiceStub(object):
 
 
 class ChannelServiceServicer(object):
-    """Channels, as everybody may see them; ChannelAdminService changes them. Young.
+    """Channels, as everybody may see them; ChannelAdminService changes them.
     """
 
     def GetChannel(self, request, context):
@@ -69,7 +69,7 @@ def add_ChannelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChannelService(object):
-    """Channels, as everybody may see them; ChannelAdminService changes them. Young.
+    """Channels, as everybody may see them; ChannelAdminService changes them.
     """
 
     @staticmethod

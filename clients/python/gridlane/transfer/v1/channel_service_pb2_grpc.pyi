@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ChannelServiceStub:
-    """Channels, as everybody may see them; ChannelAdminService changes them. Young."""
+    """Channels, as everybody may see them; ChannelAdminService changes them."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -44,7 +44,7 @@ class ChannelServiceStub:
 
 @_typing.type_check_only
 class ChannelServiceAsyncStub(ChannelServiceStub):
-    """Channels, as everybody may see them; ChannelAdminService changes them. Young."""
+    """Channels, as everybody may see them; ChannelAdminService changes them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetChannel: _aio.UnaryUnaryMultiCallable[_channel_service_pb2.GetChannelRequest, _channel_pb2.Channel]  # type: ignore[assignment]
@@ -56,7 +56,7 @@ class ChannelServiceAsyncStub(ChannelServiceStub):
     """Lists channels by name, with name and state alone. Idempotent. Every caller who is not vetoed may call it."""
 
 class ChannelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Channels, as everybody may see them; ChannelAdminService changes them. Young."""
+    """Channels, as everybody may see them; ChannelAdminService changes them."""
 
     @_abc_1.abstractmethod
     def GetChannel(

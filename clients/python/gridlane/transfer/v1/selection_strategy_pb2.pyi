@@ -27,7 +27,7 @@ class _SelectionStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sel
     SELECTION_STRATEGY_ORDERLY: _SelectionStrategy.ValueType  # 1
     """In the order given; the replicas of a logical name in the catalogue's."""
     SELECTION_STRATEGY_AUTO: _SelectionStrategy.ValueType  # 2
-    """The backend's choice."""
+    """The backend's choice; of the embedded mover: what lies on the target's own storage element first."""
     SELECTION_STRATEGY_SUCCESS: _SelectionStrategy.ValueType  # 3
     """The source with the best rate of success on the way to the target lately."""
     SELECTION_STRATEGY_QUEUE: _SelectionStrategy.ValueType  # 4
@@ -47,8 +47,9 @@ class _SelectionStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sel
 
 class SelectionStrategy(_SelectionStrategy, metaclass=_SelectionStrategyEnumTypeWrapper):
     """How a file's first source is chosen among `source`, `alternative_sources` and the replicas of a logical name; when it
-    fails, the others follow in the same order. The words are FTS3's; all but the first three need the capability
-    SOURCE_STATISTICS beside ALTERNATIVE_SOURCES.
+    fails, the others follow in the same order; a source on a storage element that is banned from reading, or probed,
+    comes last whatever the strategy. The words are FTS3's; those after SUCCESS need the capability SOURCE_STATISTICS
+    beside ALTERNATIVE_SOURCES.
     """
 
 SELECTION_STRATEGY_UNSPECIFIED: SelectionStrategy.ValueType  # 0
@@ -56,7 +57,7 @@ SELECTION_STRATEGY_UNSPECIFIED: SelectionStrategy.ValueType  # 0
 SELECTION_STRATEGY_ORDERLY: SelectionStrategy.ValueType  # 1
 """In the order given; the replicas of a logical name in the catalogue's."""
 SELECTION_STRATEGY_AUTO: SelectionStrategy.ValueType  # 2
-"""The backend's choice."""
+"""The backend's choice; of the embedded mover: what lies on the target's own storage element first."""
 SELECTION_STRATEGY_SUCCESS: SelectionStrategy.ValueType  # 3
 """The source with the best rate of success on the way to the target lately."""
 SELECTION_STRATEGY_QUEUE: SelectionStrategy.ValueType  # 4

@@ -8,8 +8,8 @@ from gridlane.transfer.v1 import storage_element_pb2 as gridlane_dot_transfer_do
 
 
 class StorageAdminServiceStub(object):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
+    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     def __init__(self, channel):
@@ -51,14 +51,14 @@ class StorageAdminServiceStub(object):
 
 
 class StorageAdminServiceServicer(object):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
+    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     def CreateStorageElement(self, request, context):
         """Makes a storage element; the answer means that it is durable, and it can be named at once. Idempotent by
         `request_id`. Only administrators may call it.
-        ALREADY_EXISTS: there is one of that name, or one whose base URL is or contains one of these.
+        ALREADY_EXISTS: there is one of that name, or one whose base URL is one of these, contains it or lies in it.
         INVALID_ARGUMENT, CAPABILITY_MISSING: no backend reaches an endpoint's protocol. INVALID_ARGUMENT,
         ADDRESS_FORBIDDEN: policy refuses the URL of an endpoint (`file:` among others).
         """
@@ -73,7 +73,8 @@ class StorageAdminServiceServicer(object):
         it.
         NOT_FOUND: there is none of that name. ABORTED, REVISION_CONFLICT: it changed since `revision`; get it again, then
         decide anew. FAILED_PRECONDITION, PRECONDITION: it is configured where the service runs; change it there.
-        FAILED_PRECONDITION, IN_USE: a VO path or base URL goes under which replicas are registered.
+        FAILED_PRECONDITION, IN_USE: a VO path or base URL goes under which replicas are registered. ALREADY_EXISTS,
+        INVALID_ARGUMENT: as CreateStorageElement.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,8 +157,8 @@ def add_StorageAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StorageAdminService(object):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
+    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     @staticmethod

@@ -29,8 +29,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StorageAdminServiceStub:
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
+    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     @_typing.overload
@@ -40,7 +40,7 @@ class StorageAdminServiceStub:
     CreateStorageElement: _grpc.UnaryUnaryMultiCallable[_storage_admin_service_pb2.CreateStorageElementRequest, _storage_element_pb2.StorageElement]
     """Makes a storage element; the answer means that it is durable, and it can be named at once. Idempotent by
     `request_id`. Only administrators may call it.
-    ALREADY_EXISTS: there is one of that name, or one whose base URL is or contains one of these.
+    ALREADY_EXISTS: there is one of that name, or one whose base URL is one of these, contains it or lies in it.
     INVALID_ARGUMENT, CAPABILITY_MISSING: no backend reaches an endpoint's protocol. INVALID_ARGUMENT,
     ADDRESS_FORBIDDEN: policy refuses the URL of an endpoint (`file:` among others).
     """
@@ -51,7 +51,8 @@ class StorageAdminServiceStub:
     it.
     NOT_FOUND: there is none of that name. ABORTED, REVISION_CONFLICT: it changed since `revision`; get it again, then
     decide anew. FAILED_PRECONDITION, PRECONDITION: it is configured where the service runs; change it there.
-    FAILED_PRECONDITION, IN_USE: a VO path or base URL goes under which replicas are registered.
+    FAILED_PRECONDITION, IN_USE: a VO path or base URL goes under which replicas are registered. ALREADY_EXISTS,
+    INVALID_ARGUMENT: as CreateStorageElement.
     """
     DeleteStorageElement: _grpc.UnaryUnaryMultiCallable[_storage_admin_service_pb2.DeleteStorageElementRequest, _storage_admin_service_pb2.DeleteStorageElementResponse]
     """Removes a storage element; no byte on it is touched. Idempotent: NOT_FOUND says that it is gone. Only
@@ -76,15 +77,15 @@ class StorageAdminServiceStub:
 
 @_typing.type_check_only
 class StorageAdminServiceAsyncStub(StorageAdminServiceStub):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
+    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateStorageElement: _aio.UnaryUnaryMultiCallable[_storage_admin_service_pb2.CreateStorageElementRequest, _storage_element_pb2.StorageElement]  # type: ignore[assignment]
     """Makes a storage element; the answer means that it is durable, and it can be named at once. Idempotent by
     `request_id`. Only administrators may call it.
-    ALREADY_EXISTS: there is one of that name, or one whose base URL is or contains one of these.
+    ALREADY_EXISTS: there is one of that name, or one whose base URL is one of these, contains it or lies in it.
     INVALID_ARGUMENT, CAPABILITY_MISSING: no backend reaches an endpoint's protocol. INVALID_ARGUMENT,
     ADDRESS_FORBIDDEN: policy refuses the URL of an endpoint (`file:` among others).
     """
@@ -95,7 +96,8 @@ class StorageAdminServiceAsyncStub(StorageAdminServiceStub):
     it.
     NOT_FOUND: there is none of that name. ABORTED, REVISION_CONFLICT: it changed since `revision`; get it again, then
     decide anew. FAILED_PRECONDITION, PRECONDITION: it is configured where the service runs; change it there.
-    FAILED_PRECONDITION, IN_USE: a VO path or base URL goes under which replicas are registered.
+    FAILED_PRECONDITION, IN_USE: a VO path or base URL goes under which replicas are registered. ALREADY_EXISTS,
+    INVALID_ARGUMENT: as CreateStorageElement.
     """
     DeleteStorageElement: _aio.UnaryUnaryMultiCallable[_storage_admin_service_pb2.DeleteStorageElementRequest, _storage_admin_service_pb2.DeleteStorageElementResponse]  # type: ignore[assignment]
     """Removes a storage element; no byte on it is touched. Idempotent: NOT_FOUND says that it is gone. Only
@@ -119,8 +121,8 @@ class StorageAdminServiceAsyncStub(StorageAdminServiceStub):
     """
 
 class StorageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
+    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
     """
 
     @_abc_1.abstractmethod
@@ -131,7 +133,7 @@ class StorageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_storage_element_pb2.StorageElement, _abc.Awaitable[_storage_element_pb2.StorageElement]]:
         """Makes a storage element; the answer means that it is durable, and it can be named at once. Idempotent by
         `request_id`. Only administrators may call it.
-        ALREADY_EXISTS: there is one of that name, or one whose base URL is or contains one of these.
+        ALREADY_EXISTS: there is one of that name, or one whose base URL is one of these, contains it or lies in it.
         INVALID_ARGUMENT, CAPABILITY_MISSING: no backend reaches an endpoint's protocol. INVALID_ARGUMENT,
         ADDRESS_FORBIDDEN: policy refuses the URL of an endpoint (`file:` among others).
         """
@@ -148,7 +150,8 @@ class StorageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         it.
         NOT_FOUND: there is none of that name. ABORTED, REVISION_CONFLICT: it changed since `revision`; get it again, then
         decide anew. FAILED_PRECONDITION, PRECONDITION: it is configured where the service runs; change it there.
-        FAILED_PRECONDITION, IN_USE: a VO path or base URL goes under which replicas are registered.
+        FAILED_PRECONDITION, IN_USE: a VO path or base URL goes under which replicas are registered. ALREADY_EXISTS,
+        INVALID_ARGUMENT: as CreateStorageElement.
         """
 
     @_abc_1.abstractmethod

@@ -9,8 +9,7 @@ from gridlane.type.v1 import status_pb2 as gridlane_dot_type_dot_v1_dot_status__
 
 
 class StorageServiceStub(object):
-    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
+    """Storage elements and the bytes in them; StorageAdminService changes them.
     """
 
     def __init__(self, channel):
@@ -57,8 +56,7 @@ class StorageServiceStub(object):
 
 
 class StorageServiceServicer(object):
-    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
+    """Storage elements and the bytes in them; StorageAdminService changes them.
     """
 
     def GetStorageElement(self, request, context):
@@ -82,7 +80,8 @@ class StorageServiceServicer(object):
         is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
         the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
         ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
-        have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room.
+        have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
+        CAPABILITY_MISSING: the storage is not a directory of the service; put it to one that is, and submit a transfer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,8 +168,7 @@ def add_StorageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StorageService(object):
-    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
+    """Storage elements and the bytes in them; StorageAdminService changes them.
     """
 
     @staticmethod

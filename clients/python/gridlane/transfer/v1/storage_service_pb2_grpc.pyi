@@ -30,9 +30,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StorageServiceStub:
-    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
-    """
+    """Storage elements and the bytes in them; StorageAdminService changes them."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -50,7 +48,8 @@ class StorageServiceStub:
     is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
     the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
     ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
-    have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room.
+    have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
+    CAPABILITY_MISSING: the storage is not a directory of the service; put it to one that is, and submit a transfer.
     """
     GetContent: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.GetContentRequest, _storage_service_pb2.GetContentResponse]
     """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
@@ -73,9 +72,7 @@ class StorageServiceStub:
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
-    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
-    """
+    """Storage elements and the bytes in them; StorageAdminService changes them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStorageElement: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetStorageElementRequest, _storage_element_pb2.StorageElement]  # type: ignore[assignment]
@@ -90,7 +87,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
     is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
     the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
     ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
-    have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room.
+    have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
+    CAPABILITY_MISSING: the storage is not a directory of the service; put it to one that is, and submit a transfer.
     """
     GetContent: _aio.UnaryStreamMultiCallable[_storage_service_pb2.GetContentRequest, _storage_service_pb2.GetContentResponse]  # type: ignore[assignment]
     """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
@@ -112,9 +110,7 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Answers how the service, its stores and its mover are. Idempotent."""
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Storage elements and the bytes in them; StorageAdminService changes them. Young: StatContent answers UNIMPLEMENTED,
-    NOT_IMPLEMENTED until a version serves it.
-    """
+    """Storage elements and the bytes in them; StorageAdminService changes them."""
 
     @_abc_1.abstractmethod
     def GetStorageElement(
@@ -145,7 +141,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
         the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
         ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
-        have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room.
+        have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
+        CAPABILITY_MISSING: the storage is not a directory of the service; put it to one that is, and submit a transfer.
         """
 
     @_abc_1.abstractmethod

@@ -10,8 +10,7 @@ class TransferAdminServiceStub(object):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
     """
 
     def __init__(self, channel):
@@ -41,8 +40,7 @@ class TransferAdminServiceServicer(object):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
     """
 
     def UpdateTransferJob(self, request, context):
@@ -100,8 +98,7 @@ class TransferAdminService(object):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
     """
 
     @staticmethod

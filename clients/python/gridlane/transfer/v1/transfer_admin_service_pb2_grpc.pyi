@@ -31,8 +31,7 @@ class TransferAdminServiceStub:
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
     """
 
     @_typing.overload
@@ -59,8 +58,7 @@ class TransferAdminServiceAsyncStub(TransferAdminServiceStub):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,8 +81,7 @@ class TransferAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`. Young: answers
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves it.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
     """
 
     @_abc_1.abstractmethod

@@ -782,7 +782,8 @@ class FileTransfer(_message.Message):
     """What is done when its target exists; unspecified: what `overwrite` of the job says."""
     hop: _builtins.int
     """The hop that it is on or ended with, from 1, when it has a `via`; 0 otherwise. Hops are no files of their own: they
-    are neither counted nor accounted.
+    are neither counted nor accounted, and share its `max_retries`. Between two hops it is READY again, on the channel
+    of the next one; its source and target are those of the whole way, ListFileAttempts tells of each hop.
     """
     activity: _builtins.str
     """The activity that it counts for; empty: the job's. Needs the capability ACTIVITIES."""
@@ -850,7 +851,9 @@ class FileTransfer(_message.Message):
     def alternative_sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Further places where the same bytes may be had, at most 32, tried when `source` fails or in the order of
         `selection_strategy`: URLs or logical file names. For a logical name every readable replica is a source
-        anyway. Any file of any job may have them. Needs the capability ALTERNATIVE_SOURCES.
+        anyway. Any file of any job may have them. Each has its turn, on the channel that leads from it, before one is tried
+        again; a round over all of them is one attempt of `max_retries`, and a source whose failure cannot pass is not asked
+        again. Needs the capability ALTERNATIVE_SOURCES.
         """
 
     @_builtins.property

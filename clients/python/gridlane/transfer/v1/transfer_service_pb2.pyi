@@ -768,10 +768,7 @@ class ListFileTransfersRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before."""
     filter: _builtins.str
-    """Empty, or `state = "FAILED"` with any FileTransferState. The page token belongs to it. A version without it refuses
-    it:
-    INVALID_ARGUMENT, CAPABILITY_MISSING (FILE_FILTERS).
-    """
+    """Empty, or `state = "FAILED"` with any FileTransferState. The page token belongs to it."""
     def __init__(
         self,
         *,

@@ -8,8 +8,7 @@ from gridlane.transfer.v1 import transfer_summary_pb2 as gridlane_dot_transfer_d
 
 
 class TransferServiceStub(object):
-    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'.
 
     How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
     polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
@@ -120,8 +119,7 @@ class TransferServiceStub(object):
 
 
 class TransferServiceServicer(object):
-    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'.
 
     How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
     polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
@@ -146,7 +144,7 @@ class TransferServiceServicer(object):
     def BatchSubmitTransferJobs(self, request, context):
         """Accepts many transfer jobs, each as SubmitTransferJob does, one answer for each in the order given: those that are
         good are durable even when others are refused. The answers are without files. Idempotent by each request's
-        `request_id`. Young.
+        `request_id`.
         INVALID_ARGUMENT, INVALID_FIELDS for the whole call: more than 10 000 files in all; stream them instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -157,7 +155,8 @@ class TransferServiceServicer(object):
         """Accepts one transfer job of up to 100 000 files, streamed: first a message with `header`, then messages with
         `files`. The answer, without files, comes when the caller has ended its side, and means that all of it is durable:
         all files or none. Nothing is visible before. Idempotent by `request_id` of the header: a broken stream is sent
-        again as a whole. Young.
+        again as a whole.
+        It is SUBMITTED until its files have been let onto their channels, some thousands a second.
         Errors as SubmitTransferJob, with fields named by the position of the file in the whole job
         ("files[70123].target"); and INVALID_ARGUMENT, INVALID_FIELDS: the first message is not the header, a later one is,
         there is no file, there are more than 100 000, or `file_count` or `digest_sha256` is not what came.
@@ -169,7 +168,7 @@ class TransferServiceServicer(object):
     def SubmitStagingJob(self, request, context):
         """Accepts a job that brings files from tape to disk where they are and pins them there; the answer, a transfer job of
         the kind STAGING, means that it is durable. Every verb on transfer jobs holds for it. Idempotent by `request_id`.
-        Submitters of the VO and administrators may call it, for files that they may read. Young.
+        Submitters of the VO and administrators may call it, for files that they may read.
         Errors as SubmitTransferJob; and INVALID_ARGUMENT, CAPABILITY_MISSING (STAGING): no backend stages files of that
         storage.
         """
@@ -180,7 +179,9 @@ class TransferServiceServicer(object):
     def SubmitDeletionJob(self, request, context):
         """Accepts a job that removes files and their registrations; the answer, a transfer job of the kind DELETION, means
         that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
-        Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it. Young.
+        Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it.
+        A file that is there and in nobody's name is its VO's managers' to remove: asked for by others it is FAILED, class
+        PERMISSION.
         INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
         another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
         """
@@ -216,7 +217,7 @@ class TransferServiceServicer(object):
 
     def SummarizeTransferJobs(self, request, context):
         """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
-        would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros. Young.
+        would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,7 +225,7 @@ class TransferServiceServicer(object):
 
     def GetFileTransfer(self, request, context):
         """Answers one file of a transfer job. Idempotent. NOT_FOUND: there is none that the caller may see. Who may see
-        the job may call it. Young.
+        the job may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,7 +241,7 @@ class TransferServiceServicer(object):
 
     def ListFileAttempts(self, request, context):
         """Lists each time that a file was started, oldest first: source, channel, times, bytes, failure. Kept as long as the
-        job. Idempotent. NOT_FOUND: there is no such file that the caller may see. Young.
+        job. Idempotent. NOT_FOUND: there is no such file that the caller may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,7 +258,7 @@ class TransferServiceServicer(object):
     def ExplainTransferJob(self, request, context):
         """Says of each file of a transfer job that waits, in the order of submission, what it waits for and what can be done
         about it. A job of which nothing waits has none. Idempotent. NOT_FOUND: there is no such job that the
-        caller may see. Young.
+        caller may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -276,7 +277,7 @@ class TransferServiceServicer(object):
 
     def BatchCancelTransferJobs(self, request, context):
         """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
-        given, without files: one that fails does not hold up the others. Idempotent. Young.
+        given, without files: one that fails does not hold up the others. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -286,7 +287,7 @@ class TransferServiceServicer(object):
         """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
         name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
         cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
-        that the caller may see. Young.
+        that the caller may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,7 +297,7 @@ class TransferServiceServicer(object):
         """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
         parameters, the same owner and `retry_of`, since what is final never changes. The answer, the new job, means that
         it is durable. Idempotent by `request_id`. The owner while a submitter, those who share the owner's group as
-        JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it. Young.
+        JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it.
         NOT_FOUND: there is none that the caller may see. FAILED_PRECONDITION, ILLEGAL_TRANSITION: it has not
         ended (held files are released instead), none of its files failed, or one that is named did not. Otherwise as
         SubmitTransferJob, since the new job is checked like any other.
@@ -423,8 +424,7 @@ def add_TransferServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TransferService(object):
-    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'.
 
     How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
     polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some

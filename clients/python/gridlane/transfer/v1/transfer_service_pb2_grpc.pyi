@@ -29,8 +29,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TransferServiceStub:
-    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'.
 
     How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
     polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
@@ -55,14 +54,15 @@ class TransferServiceStub:
     BatchSubmitTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchSubmitTransferJobsRequest, _transfer_service_pb2.BatchSubmitTransferJobsResponse]
     """Accepts many transfer jobs, each as SubmitTransferJob does, one answer for each in the order given: those that are
     good are durable even when others are refused. The answers are without files. Idempotent by each request's
-    `request_id`. Young.
+    `request_id`.
     INVALID_ARGUMENT, INVALID_FIELDS for the whole call: more than 10 000 files in all; stream them instead.
     """
     SubmitTransferJobStream: _grpc.StreamUnaryMultiCallable[_transfer_service_pb2.SubmitTransferJobStreamRequest, _transfer_job_pb2.TransferJob]
     """Accepts one transfer job of up to 100 000 files, streamed: first a message with `header`, then messages with
     `files`. The answer, without files, comes when the caller has ended its side, and means that all of it is durable:
     all files or none. Nothing is visible before. Idempotent by `request_id` of the header: a broken stream is sent
-    again as a whole. Young.
+    again as a whole.
+    It is SUBMITTED until its files have been let onto their channels, some thousands a second.
     Errors as SubmitTransferJob, with fields named by the position of the file in the whole job
     ("files[70123].target"); and INVALID_ARGUMENT, INVALID_FIELDS: the first message is not the header, a later one is,
     there is no file, there are more than 100 000, or `file_count` or `digest_sha256` is not what came.
@@ -70,14 +70,16 @@ class TransferServiceStub:
     SubmitStagingJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitStagingJobRequest, _transfer_job_pb2.TransferJob]
     """Accepts a job that brings files from tape to disk where they are and pins them there; the answer, a transfer job of
     the kind STAGING, means that it is durable. Every verb on transfer jobs holds for it. Idempotent by `request_id`.
-    Submitters of the VO and administrators may call it, for files that they may read. Young.
+    Submitters of the VO and administrators may call it, for files that they may read.
     Errors as SubmitTransferJob; and INVALID_ARGUMENT, CAPABILITY_MISSING (STAGING): no backend stages files of that
     storage.
     """
     SubmitDeletionJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitDeletionJobRequest, _transfer_job_pb2.TransferJob]
     """Accepts a job that removes files and their registrations; the answer, a transfer job of the kind DELETION, means
     that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
-    Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it. Young.
+    Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it.
+    A file that is there and in nobody's name is its VO's managers' to remove: asked for by others it is FAILED, class
+    PERMISSION.
     INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
     another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
     """
@@ -97,11 +99,11 @@ class TransferServiceStub:
     """
     SummarizeTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.SummarizeTransferJobsRequest, _transfer_summary_pb2.TransferSummary]
     """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
-    would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros. Young.
+    would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros.
     """
     GetFileTransfer: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.GetFileTransferRequest, _transfer_job_pb2.FileTransfer]
     """Answers one file of a transfer job. Idempotent. NOT_FOUND: there is none that the caller may see. Who may see
-    the job may call it. Young.
+    the job may call it.
     """
     ListFileTransfers: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileTransfersRequest, _transfer_service_pb2.ListFileTransfersResponse]
     """Lists the files of a transfer job in the order of submission. Idempotent. NOT_FOUND: there is no such job that
@@ -109,7 +111,7 @@ class TransferServiceStub:
     """
     ListFileAttempts: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileAttemptsRequest, _transfer_service_pb2.ListFileAttemptsResponse]
     """Lists each time that a file was started, oldest first: source, channel, times, bytes, failure. Kept as long as the
-    job. Idempotent. NOT_FOUND: there is no such file that the caller may see. Young.
+    job. Idempotent. NOT_FOUND: there is no such file that the caller may see.
     """
     ListTransferEvents: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferEventsRequest, _transfer_service_pb2.ListTransferEventsResponse]
     """Lists what happened to a transfer job and its files, oldest first: its history for as long as events are kept.
@@ -118,7 +120,7 @@ class TransferServiceStub:
     ExplainTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.ExplainTransferJobRequest, _transfer_service_pb2.ExplainTransferJobResponse]
     """Says of each file of a transfer job that waits, in the order of submission, what it waits for and what can be done
     about it. A job of which nothing waits has none. Idempotent. NOT_FOUND: there is no such job that the
-    caller may see. Young.
+    caller may see.
     """
     CancelTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelTransferJobRequest, _transfer_job_pb2.TransferJob]
     """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
@@ -129,19 +131,19 @@ class TransferServiceStub:
     """
     BatchCancelTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchCancelTransferJobsRequest, _transfer_service_pb2.BatchCancelTransferJobsResponse]
     """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
-    given, without files: one that fails does not hold up the others. Idempotent. Young.
+    given, without files: one that fails does not hold up the others. Idempotent.
     """
     CancelFileTransfers: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelFileTransfersRequest, _transfer_service_pb2.CancelFileTransfersResponse]
     """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
     name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
     cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
-    that the caller may see. Young.
+    that the caller may see.
     """
     RetryTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.RetryTransferJobRequest, _transfer_job_pb2.TransferJob]
     """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
     parameters, the same owner and `retry_of`, since what is final never changes. The answer, the new job, means that
     it is durable. Idempotent by `request_id`. The owner while a submitter, those who share the owner's group as
-    JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it. Young.
+    JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it.
     NOT_FOUND: there is none that the caller may see. FAILED_PRECONDITION, ILLEGAL_TRANSITION: it has not
     ended (held files are released instead), none of its files failed, or one that is named did not. Otherwise as
     SubmitTransferJob, since the new job is checked like any other.
@@ -157,8 +159,7 @@ class TransferServiceStub:
 
 @_typing.type_check_only
 class TransferServiceAsyncStub(TransferServiceStub):
-    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'.
 
     How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
     polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
@@ -180,14 +181,15 @@ class TransferServiceAsyncStub(TransferServiceStub):
     BatchSubmitTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchSubmitTransferJobsRequest, _transfer_service_pb2.BatchSubmitTransferJobsResponse]  # type: ignore[assignment]
     """Accepts many transfer jobs, each as SubmitTransferJob does, one answer for each in the order given: those that are
     good are durable even when others are refused. The answers are without files. Idempotent by each request's
-    `request_id`. Young.
+    `request_id`.
     INVALID_ARGUMENT, INVALID_FIELDS for the whole call: more than 10 000 files in all; stream them instead.
     """
     SubmitTransferJobStream: _aio.StreamUnaryMultiCallable[_transfer_service_pb2.SubmitTransferJobStreamRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
     """Accepts one transfer job of up to 100 000 files, streamed: first a message with `header`, then messages with
     `files`. The answer, without files, comes when the caller has ended its side, and means that all of it is durable:
     all files or none. Nothing is visible before. Idempotent by `request_id` of the header: a broken stream is sent
-    again as a whole. Young.
+    again as a whole.
+    It is SUBMITTED until its files have been let onto their channels, some thousands a second.
     Errors as SubmitTransferJob, with fields named by the position of the file in the whole job
     ("files[70123].target"); and INVALID_ARGUMENT, INVALID_FIELDS: the first message is not the header, a later one is,
     there is no file, there are more than 100 000, or `file_count` or `digest_sha256` is not what came.
@@ -195,14 +197,16 @@ class TransferServiceAsyncStub(TransferServiceStub):
     SubmitStagingJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitStagingJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
     """Accepts a job that brings files from tape to disk where they are and pins them there; the answer, a transfer job of
     the kind STAGING, means that it is durable. Every verb on transfer jobs holds for it. Idempotent by `request_id`.
-    Submitters of the VO and administrators may call it, for files that they may read. Young.
+    Submitters of the VO and administrators may call it, for files that they may read.
     Errors as SubmitTransferJob; and INVALID_ARGUMENT, CAPABILITY_MISSING (STAGING): no backend stages files of that
     storage.
     """
     SubmitDeletionJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.SubmitDeletionJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
     """Accepts a job that removes files and their registrations; the answer, a transfer job of the kind DELETION, means
     that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
-    Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it. Young.
+    Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it.
+    A file that is there and in nobody's name is its VO's managers' to remove: asked for by others it is FAILED, class
+    PERMISSION.
     INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
     another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
     """
@@ -222,11 +226,11 @@ class TransferServiceAsyncStub(TransferServiceStub):
     """
     SummarizeTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.SummarizeTransferJobsRequest, _transfer_summary_pb2.TransferSummary]  # type: ignore[assignment]
     """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
-    would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros. Young.
+    would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros.
     """
     GetFileTransfer: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.GetFileTransferRequest, _transfer_job_pb2.FileTransfer]  # type: ignore[assignment]
     """Answers one file of a transfer job. Idempotent. NOT_FOUND: there is none that the caller may see. Who may see
-    the job may call it. Young.
+    the job may call it.
     """
     ListFileTransfers: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileTransfersRequest, _transfer_service_pb2.ListFileTransfersResponse]  # type: ignore[assignment]
     """Lists the files of a transfer job in the order of submission. Idempotent. NOT_FOUND: there is no such job that
@@ -234,7 +238,7 @@ class TransferServiceAsyncStub(TransferServiceStub):
     """
     ListFileAttempts: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListFileAttemptsRequest, _transfer_service_pb2.ListFileAttemptsResponse]  # type: ignore[assignment]
     """Lists each time that a file was started, oldest first: source, channel, times, bytes, failure. Kept as long as the
-    job. Idempotent. NOT_FOUND: there is no such file that the caller may see. Young.
+    job. Idempotent. NOT_FOUND: there is no such file that the caller may see.
     """
     ListTransferEvents: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ListTransferEventsRequest, _transfer_service_pb2.ListTransferEventsResponse]  # type: ignore[assignment]
     """Lists what happened to a transfer job and its files, oldest first: its history for as long as events are kept.
@@ -243,7 +247,7 @@ class TransferServiceAsyncStub(TransferServiceStub):
     ExplainTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.ExplainTransferJobRequest, _transfer_service_pb2.ExplainTransferJobResponse]  # type: ignore[assignment]
     """Says of each file of a transfer job that waits, in the order of submission, what it waits for and what can be done
     about it. A job of which nothing waits has none. Idempotent. NOT_FOUND: there is no such job that the
-    caller may see. Young.
+    caller may see.
     """
     CancelTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelTransferJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
     """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
@@ -254,19 +258,19 @@ class TransferServiceAsyncStub(TransferServiceStub):
     """
     BatchCancelTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchCancelTransferJobsRequest, _transfer_service_pb2.BatchCancelTransferJobsResponse]  # type: ignore[assignment]
     """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
-    given, without files: one that fails does not hold up the others. Idempotent. Young.
+    given, without files: one that fails does not hold up the others. Idempotent.
     """
     CancelFileTransfers: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelFileTransfersRequest, _transfer_service_pb2.CancelFileTransfersResponse]  # type: ignore[assignment]
     """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
     name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
     cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
-    that the caller may see. Young.
+    that the caller may see.
     """
     RetryTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.RetryTransferJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
     """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
     parameters, the same owner and `retry_of`, since what is final never changes. The answer, the new job, means that
     it is durable. Idempotent by `request_id`. The owner while a submitter, those who share the owner's group as
-    JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it. Young.
+    JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it.
     NOT_FOUND: there is none that the caller may see. FAILED_PRECONDITION, ILLEGAL_TRANSITION: it has not
     ended (held files are released instead), none of its files failed, or one that is named did not. Otherwise as
     SubmitTransferJob, since the new job is checked like any other.
@@ -281,8 +285,7 @@ class TransferServiceAsyncStub(TransferServiceStub):
     """
 
 class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Transfer jobs: users' verbs; TransferAdminService has the managers'. Young: the verbs whose comment says so answer
-    UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """Transfer jobs: users' verbs; TransferAdminService has the managers'.
 
     How to wait: after a submission the job goes through its states by itself. WatchTransferJobs tells of each change;
     polling with GetTransferJob does too. Each answer shows what is durable at that moment; an event may be told some
@@ -314,7 +317,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_transfer_service_pb2.BatchSubmitTransferJobsResponse, _abc.Awaitable[_transfer_service_pb2.BatchSubmitTransferJobsResponse]]:
         """Accepts many transfer jobs, each as SubmitTransferJob does, one answer for each in the order given: those that are
         good are durable even when others are refused. The answers are without files. Idempotent by each request's
-        `request_id`. Young.
+        `request_id`.
         INVALID_ARGUMENT, INVALID_FIELDS for the whole call: more than 10 000 files in all; stream them instead.
         """
 
@@ -327,7 +330,8 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         """Accepts one transfer job of up to 100 000 files, streamed: first a message with `header`, then messages with
         `files`. The answer, without files, comes when the caller has ended its side, and means that all of it is durable:
         all files or none. Nothing is visible before. Idempotent by `request_id` of the header: a broken stream is sent
-        again as a whole. Young.
+        again as a whole.
+        It is SUBMITTED until its files have been let onto their channels, some thousands a second.
         Errors as SubmitTransferJob, with fields named by the position of the file in the whole job
         ("files[70123].target"); and INVALID_ARGUMENT, INVALID_FIELDS: the first message is not the header, a later one is,
         there is no file, there are more than 100 000, or `file_count` or `digest_sha256` is not what came.
@@ -341,7 +345,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
         """Accepts a job that brings files from tape to disk where they are and pins them there; the answer, a transfer job of
         the kind STAGING, means that it is durable. Every verb on transfer jobs holds for it. Idempotent by `request_id`.
-        Submitters of the VO and administrators may call it, for files that they may read. Young.
+        Submitters of the VO and administrators may call it, for files that they may read.
         Errors as SubmitTransferJob; and INVALID_ARGUMENT, CAPABILITY_MISSING (STAGING): no backend stages files of that
         storage.
         """
@@ -354,7 +358,9 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
         """Accepts a job that removes files and their registrations; the answer, a transfer job of the kind DELETION, means
         that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
-        Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it. Young.
+        Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it.
+        A file that is there and in nobody's name is its VO's managers' to remove: asked for by others it is FAILED, class
+        PERMISSION.
         INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
         another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
         """
@@ -398,7 +404,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_summary_pb2.TransferSummary, _abc.Awaitable[_transfer_summary_pb2.TransferSummary]]:
         """Counts transfer jobs and their files by state, with bytes, speed and what failed: of those that ListTransferJobs
-        would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros. Young.
+        would list to this caller, or of one job. Idempotent. A vetoed caller gets zeros.
         """
 
     @_abc_1.abstractmethod
@@ -408,7 +414,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_job_pb2.FileTransfer, _abc.Awaitable[_transfer_job_pb2.FileTransfer]]:
         """Answers one file of a transfer job. Idempotent. NOT_FOUND: there is none that the caller may see. Who may see
-        the job may call it. Young.
+        the job may call it.
         """
 
     @_abc_1.abstractmethod
@@ -428,7 +434,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_service_pb2.ListFileAttemptsResponse, _abc.Awaitable[_transfer_service_pb2.ListFileAttemptsResponse]]:
         """Lists each time that a file was started, oldest first: source, channel, times, bytes, failure. Kept as long as the
-        job. Idempotent. NOT_FOUND: there is no such file that the caller may see. Young.
+        job. Idempotent. NOT_FOUND: there is no such file that the caller may see.
         """
 
     @_abc_1.abstractmethod
@@ -449,7 +455,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_transfer_service_pb2.ExplainTransferJobResponse, _abc.Awaitable[_transfer_service_pb2.ExplainTransferJobResponse]]:
         """Says of each file of a transfer job that waits, in the order of submission, what it waits for and what can be done
         about it. A job of which nothing waits has none. Idempotent. NOT_FOUND: there is no such job that the
-        caller may see. Young.
+        caller may see.
         """
 
     @_abc_1.abstractmethod
@@ -472,7 +478,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_service_pb2.BatchCancelTransferJobsResponse, _abc.Awaitable[_transfer_service_pb2.BatchCancelTransferJobsResponse]]:
         """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
-        given, without files: one that fails does not hold up the others. Idempotent. Young.
+        given, without files: one that fails does not hold up the others. Idempotent.
         """
 
     @_abc_1.abstractmethod
@@ -484,7 +490,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
         name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
         cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
-        that the caller may see. Young.
+        that the caller may see.
         """
 
     @_abc_1.abstractmethod
@@ -496,7 +502,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
         parameters, the same owner and `retry_of`, since what is final never changes. The answer, the new job, means that
         it is durable. Idempotent by `request_id`. The owner while a submitter, those who share the owner's group as
-        JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it. Young.
+        JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may call it.
         NOT_FOUND: there is none that the caller may see. FAILED_PRECONDITION, ILLEGAL_TRANSITION: it has not
         ended (held files are released instead), none of its files failed, or one that is named did not. Otherwise as
         SubmitTransferJob, since the new job is checked like any other.

@@ -1,0 +1,132 @@
+"""What the options of `gridlane storage create` and `update` say, as a storage element's settings.
+
+Responsible for the options that both have, and for which fields they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gridlane.cli import units
+
+if TYPE_CHECKING:
+    from gridlane.transfer.v1.storage_element_pb2 import StorageElement
+
+_AccessWord = Literal["active", "degraded", "probing"]
+
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL[=OPERATIONS]",
+        help="A base URL, and what it is used for, as https://se.example.org/data=read,check."
+        " Several times, in order of preference.",
+    ),
+]
+VoPaths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--vo-path",
+        metavar="VO=/PATH",
+        help="Where a VO's files lie, as atlas=/atlas. Several times for several VOs.",
+    ),
+]
+Site = Annotated[str | None, typer.Option(help="The site that it stands at.")]
+Description = Annotated[str | None, typer.Option(help="What it is for.")]
+Access = Annotated[_AccessWord | None, typer.Option(help="What it may be used for.")]
+Sums = Annotated[
+    list[str] | None,
+    typer.Option(help="A checksum that it computes, as ADLER32 or MD5; several times for several."),
+]
+StandsInFor = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ELEMENT", help="One that it stands in for; several times for several."),
+]
+Limit = Annotated[int | None, typer.Option(min=0, help="Files at once; 0: no limit.")]
+Rate = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="Bytes in a second, as 100M; 0: no limit.")
+]
+
+
+def settings_of(
+    *,
+    endpoint: Sequence[str] | None,
+    vo_path: Sequence[str] | None,
+    site: str | None,
+    description: str | None,
+    read: str | None,
+    write: str | None,
+    checksum: Sequence[str] | None,
+    failover_for: Sequence[str] | None,
+    max_active_in: int | None,
+    max_active_out: int | None,
+    max_rate_in: str | None,
+    max_rate_out: str | None,
+    draining: bool | None,
+) -> tuple[StorageElement, list[str]]:
+    """The settings that the options give, and the fields that they name; None: not given.
+
+    Raises:
+        typer.BadParameter: one has not its form.
+    """
+    from gridlane.storage_words import access_of, checksums_of
+    from gridlane.transfer.v1.storage_element_pb2 import StorageElement
+
+    settings = StorageElement()
+    plain: dict[str, Any] = {"site": site, "description": description, "draining": draining}
+    for name, value in plain.items():
+        if value is not None:
+            setattr(settings, name, value)
+    for operation, word in (("read", read), ("write", write)):
+        if word is not None:
+            setattr(settings.access, operation, access_of(word))
+            plain[f"access.{operation}"] = word
+    limits = {
+        "max_active_in": max_active_in,
+        "max_active_out": max_active_out,
+        "max_bandwidth_in_bytes_per_second": _rate("--max-rate-in", max_rate_in),
+        "max_bandwidth_out_bytes_per_second": _rate("--max-rate-out", max_rate_out),
+    }
+    for name, limit in limits.items():
+        if limit is not None:
+            setattr(settings.limits, name, limit)
+            plain[f"limits.{name}"] = limit
+    settings.checksum_types.extend(checksums_of(checksum or ()))
+    settings.failover_for.extend(_element(name) for name in failover_for or ())
+    for given in endpoint or ():
+        _add_endpoint(settings, given)
+    for given in vo_path or ():
+        vo, equals, path = given.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--vo-path: {given!r} is not like atlas=/atlas")
+        settings.vo_paths[vo] = path
+    lists = {
+        "checksum_types": checksum,
+        "failover_for": failover_for,
+        "endpoints": endpoint,
+        "vo_paths": vo_path,
+    }
+    return settings, [name for name, value in {**plain, **lists}.items() if value is not None]
+
+
+def _add_endpoint(settings: StorageElement, given: str) -> None:
+    from gridlane.storage_words import operations_of
+
+    base_url, equals, words = given.rpartition("=")
+    if not equals:
+        base_url, words = given, ""
+    operations = units.parse_option(
+        "--endpoint", words, lambda text: operations_of([one for one in text.split(",") if one])
+    )
+    settings.endpoints.add(base_url=base_url.rstrip("/"), operations=operations)
+
+
+def _element(name: str) -> str:
+    return name if name.startswith("storageElements/") else f"storageElements/{name}"
+
+
+def _rate(option: str, text: str | None) -> int | None:
+    return None if text is None else units.parse_option(option, text, units.parse_size)

@@ -1,0 +1,184 @@
+"""Files of directories as the ends of a copy. Responsible for their system calls and for what an
+OSError means at each end; how a place is reached without leaving its directory is `places`'.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from gridlane_transfer.backends.embedded.checksums import Checksums
+from gridlane_transfer.backends.embedded.ends import (
+    BLOCK_BYTES,
+    Content,
+    Control,
+    Found,
+    Source,
+    SourceError,
+    Target,
+)
+from gridlane_transfer.backends.embedded.places import (
+    Folder,
+    NewFile,
+    Place,
+    remove_file,
+    remove_leftover,
+)
+from gridlane_transfer.failures import MoveError, canceled, source_failure, target_failure
+
+# So much is handed to the disk at once while a large file is still being copied.
+_WRITE_OUT_BYTES = 8 << 20
+
+
+class LocalSource(Source):
+    """A file of a directory, open for reading."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        with _source_meaning(place), Folder.of(place) as folder:
+            self._descriptor = folder.open_file(place.name)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read_some(self, block: memoryview) -> int:
+        try:
+            return os.readv(self._descriptor, [block])
+        except OSError as error:
+            raise SourceError(source_failure(error, self._place.shown)) from error
+
+    def is_whole(self, total: int) -> bool:
+        return total == os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class LocalTarget(Target):
+    """A file being written in a directory.
+
+    Parameters:
+        create: make what is missing of the directory.
+    """
+
+    reads_back = True
+
+    def __init__(self, place: Place, temporary: str, *, create: bool = True) -> None:
+        self._place = place
+        self._written = 0
+        with _target_meaning(place):
+            self._new = NewFile(place, temporary, create=create)
+
+    def write(self, data: memoryview) -> None:
+        with _target_meaning(self._place):
+            self._new.write(data)
+        before = self._written
+        self._written += len(data)
+        if self._written // _WRITE_OUT_BYTES > before // _WRITE_OUT_BYTES:
+            begin = before // _WRITE_OUT_BYTES * _WRITE_OUT_BYTES
+            self._new.write_out(begin, _WRITE_OUT_BYTES)
+
+    def read_back(self, offset: int, block: memoryview) -> None:
+        with _target_meaning(self._place):
+            if os.preadv(self._new.descriptor, [block], offset) != len(block):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def finish(self) -> None:
+        with _target_meaning(self._place):
+            self._new.sync()
+
+    def content(self, algorithms: Iterable[str]) -> Content:
+        checksums, block = Checksums(algorithms), memoryview(bytearray(BLOCK_BYTES))
+        offset = 0
+        with _target_meaning(self._place):
+            while count := os.preadv(self._new.descriptor, [block], offset):
+                checksums.update(block[:count])
+                offset += count
+        return Content(offset, checksums.values())
+
+    def publish(self, *, overwrite: bool) -> None:
+        with _target_meaning(self._place):
+            self._new.publish(overwrite=overwrite)
+
+    def discard(self) -> None:
+        self._new.discard()
+
+    def leave(self) -> None:
+        self._new.close()
+
+
+def refuse_taken(place: Place, *, overwrite: bool, create: bool) -> None:
+    """Say early what publishing would say late."""
+    with _target_meaning(place), Folder.of(place, create=create) as folder:
+        found = folder.stat(place.name)
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if found is not None and not overwrite:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
+def remove_leftovers(place: Place, names: Iterable[str]) -> None:
+    """Remove what earlier attempts left."""
+    with _target_meaning(place):
+        for name in names:
+            remove_leftover(place, name)
+
+
+def content(place: Place, algorithms: Iterable[str], control: Control) -> Content:
+    """Read a whole file.
+
+    Raises:
+        SourceError: it cannot be read.
+        MoveError: CANCELED.
+    """
+    checksums, block = Checksums(algorithms), memoryview(bytearray(BLOCK_BYTES))
+    source = LocalSource(place)
+    try:
+        total = 0
+        while count := source.read_some(block):
+            if control.stopped():
+                raise MoveError(canceled())
+            checksums.update(block[:count])
+            total += count
+            control.moved(0)
+        return Content(total, checksums.values())
+    finally:
+        source.close()
+
+
+def found(place: Place) -> Found:
+    """What is known of a file.
+
+    Raises:
+        SourceError: it is not there, or is no file.
+    """
+    with _source_meaning(place), Folder.of(place) as folder:
+        descriptor = folder.open_file(place.name)
+        try:
+            known = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    return Found(known.st_size, {}, known.st_mtime)
+
+
+def remove(place: Place) -> bool:
+    """Remove a file durably; False when it was not there."""
+    with _target_meaning(place):
+        return remove_file(place)
+
+
+@contextmanager
+def _source_meaning(place: Place) -> Iterator[None]:
+    """Turn an OSError of the block into what it means at the source."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(source_failure(error, place.shown)) from error
+
+
+@contextmanager
+def _target_meaning(place: Place) -> Iterator[None]:
+    """Turn an OSError of the block into what it means at the target."""
+    try:
+        yield
+    except OSError as error:
+        raise MoveError(target_failure(error, place.shown)) from error

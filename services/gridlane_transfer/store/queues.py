@@ -1,0 +1,286 @@
+"""What waits and what runs on channels, read in the transaction that claims.
+
+Responsible for statements along the indexes of what is due and of what runs: they cost by how many
+channels and queues have something that waits and by how many files move, whatever else is stored.
+Which files start is decided in `scheduling`, how they are claimed in `moving`.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import lru_cache, partial
+from itertools import zip_longest
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    update,
+)
+
+from gridlane_kit.database import run_kept
+from gridlane_kit.leases import database_now_us
+from gridlane_transfer.backends.base import MoveOrder
+from gridlane_transfer.channels import Channel
+from gridlane_transfer.scheduling import ElementRoom, Lane, Queue, Waiting
+from gridlane_transfer.states import DUE, RUNNING, FileState
+from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow
+
+LOOK_AHEAD: Final = 1000
+"""So many files of a queue are looked at when storage elements are full: one behind them waits
+until those before it have started.
+"""
+
+_AHEAD: Final = FILE.alias("ahead")
+_HEAD: Final = FILE.alias("head")
+
+
+def _in(table: FromClause, states: frozenset[FileState]) -> ColumnElement[bool]:
+    # The very words of the partial indexes, without a parameter: statements are kept as texts.
+    return table.c.state.in_([literal_column(str(number)) for number in sorted(states)])
+
+
+def _of_queue(table: FromClause, queue: ColumnElement[Any]) -> ColumnElement[bool]:
+    """The due files of a queue that are not waiting for their time."""
+    return and_(
+        table.c.channel_uid == bindparam("uid"),
+        table.c.queue == queue,
+        _in(table, DUE),
+        table.c.due_us <= database_now_us(),
+    )
+
+
+def _heads() -> Select[Any]:
+    """The first file of each queue of a channel: goes from one queue to the next along the index,
+    past all their files.
+    """
+    waits = and_(_AHEAD.c.channel_uid == bindparam("uid"), _in(_AHEAD, DUE))
+    first = select(func.min(_AHEAD.c.queue)).where(waits).scalar_subquery()
+    queue = select(first.label("queue")).cte("waiting_queue", recursive=True)
+    following = select(func.min(_AHEAD.c.queue)).where(waits, _AHEAD.c.queue > queue.c.queue)
+    queue = queue.union_all(
+        select(following.correlate(queue).scalar_subquery()).where(queue.c.queue.is_not(None))
+    )
+    head = (
+        select(_HEAD.c.number)
+        .where(_of_queue(_HEAD, queue.c.queue))
+        .order_by(_HEAD.c.rank, _HEAD.c.number)
+        .limit(1)
+        .correlate(queue)
+    )
+    found = (
+        select(head.scalar_subquery().label("number"))
+        .where(queue.c.queue.is_not(None))
+        .subquery("found")
+    )
+    return select(
+        FILE.c.queue, FILE.c.rank, FILE.c.number, FILE.c.source_element, FILE.c.target_element
+    ).join(found, found.c.number == FILE.c.number)
+
+
+def _waiting_channels() -> Select[Any]:
+    """The channels on which something waits, in the same manner."""
+    first = select(func.min(_AHEAD.c.channel_uid)).where(_in(_AHEAD, DUE)).scalar_subquery()
+    channel = select(first.label("uid")).cte("waiting_channel", recursive=True)
+    following = select(func.min(_AHEAD.c.channel_uid)).where(
+        _in(_AHEAD, DUE), _AHEAD.c.channel_uid > channel.c.uid
+    )
+    channel = channel.union_all(
+        select(following.correlate(channel).scalar_subquery()).where(channel.c.uid.is_not(None))
+    )
+    return select(channel.c.uid).where(channel.c.uid.is_not(None))
+
+
+HEADS: Final = _heads()
+WAITING_CHANNELS: Final = _waiting_channels()
+OF_QUEUE: Final = (
+    select(FILE.c.rank, FILE.c.number, FILE.c.source_element, FILE.c.target_element)
+    .where(_of_queue(FILE, bindparam("queue")))
+    .order_by(FILE.c.rank, FILE.c.number)
+    .limit(bindparam("limit"))
+)
+_COUNT: Final = func.count().label("files")
+_RUNNING: Final = _in(FILE, RUNNING)
+_RUNNING_ON: Final = select(_COUNT).where(FILE.c.channel_uid == bindparam("uid"), _RUNNING)
+_RUNNING_ALL: Final = (
+    select(FILE.c.channel_uid, FILE.c.source_element, FILE.c.target_element, _COUNT)
+    .where(_RUNNING)
+    .group_by(FILE.c.channel_uid, FILE.c.source_element, FILE.c.target_element)
+)
+
+
+# So many channels are counted one by one: so a claim meets others on its channels alone.
+_FEW: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How many files move: on channels, out of storage elements and into them."""
+
+    on: Counter[str] = field(default_factory=Counter)
+    out_of: Counter[str] = field(default_factory=Counter)
+    into: Counter[str] = field(default_factory=Counter)
+
+
+def running(conn: Connection, uids: Collection[str], *, elements: bool) -> Running:
+    """Count what moves.
+
+    Parameters:
+        uids: on these channels.
+        elements: on all channels, and by storage element.
+    """
+    found = Running()
+    if not elements and len(uids) <= _FEW:
+        for uid in uids:
+            found.on[uid] = run_kept(conn, _RUNNING_ON, uid=uid).scalar_one()
+        return found
+    for uid, source, target, count in map(tuple, run_kept(conn, _RUNNING_ALL)):
+        found.on[uid] += count
+        found.out_of[source] += count
+        found.into[target] += count
+    return found
+
+
+def running_of_vos(conn: Connection, uids: Collection[str]) -> dict[tuple[str, str], int]:
+    """Count what moves on some channels, by channel and VO."""
+    found: dict[tuple[str, str], int] = {}
+    of_queues = (
+        select(FILE.c.channel_uid, FILE.c.queue, _COUNT)
+        .where(FILE.c.channel_uid.in_(sorted(uids)), _RUNNING)
+        .group_by(FILE.c.channel_uid, FILE.c.queue)
+    )
+    for uid, queue, count in conn.execute(of_queues):
+        key = uid, queue.partition("/")[0]
+        found[key] = found.get(key, 0) + count
+    return found
+
+
+def room_at(elements: StorageElements, moving: Running) -> ElementRoom:
+    """What storage elements with limits still take."""
+    out: dict[str, int] = {}
+    into: dict[str, int] = {}
+    for element in elements.all():
+        if element.limits.max_active_out:
+            out[element.resource] = element.limits.max_active_out - moving.out_of[element.resource]
+        if element.limits.max_active_in:
+            into[element.resource] = element.limits.max_active_in - moving.into[element.resource]
+    return ElementRoom(out, into)
+
+
+def has_limits(elements: StorageElements) -> bool:
+    """Whether any storage element takes only so many files at once."""
+    limits = (element.limits for element in elements.all())
+    return any(one.max_active_in or one.max_active_out for one in limits)
+
+
+def placed(row: FileRow, order: MoveOrder, room: ElementRoom) -> MoveOrder | None:
+    """The order with those sources alone that have a place left, the first of which takes it; None
+    when none has. A source that was known when the file was chosen is counted already.
+    """
+    if row.source_element or room.unlimited or row.state in RUNNING:
+        return order
+    free = [one for one in order.sources if room.fits(one.storage_element, "")]
+    if not free:
+        return None
+    room.take(free[0].storage_element, "")
+    return replace(order, sources=free)
+
+
+def lanes(
+    conn: Connection, channels: Sequence[Channel], moving: Running, room: ElementRoom
+) -> list[Lane]:
+    """The channels that have free places and files that wait."""
+    free = {channel.uid: channel.places - moving.on[channel.uid] for channel in channels}
+    open_ = [channel for channel in channels if free[channel.uid] > 0]
+    if len(open_) > 1:
+        waits = {uid for (uid,) in run_kept(conn, WAITING_CHANNELS)}
+        open_ = [channel for channel in open_ if channel.uid in waits]
+    return [
+        Lane(
+            uid=channel.uid,
+            places=channel.places,
+            free=free[channel.uid],
+            vo_shares=channel.vo_shares,
+            queues=partial(
+                _queues,
+                conn,
+                channel.uid,
+                free[channel.uid] if room.unlimited else max(LOOK_AHEAD, free[channel.uid]),
+            ),
+        )
+        for channel in open_
+    ]
+
+
+def _queues(conn: Connection, uid: str, most: int) -> list[Queue]:
+    """What waits on a channel.
+
+    Parameters:
+        most: so many files of a queue are looked at.
+    """
+    queues: list[Queue] = []
+    for name, *first in map(tuple, run_kept(conn, HEADS, uid=uid).all()):
+        vo, _, activity = name.partition("/")
+        head = Waiting._make(first)
+        queues.append(Queue(vo, activity, _files(conn, uid, name, head, most)))
+    return queues
+
+
+def _files(conn: Connection, uid: str, queue: str, head: Waiting, most: int) -> Iterator[Waiting]:
+    """The files of a queue: the first one is known, the others are read when they are needed."""
+    yield head
+    if most > 1:
+        for row in run_kept(conn, OF_QUEUE, uid=uid, queue=queue, limit=most).all():
+            if row.number != head.number:
+                yield Waiting._make(row)
+
+
+def lease(
+    conn: Connection, numbers: Sequence[int], *, holder: str, ttl: timedelta
+) -> dict[int, FileRow]:
+    """Lease files that are due and that nobody has meanwhile, at the least cost; by number."""
+    # Filled up to a power of two, so that few statements serve all sizes.
+    size = 1 << (len(numbers) - 1).bit_length()
+    keys = {f"key_{n}": number for n, number in zip_longest(range(size), numbers)}
+    last = numbers[-1]
+    found = run_kept(
+        conn,
+        _lease(size),
+        **{name: last if number is None else number for name, number in keys.items()},
+        holder=holder,
+        ttl_us=ttl // timedelta(microseconds=1),
+    )
+    return {row.number: row for row in map(FileRow._make, found)}
+
+
+@lru_cache(maxsize=32)
+def _lease(size: int) -> Update:
+    free = and_(
+        _AHEAD.c.number.in_([bindparam(f"key_{n}") for n in range(size)]),
+        _in(_AHEAD, DUE),
+        _AHEAD.c.due_us <= database_now_us(),
+        _AHEAD.c.lease_until_us <= database_now_us(),
+    )
+    # Of holders that claim at the same time (PostgreSQL) each passes by what another is claiming.
+    due = select(_AHEAD.c.number).where(free).with_for_update(skip_locked=True)
+    return (
+        update(FILE)
+        .where(FILE.c.number.in_(due))
+        .values(
+            lease_holder=bindparam("holder"),
+            lease_epoch=FILE.c.lease_epoch + 1,
+            lease_until_us=database_now_us() + bindparam("ttl_us", type_=BigInteger),
+        )
+        .returning(*FILE_COLUMNS)
+    )

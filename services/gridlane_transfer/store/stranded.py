@@ -1,0 +1,56 @@
+"""Files that wait on a channel that is no more: put on the one that leads there now.
+
+Responsible for finding them, along the index of what is due, and for the transaction. A channel is
+removed only when nothing lies on it; a process that has not heard of that yet, though, still
+submits to it for a moment.
+"""
+
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from gridlane_kit.clock import now_us
+from gridlane_kit.feed import Feed
+from gridlane_transfer.channels import Channels
+from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.states import DUE, FileState
+from gridlane_transfer.storage_elements import PREFIX
+from gridlane_transfer.store.changes import Changes
+from gridlane_transfer.store.tables import CHANNEL, FILE, FILE_COLUMNS, FileRow, file_in
+
+PAGE: Final = 200
+"""So many files change in one transaction."""
+
+_STRANDED: Final = (
+    select(*FILE_COLUMNS)
+    .where(
+        FILE.c.channel_uid.in_(select(CHANNEL.c.uid).where(CHANNEL.c.delete_us.is_not(None))),
+        file_in(DUE),
+    )
+    .limit(PAGE)
+    .with_for_update()
+)
+
+
+def reroute(conn: Connection, feed: Feed, channels: Channels) -> int:
+    """Put the next files on their channels; how many."""
+    rows = [FileRow._make(row) for row in conn.execute(_STRANDED)]
+    if not rows:
+        return 0
+    changes = Changes(conn, feed, channels, now_us())
+    changes.load({row.job_number for row in rows})
+    for row in rows:
+        source = row.source_element.removeprefix(PREFIX)
+        target = row.target_element.removeprefix(PREFIX)
+        channel = channels.choose(source, target)
+        if channel is None:
+            failed = Failed(
+                FailureClass.BACKEND_REFUSED,
+                f"no channel leads to {row.target_element} any more",
+                "have an administrator add one, then submit again",
+            )
+            changes.file(row, FileState.FAILED, failure=failed)
+        else:
+            changes.file(row, FileState(row.state), channel_uid=channel.uid)
+    changes.save()
+    return len(rows)
