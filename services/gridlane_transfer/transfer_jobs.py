@@ -26,6 +26,7 @@ from gridlane_kit.resume_tokens import ResumeTokens
 from gridlane_transfer import capabilities, messages
 from gridlane_transfer.backends.base import TransferBackend
 from gridlane_transfer.channels import Channels
+from gridlane_transfer.failures import canceled
 from gridlane_transfer.states import FileState, JobState
 from gridlane_transfer.store import jobs
 from gridlane_transfer.store.jobs import Cancel, Canceled, NewTransferJob, Resubmitted, Submitted
@@ -190,23 +191,28 @@ class TransferJobs:
         rows, token = await self._db.read(lambda conn: fetch_page(conn, history, _HISTORY, page))
         return [event_pb2.TransferEvent.FromString(row.payload) for row in rows], token
 
-    async def cancel(self, name: str, call: Call) -> transfer_job_pb2.TransferJob:
+    async def cancel(self, name: str, call: Call, reason: str = "") -> transfer_job_pb2.TransferJob:
         """Ask for a job's end; one that has ended is answered as it is.
+
+        Parameters:
+            reason: why, by the caller's words; empty for none told.
 
         Raises:
             GridlaneError: NOT_FOUND, PERMISSION_DENIED (the caller may only see it, or manages a
                 channel on which not all of it is).
         """
-        wish = Cancel(_uuid(name), call.visibility)
+        by = call.principal.display_name or call.principal.subject
+        why = canceled(f"cancelled by {by}: {reason}") if reason else None
+        wish = Cancel(_uuid(name), call.visibility, why)
         try:
-            canceled = await self._cancel(wish, deadline=call.deadline)
+            ended = await self._cancel(wish, deadline=call.deadline)
         except GridlaneError as error:
             if error.reason is ErrorReason.NOT_FOUND and await self._sees(name, call):
                 raise errors.permission_denied("transfer.jobs.cancel", name) from error
             raise
         _CANCELED()
-        self._abort(canceled.running)
-        return self._message(canceled.job, canceled.files)
+        self._abort(ended.running)
+        return self._message(ended.job, ended.files)
 
     async def watch(
         self, names: Sequence[str], resume_token: str, call: Call

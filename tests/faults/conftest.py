@@ -12,6 +12,7 @@ pytest.register_assert_rewrite(
     "faults.checks",
     "faults.cycles",
     "faults.file_lives",
+    "faults.key_lives",
     "faults.lives",
     "faults.policy_lives",
     "faults.veto_lives",

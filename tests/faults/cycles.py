@@ -2,7 +2,8 @@
 
 Responsible for which failpoint is met in which life, for arming, for the proof that the server died
 there and nowhere else, and for running cycles side by side. The lives are `lives`', `file_lives`',
-`policy_lives`' and `veto_lives`'; five processes and the death of one of them are `split_cycles`'.
+`key_lives`', `policy_lives`' and `veto_lives`'; five processes and the death of one of them are
+`split_cycles`'.
 """
 
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-from faults import checks, file_lives, lives, policy_lives, veto_lives
+from faults import checks, file_lives, key_lives, lives, policy_lives, veto_lives
 from support import COMMAND, EmbeddedServer, ServerProcess
 
 import gridlane
@@ -39,9 +40,14 @@ _UNREACHABLE: Final[Mapping[str, str]] = {
 
 # Where the life of an ordinary task does not come by.
 _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
-    "authorization.change.committed": (policy_lives.PolicyLife,),
+    "authorization.change.committed": (key_lives.KeyLife, policy_lives.PolicyLife),
     "authorization.prune.committed": (policy_lives.PolicyLife,),
     "authorization.refusal.committed": (policy_lives.PolicyLife,),
+    "authorization.signing_key.moved": (key_lives.KeyLife,),
+    "authorization.signing_key.promoted": (key_lives.KeyLife,),
+    "authorization.signing_key.published": (key_lives.KeyLife,),
+    "authorization.signing_key.staged": (key_lives.KeyLife,),
+    "authorization.signing_key.unstaged": (key_lives.KeyLife,),
     "transfer.cancel.aborted": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.cancel.committed": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.content.removed": (file_lives.FilesLife,),
@@ -67,7 +73,12 @@ _OF_FIRST_START: Final = frozenset({"authorization.key.written"})
 # Failpoints that a life comes by more than once, and at which hits it is killed besides the first:
 # the second of two files, the outputs after the inputs, commits along the whole way.
 _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
+    ("authorization.change.committed", key_lives.KeyLife): (2,),
     ("authorization.change.committed", policy_lives.PolicyLife): (2, 3, 4, 5, 6, 7),
+    ("authorization.signing_key.promoted", key_lives.KeyLife): (2,),
+    ("authorization.signing_key.published", key_lives.KeyLife): (2, 3),
+    ("authorization.signing_key.staged", key_lives.KeyLife): (2,),
+    ("authorization.signing_key.unstaged", key_lives.KeyLife): (2,),
     ("kit.group_commit.before_commit", lives.TaskLife): (2, 5, 13),
     ("kit.group_commit.committed", lives.TaskLife): (3, 8),
     ("reporting.job_events.acknowledged", lives.TaskLife): (3,),

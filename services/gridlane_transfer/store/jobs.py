@@ -15,10 +15,8 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
-    false,
     select,
     true,
-    union_all,
 )
 
 from gridlane.transfer.v1 import event_pb2
@@ -28,10 +26,12 @@ from gridlane_kit.database import insert_values
 from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Feed, NewEvent
 from gridlane_kit.filters import Filter
+from gridlane_kit.listing import along_indexes
 from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_kit.request_ids import Conflict, Replay, RequestKey, SameAs
 from gridlane_transfer import messages
 from gridlane_transfer.channels import Channels
+from gridlane_transfer.failures import Failed
 from gridlane_transfer.states import FILE_FINAL, UNSTARTED, FileState
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import (
@@ -265,21 +265,7 @@ def _listing(visibility: Visibility, filter_: Filter, page_: Page) -> Select[Any
     state = filter_.value("state")
     in_state = true() if state is None else JOB.c.state == state
     reached = reaches(visibility, filter_.value("vo"))
-    if len(reached) <= 1:
-        return select(*JOB_COLUMNS).where(*(reached or [false()]), in_state)
-    # They lie along different indexes: each gives its newest, and of those the page is made. One
-    # condition with OR would read and sort them all.
-    after = true() if page_.after is None else NEWEST_FIRST.after(page_.after)
-    newest = (
-        select(JOB.c.number)
-        .where(reach, in_state, after)
-        .order_by(*NEWEST_FIRST.order())
-        .limit(page_.size + 1)
-        .subquery()
-        for reach in reached
-    )
-    numbers = union_all(*(select(part.c.number) for part in newest))
-    return select(*JOB_COLUMNS).where(JOB.c.number.in_(numbers))
+    return along_indexes(JOB_COLUMNS, reached, in_state, NEWEST_FIRST, page_)
 
 
 def files_page(conn: Connection, job: JobRow, page_: Page) -> tuple[list[FileRow], str]:
@@ -291,10 +277,11 @@ def files_page(conn: Connection, job: JobRow, page_: Page) -> tuple[list[FileRow
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Asks for a job's end, with the reach of who asks."""
+    """Asks for a job's end, with the reach of who asks; `why` is what its files keep of it."""
 
     uuid: str
     visibility: Visibility
+    why: Failed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,9 +317,9 @@ def _cancel(
         changes.cancel(found.number)
         for row in files:
             if row.state in UNSTARTED:
-                changes.file(row, FileState.CANCELED)
+                changes.file(row, FileState.CANCELED, failure=entry.why)
             elif row.state == FileState.ACTIVE:
-                changes.file(row, FileState.CANCELING)
+                changes.file(row, FileState.CANCELING, failure=entry.why)
         changes.save()
     job, files = read_with_files(conn, [entry.uuid])[entry.uuid]
     return Canceled(job, files, [row.number for row in files if row.state == FileState.CANCELING])

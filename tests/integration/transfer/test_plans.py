@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 from query_plans import plans
-from sqlalchemy import and_
+from sqlalchemy import and_, select
 
 from gridlane_kit.database import Database
 from gridlane_kit.decision import EVERYTHING, Visibility
 from gridlane_kit.filters import Filter
 from gridlane_kit.pages import page_request
 from gridlane_kit.sqlite import sqlite_url
+from gridlane_transfer.states import DUE
 from gridlane_transfer.store import jobs
-from gridlane_transfer.store.tables import METADATA
+from gridlane_transfer.store.tables import FILE, JOB, METADATA, file_in
+from gridlane_transfer.store.visibility import visible_jobs
 from gridlane_transfer.transfer_jobs import FILTER
 
 OWN = Visibility(owner="https://issuer.test/|sue")
@@ -61,14 +63,16 @@ async def test_a_listing_goes_by_its_index_and_sorts_nothing(
     assert "TEMP B-TREE" not in plan
 
 
+async def test_whether_a_job_lies_on_a_channel_is_seen_without_its_files(db: Database) -> None:
+    manager = Visibility(owner="https://issuer.test/|max", channels=frozenset({"x", "y"}))
+    statement = select(JOB.c.number).where(JOB.c.uuid == "j", visible_jobs(manager))
+    plan = await db.read(lambda conn: plans(conn, lambda c: c.execute(statement)))
+    assert "ix_file_transfer_job_number_channel_uid (job_number=? AND channel_uid=?)" in plan
+
+
 async def test_due_files_are_found_in_their_order_by_the_index_of_what_is_due(
     db: Database,
 ) -> None:
-    from sqlalchemy import select
-
-    from gridlane_transfer.states import DUE
-    from gridlane_transfer.store.tables import FILE, file_in
-
     statement = (
         select(FILE.c.number)
         .where(and_(FILE.c.channel_uid == "x", file_in(DUE)))

@@ -19,6 +19,7 @@ MODULES = (
     "authorization",
     "channels",
     "groups",
+    "issuers",
     "jobs",
     "replicas",
     "roles",

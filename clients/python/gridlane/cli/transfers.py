@@ -9,7 +9,7 @@ import typer
 from gridlane.cli import terminal, units
 from gridlane.cli.jobs import failure_pairs
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Output, ReasonShown, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,10 +134,10 @@ def _rate(file: FileTransfer) -> str:
 
 
 @app.command()
-def cancel(name: Name, output: Output = "text") -> None:
+def cancel(name: Name, reason: ReasonShown = "", output: Output = "text") -> None:
     """Cancel what is not finished of a transfer job."""
     with connect() as client:
-        transfer = client.transfers.cancel(name)
+        transfer = client.transfers.cancel(name, reason=reason)
     if output == "json":
         terminal.show_json(terminal.as_dict(transfer))
         return
