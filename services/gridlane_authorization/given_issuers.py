@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
+from sqlalchemy import Connection
+
 from gridlane.authorization.v1 import issuer_pb2
 from gridlane_authorization.messages import span
 from gridlane_authorization.settings import AuthorizationSettings
+from gridlane_authorization.store import issuers
 from gridlane_kit.issuers import Issuer
 from gridlane_kit.tokens import TokenSigner
 
@@ -43,6 +46,11 @@ class GivenIssuers:
     def vos(self) -> Mapping[str, str]:
         """The VO that each speaks for, by its name; Gridlane's own speaks for none."""
         return {OWN: "", **{name: issuer.vo for name, issuer in self._configured.items()}}
+
+    def believed(self, conn: Connection) -> frozenset[str]:
+        """Returns the URLs of all that are believed: these, and those of the policy that are
+        switched on."""
+        return issuers.believed_urls(conn) | self.urls.keys()
 
     def get(self, name: str) -> issuer_pb2.Issuer | None:
         """Returns one as the contract shows it."""

@@ -299,11 +299,11 @@ def _require_admin_without(
     conn: Connection, issuer: StoredIssuer, given: GivenIssuers, now: int
 ) -> None:
     """Refuses to believe an issuer no more whose users are the last administrators."""
-    its = bindings.standing_admin(conn, now, [issuer.url])
+    its = bindings.standing_admin(conn, now, issuers=[issuer.url])
     if its is None:
         return
-    left = (issuers.believed_urls(conn) - {issuer.url}) | given.urls.keys()
-    if bindings.standing_admin(conn, now, left) is None:
+    left = given.believed(conn) - {issuer.url}
+    if bindings.standing_admin(conn, now, issuers=left) is None:
         raise errors.last_admin(its.name)
 
 

@@ -175,7 +175,7 @@ class AuthorizationRoom:
             ("gridlane.authorization.v1.GroupService", GroupShell(Groups(db, changes), denied)),
             ("gridlane.authorization.v1.IssuerService", IssuerShell(issuers, denied)),
             ("gridlane.authorization.v1.PolicyService", PolicyShell(self._feed)),
-            ("gridlane.authorization.v1.RoleService", RoleShell(Roles(db, changes), denied)),
+            ("gridlane.authorization.v1.RoleService", RoleShell(Roles(db, changes, given), denied)),
             (
                 "gridlane.authorization.v1.SigningKeyService",
                 SigningKeyShell(self._keys, denied),

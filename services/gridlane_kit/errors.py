@@ -269,7 +269,8 @@ def revision_conflict(name: str) -> GridlaneError:
 
 
 def last_admin(name: str) -> GridlaneError:
-    """The change would leave nobody who is an administrator, not vetoed and without an end.
+    """The change would leave nobody who is an administrator and can prove it, not vetoed and
+    without an end.
 
     Parameters:
         name: of the role binding by which the last one is.
@@ -278,8 +279,8 @@ def last_admin(name: str) -> GridlaneError:
         ErrorReason.LAST_ADMIN,
         kind="LAST_ADMIN",
         subject=name,
-        description="nobody else is an administrator, not vetoed and without an end: give that role"
-        " to another identity first",
+        description="nobody else is an administrator of an issuer that is believed, not vetoed and"
+        " without an end: give that role to such an identity first",
         metadata={"name": name},
     )
 

@@ -216,29 +216,28 @@ def page(
     return [_stored(row) for row in rows], token
 
 
-def an_admin_stands(
-    conn: Connection, now_us: int, *, besides: tuple[str, str] | None = None
-) -> bool:
-    """Whether an identity is administrator without an end, and not vetoed by a binding of its own.
+def standing_admin(
+    conn: Connection,
+    now_us: int,
+    *,
+    issuers: Collection[str] | None = None,
+    besides: tuple[str, str] | None = None,
+) -> StoredBinding | None:
+    """Returns a binding by which an identity is administrator without an end, and is not vetoed by
+    one of its own; None when there is none.
 
     Nobody knows who is in a group, so a group's role does not count.
 
     Parameters:
+        issuers: whose identities count; None: everybody's.
         besides: issuer and subject of one who is not to count.
     """
     where = _is_standing_admin(now_us)
+    if issuers is not None:
+        where = and_(where, _C.issuer.in_(issuers))
     if besides is not None:
         where = and_(where, ~_is_of(*besides))
-    return conn.execute(select(_C.uid).where(where).limit(1)).first() is not None
-
-
-def standing_admin(conn: Connection, now_us: int, issuers: Collection[str]) -> StoredBinding | None:
-    """Returns a binding by which one of these issuers' identities is administrator without an end,
-    and not vetoed."""
-    rows = conn.execute(
-        select(ROLE_BINDING).where(_is_standing_admin(now_us), _C.issuer.in_(issuers)).limit(1)
-    )
-    row = rows.first()
+    row = conn.execute(select(ROLE_BINDING).where(where).limit(1)).first()
     return None if row is None else _stored(row)
 
 

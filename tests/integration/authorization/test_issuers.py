@@ -17,6 +17,7 @@ from gridlane.authorization.v1 import (
     authorization_service_pb2,
     issuer_pb2,
     issuer_service_pb2,
+    role_service_pb2,
     token_service_pb2,
     vo_service_pb2,
 )
@@ -453,6 +454,8 @@ async def test_the_last_administrator_who_can_prove_its_identity_stays(served: O
     await ada.give("eva", ADMIN, issuer="https://off.test/")
     await ada(ada.issuers.CreateIssuer, create("off", url="https://off.test/", enabled=False))
     assert await ada.reason(ada.issuers.DeleteIssuer, delete()) == "LAST_ADMIN"
+    taking = role_service_pb2.DeleteRoleBindingRequest(name=theirs.name)
+    assert await ada.reason(ada.roles.DeleteRoleBinding, taking) == "LAST_ADMIN"
     await ada.take(veto.name)
     await ada(ada.issuers.DeleteIssuer, delete())
     assert not await accepts(served, CMS.token())

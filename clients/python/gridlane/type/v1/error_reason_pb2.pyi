@@ -127,8 +127,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     one, then retry. Metadata: `{"name": "credentials/0192…", "expire_time": "2026-01-31T12:00:00Z"}`.
     """
     ERROR_REASON_LAST_ADMIN: _ErrorReason.ValueType  # 29
-    """FAILED_PRECONDITION. The change would leave nobody who is an administrator: not vetoed, and without an end. Give
-    the role to another identity first. Metadata: `{"name": "roleBindings/0192…"}`, the last one.
+    """FAILED_PRECONDITION. The change would leave nobody who is an administrator: of an issuer that is believed, not
+    vetoed, and without an end. Give the role to such an identity first. Metadata: `{"name": "roleBindings/0192…"}`,
+    the last one.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 30
     """RESOURCE_EXHAUSTED. The server takes no more of this class of call; `google.rpc.RetryInfo` says when to come
@@ -303,8 +304,9 @@ ERROR_REASON_CREDENTIAL_EXPIRED: ErrorReason.ValueType  # 28
 one, then retry. Metadata: `{"name": "credentials/0192…", "expire_time": "2026-01-31T12:00:00Z"}`.
 """
 ERROR_REASON_LAST_ADMIN: ErrorReason.ValueType  # 29
-"""FAILED_PRECONDITION. The change would leave nobody who is an administrator: not vetoed, and without an end. Give
-the role to another identity first. Metadata: `{"name": "roleBindings/0192…"}`, the last one.
+"""FAILED_PRECONDITION. The change would leave nobody who is an administrator: of an issuer that is believed, not
+vetoed, and without an end. Give the role to such an identity first. Metadata: `{"name": "roleBindings/0192…"}`,
+the last one.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 30
 """RESOURCE_EXHAUSTED. The server takes no more of this class of call; `google.rpc.RetryInfo` says when to come
