@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.identity import Identity
+from gridlane_authorization.key_files import KeyFiles
+from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_authorization.tokens import open_signer, verifier_of
 from gridlane_kit import logs
 from gridlane_kit.data_directory import DataDirectory
+from gridlane_kit.issuers import TrustedIssuers
 from gridlane_kit.server import Server, ServiceRoom, rest_collector, run
 from gridlane_kit.sessions import Verifier
 from gridlane_server.configuration import Configuration
@@ -27,12 +30,16 @@ from gridlane_transfer.settings import embedded_storage_elements
 _QUIET: Final = {"port": 0, "health_port": 0, "sampling_ratio": 0.0}
 
 
+def _nobody() -> TrustedIssuers:
+    return TrustedIssuers(AuthorizationSettings().audience)
+
+
 class _Assembly:
     """The rooms of a process."""
 
     def __init__(self, data: DataDirectory, urls: Mapping[str, str], verifier: Verifier) -> None:
         self.configuration = Configuration.load(**_QUIET)
-        self.process = Process(self.configuration.server, "benchmarks", verifier)
+        self.process = Process(self.configuration.server, "benchmarks", verifier, _nobody())
         self._data = data
         self.make = Rooms(
             self.configuration,
@@ -79,7 +86,7 @@ async def _all(data: DataDirectory, urls: Mapping[str, str]) -> None:
     signer = open_signer(data.keys, settings.issuer, settings.audience)
     assembly = _Assembly(data, urls, verifier_of(signer))
     server = assembly.server(
-        assembly.make.authorization(signer, data.token_file),
+        assembly.make.authorization(signer, KeyFiles.in_folder(data.keys), data.token_file),
         assembly.transfer(),
         assembly.workload(),
         assembly.make.reporting(),

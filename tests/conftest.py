@@ -21,6 +21,7 @@ from gridlane_kit.sqlite import sqlite_url
 settings.register_profile("gridlane", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gridlane")
 
+pytest_plugins = ["second_tries"]
 StartServer = Callable[..., EmbeddedServer]
 _TOLD = pytest.StashKey[Told]()
 

@@ -43,6 +43,8 @@ class Fault(Enum):
     REDIRECT_LOOP = auto()
     REDIRECT_TO_PLAIN = auto()
     REDIRECT_TO_FILE = auto()
+    REDIRECT = auto()
+    """To where `TokenIssuer.redirect` says."""
     A_LIST = auto()
     OF_ANOTHER = auto()
     NO_KEYS = auto()
@@ -78,6 +80,7 @@ class TokenIssuer:
         self.audience = audience
         self.clients: dict[str, Client] = {}
         self.fault: Fault | None = None
+        self.redirect = ""
         self.faulty_paths: Collection[str] = (DISCOVERY, JWKS)
         self.seen: Counter[str] = Counter()
         self.closing = threading.Event()
@@ -258,7 +261,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _fail(self, fault: Fault) -> None:
-        if fault in _REDIRECTS:
+        if fault is Fault.REDIRECT:
+            self._send(b"", 302, Location=self.issuer.redirect)
+        elif fault in _REDIRECTS:
             self._send(b"", 302, Location=_REDIRECTS[fault] or self.path)
         elif fault in _DOCUMENTS:
             self._answer({**self._discovery(), **_DOCUMENTS[fault]})

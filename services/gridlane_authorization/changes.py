@@ -3,7 +3,7 @@
 Responsible for what all of them share: the writers' order, the request id, the check that stores
 nothing, the revision and what followers are told, the entry in the audit, and the policy in force
 here before the caller is answered. What a verb does and when it is refused is its noun's (`roles`,
-`vos`, `groups`, `user_tokens`).
+`vos`, `groups`, `user_tokens`, `signing_keys`).
 """
 
 import asyncio
@@ -253,7 +253,7 @@ class Denials:
 
     def keep(self, permission: str, call: Call, error: GridlaneError) -> None:
         """Keeps an attempt, if it was one to change something."""
-        if not permission.endswith(".manage"):
+        if not permission.endswith((".manage", ".rotate")):
             return
         if len(self._writes) >= _MOST_DENIALS:
             _log.warning("a denied attempt is not in the audit: there are too many")
@@ -326,7 +326,7 @@ def _without_identity(message: M) -> M:
 
 def _digest(request: Any) -> str:
     """The digest of what is asked for, whether it is to be done or only to be checked."""
-    if not request.validate_only:
+    if not getattr(request, "validate_only", False):
         return request_ids.digest(request)
     asked = type(request)()
     asked.CopyFrom(request)

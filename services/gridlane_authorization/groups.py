@@ -142,7 +142,8 @@ def _create(
     stored = replace(wanted, revision=revision)
     groups.insert_one(conn, stored)
     after = messages.group(stored)
-    return Changed(stored.name, stored.vo, None, after, PolicyChange(revision))
+    told = PolicyChange(revision, added_groups=frozenset([stored.path]))
+    return Changed(stored.name, stored.vo, None, after, told)
 
 
 def _created(attempt: Attempt, conn: Connection, name: str) -> group_pb2.Group:
@@ -178,7 +179,8 @@ def _delete(attempt: Attempt, conn: Connection, revision: int) -> Changed[group_
         raise errors.in_use(stored.name, used_by)
     groups.remove(conn, stored)
     before = messages.group(stored)
-    return Changed(stored.name, stored.vo, before, None, PolicyChange(revision))
+    told = PolicyChange(revision, removed_groups=frozenset([stored.path]))
+    return Changed(stored.name, stored.vo, before, None, told)
 
 
 def _to_change(conn: Connection, attempt: Attempt) -> StoredGroup:

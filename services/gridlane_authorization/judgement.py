@@ -86,7 +86,12 @@ class Ground:
         """The policy, if these were all the bindings."""
         policy = self.policy
         return Policy(
-            policy.revision, held, policy.jobs_vo_readable, policy.vos, closed=policy.closed
+            policy.revision,
+            held,
+            policy.jobs_vo_readable,
+            policy.vos,
+            groups=policy.groups,
+            closed=policy.closed,
         )
 
 

@@ -6,8 +6,10 @@ from them are mapped by the kit (`policy_messages`).
 
 import json
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from google.protobuf import struct_pb2
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.rpc import status_pb2
@@ -15,13 +17,17 @@ from google.rpc import status_pb2
 from gridlane.authorization.v1 import (
     audit_entry_pb2,
     group_pb2,
+    issuer_pb2,
     policy_pb2,
+    signing_key_pb2,
     token_pb2,
     vo_pb2,
 )
 from gridlane_authorization.store.audit import Entry
 from gridlane_authorization.store.bindings import StoredBinding
 from gridlane_authorization.store.groups import StoredGroup
+from gridlane_authorization.store.issuers import StoredIssuer
+from gridlane_authorization.store.signing_keys import KeyState, StoredKey
 from gridlane_authorization.store.user_tokens import StoredToken
 from gridlane_authorization.store.vos import StoredVo
 from gridlane_kit import errors
@@ -29,6 +35,13 @@ from gridlane_kit.clock import to_timestamp
 from gridlane_kit.identity import Principal
 from gridlane_kit.policy_messages import binding_message
 from gridlane_kit.principal_messages import principal_message
+
+_KEY_STATES: Final = {
+    KeyState.PUBLISHED: signing_key_pb2.SIGNING_KEY_STATE_PUBLISHED,
+    KeyState.ACTIVE: signing_key_pb2.SIGNING_KEY_STATE_ACTIVE,
+    KeyState.RETIRED: signing_key_pb2.SIGNING_KEY_STATE_RETIRED,
+    KeyState.REVOKED: signing_key_pb2.SIGNING_KEY_STATE_REVOKED,
+}
 
 
 def role_binding(stored: StoredBinding) -> policy_pb2.RoleBinding:
@@ -53,6 +66,30 @@ def vo(stored: StoredVo) -> vo_pb2.Vo:
         update_time=to_timestamp(stored.update_time_us),
         revision=stored.revision,
     )
+
+
+def issuer(stored: StoredIssuer) -> issuer_pb2.Issuer:
+    """Returns the contract's form of an issuer of the policy, without how its keys are."""
+    message = issuer_pb2.Issuer(
+        name=stored.name,
+        url=stored.url,
+        vo=stored.vo,
+        audiences=stored.audiences,
+        algorithms=stored.algorithms,
+        jwks_uri=stored.jwks_uri,
+        jwks=stored.jwks,
+        enabled=stored.enabled,
+        description=stored.description,
+        origin=issuer_pb2.ISSUER_ORIGIN_POLICY,
+        create_time=to_timestamp(stored.create_time_us),
+        update_time=to_timestamp(stored.update_time_us),
+        revision=stored.revision,
+    )
+    if stored.max_group_age_us is not None:
+        message.max_group_age.CopyFrom(span(stored.max_group_age_us))
+    if stored.max_token_lifetime_us is not None:
+        message.max_token_lifetime.CopyFrom(span(stored.max_token_lifetime_us))
+    return message
 
 
 def group(stored: StoredGroup) -> group_pb2.Group:
@@ -83,6 +120,23 @@ def token(stored: StoredToken) -> token_pb2.Token:
     )
     if stored.revoke_time_us is not None:
         message.revoke_time.CopyFrom(to_timestamp(stored.revoke_time_us))
+    return message
+
+
+def signing_key(stored: StoredKey) -> signing_key_pb2.SigningKey:
+    """Returns the contract's form of a signing key: its public half."""
+    message = signing_key_pb2.SigningKey(
+        name=stored.name,
+        algorithm=json.loads(stored.public_jwk).get("alg", "ES256"),
+        public_jwk=stored.public_jwk,
+        state=_KEY_STATES[stored.state],
+        create_time=to_timestamp(stored.create_time_us),
+        activate_time=to_timestamp(stored.activate_time_us),
+    )
+    if stored.retire_time_us is not None:
+        message.retire_time.CopyFrom(to_timestamp(stored.retire_time_us))
+    if stored.expires_us is not None:
+        message.expire_time.CopyFrom(to_timestamp(stored.expires_us))
     return message
 
 
@@ -117,6 +171,18 @@ def as_json(message: Message | None) -> str | None:
         return None
     fields = MessageToDict(message, preserving_proto_field_name=True)
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+def span(micros: int) -> Duration:
+    """Returns the contract's form of a length of time in microseconds."""
+    duration = Duration()
+    duration.FromMicroseconds(micros)
+    return duration
+
+
+def micros(message: Message, field: str) -> int | None:
+    """Returns a length of time in microseconds; None when the field is unset."""
+    return getattr(message, field).ToMicroseconds() if message.HasField(field) else None
 
 
 def changed_fields(

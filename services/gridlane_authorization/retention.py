@@ -1,8 +1,8 @@
 """What is kept, and for how long.
 
-Responsible for deleting entries of the audit, role bindings and users' tokens past their end, and
-old request ids, a bit at a time. A binding past its end counts for nobody; that its row goes is a
-revision like any other, so that followers forget it too.
+Responsible for deleting entries of the audit, role bindings, users' tokens and signing keys past
+their end, and old request ids, a bit at a time. A binding past its end counts for nobody; that its
+row goes is a revision like any other, so that followers forget it too.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from gridlane_authorization.settings import AuthorizationSettings
-from gridlane_authorization.store import audit, bindings, policy, user_tokens
+from gridlane_authorization.store import audit, bindings, policy, signing_keys, user_tokens
 from gridlane_authorization.store.tables import REQUEST_ID
 from gridlane_kit import request_ids
 from gridlane_kit.clock import now_us
@@ -67,6 +67,9 @@ class Retention:
         def prune_tokens(conn: Connection) -> int:
             return user_tokens.prune(conn, listed_us, _CHUNK)
 
+        def prune_keys(conn: Connection) -> int:
+            return signing_keys.prune(conn, now, _CHUNK)
+
         def prune_audit(conn: Connection) -> int:
             return audit.prune(conn, audited_us, _CHUNK)
 
@@ -74,6 +77,7 @@ class Retention:
         for write, prune in (
             (self._db.write_after_lock, prune_bindings),
             (self._db.write, prune_tokens),
+            (self._db.write, prune_keys),
             (self._db.write, prune_audit),
         ):
             while deleted := await write(prune):

@@ -15,6 +15,7 @@ from gridlane.authorization.v1 import policy_pb2, role_service_pb2
 from gridlane.ids import uuid7
 from gridlane_authorization import messages
 from gridlane_authorization.changes import Attempt, Changed, Changes
+from gridlane_authorization.given_issuers import GivenIssuers
 from gridlane_authorization.store import bindings, groups, vos
 from gridlane_authorization.store.bindings import NEWEST_FIRST, StoredBinding
 from gridlane_kit import errors
@@ -64,11 +65,16 @@ FILTER: Final = FilterRules(
 
 
 class Roles:
-    """Gives, changes, takes and shows roles."""
+    """Gives, changes, takes and shows roles.
 
-    def __init__(self, db: Database, changes: Changes) -> None:
+    Parameters:
+        issuers: which administrators can prove their identity.
+    """
+
+    def __init__(self, db: Database, changes: Changes, issuers: GivenIssuers) -> None:
         self._db = db
         self._changes = changes
+        self._issuers = issuers
 
     async def create(
         self, request: role_service_pb2.CreateRoleBindingRequest, call: Call
@@ -85,7 +91,7 @@ class Roles:
             uuid7(), given, attempt.time_us, 0, request.reason, call.principal.to_json()
         )
         return await self._changes.create(
-            attempt, partial(_create, attempt, stored), partial(_created, attempt)
+            attempt, partial(_create, attempt, stored, self._issuers), partial(_created, attempt)
         )
 
     async def update(
@@ -100,7 +106,9 @@ class Roles:
         given = request.role_binding
         fields = messages.changed_fields(given, request.update_mask.paths, _UPDATABLE)
         attempt = Attempt.of(call, request, given.name)
-        return await self._changes.change(attempt, partial(_update, attempt, given, fields))
+        return await self._changes.change(
+            attempt, partial(_update, attempt, given, fields, self._issuers)
+        )
 
     async def delete(
         self, request: role_service_pb2.DeleteRoleBindingRequest, call: Call
@@ -112,7 +120,7 @@ class Roles:
                 `Changes.delete`.
         """
         attempt = Attempt.of(call, request, request.name)
-        revision = await self._changes.delete(attempt, partial(_delete, attempt))
+        revision = await self._changes.delete(attempt, partial(_delete, attempt, self._issuers))
         return role_service_pb2.DeleteRoleBindingResponse(policy_revision=revision)
 
     async def get(
@@ -156,7 +164,11 @@ class Roles:
 
 
 def _create(
-    attempt: Attempt, wanted: StoredBinding, conn: Connection, revision: int
+    attempt: Attempt,
+    wanted: StoredBinding,
+    issuers: GivenIssuers,
+    conn: Connection,
+    revision: int,
 ) -> Changed[policy_pb2.RoleBinding]:
     given, now = wanted.binding, attempt.time_us
     _require_future(given, now)
@@ -167,7 +179,7 @@ def _create(
             raise errors.already_exists(present.name)
         bindings.remove(conn, given)
     if given.role is Role.VETOED:
-        _require_admin_besides_vetoed(conn, given, attempt.call.principal, now)
+        _require_admin_besides_vetoed(conn, given, attempt.call.principal, issuers, now)
     stored = replace(wanted, revision=revision)
     bindings.insert_one(conn, stored)
     return Changed(
@@ -192,6 +204,7 @@ def _update(
     attempt: Attempt,
     given: policy_pb2.RoleBinding,
     fields: Collection[str],
+    issuers: GivenIssuers,
     conn: Connection,
     revision: int,
 ) -> Changed[policy_pb2.RoleBinding]:
@@ -204,7 +217,7 @@ def _update(
     _require_future(binding, attempt.time_us)
     ends = binding.expires_us is not None and stored.binding.expires_us is None
     if binding.role is Role.ADMIN and ends:
-        _require_admin_besides(conn, stored, attempt.time_us)
+        _require_admin_besides(conn, stored, issuers, attempt.time_us)
     before = messages.role_binding(stored)
     if binding == stored.binding and attempt.reason in ("", stored.reason):
         return Changed(stored.name, binding.vo, before, before, change=None)
@@ -219,10 +232,12 @@ def _update(
     )
 
 
-def _delete(attempt: Attempt, conn: Connection, revision: int) -> Changed[policy_pb2.RoleBinding]:
+def _delete(
+    attempt: Attempt, issuers: GivenIssuers, conn: Connection, revision: int
+) -> Changed[policy_pb2.RoleBinding]:
     stored = _to_change(conn, attempt)
     if stored.binding.role is Role.ADMIN:
-        _require_admin_besides(conn, stored, attempt.time_us)
+        _require_admin_besides(conn, stored, issuers, attempt.time_us)
     bindings.remove(conn, stored.binding)
     return Changed(
         stored.name,
@@ -272,16 +287,17 @@ def _require_place(conn: Connection, call: Call, given: Binding) -> None:
         )
 
 
-def _require_admin_besides(conn: Connection, admin: StoredBinding, now: int) -> None:
+def _require_admin_besides(
+    conn: Connection, admin: StoredBinding, issuers: GivenIssuers, now: int
+) -> None:
     """Refuses to take, or to end, the role of the last administrator."""
     holder = admin.binding
     besides = None if holder.group else (holder.issuer, holder.subject)
-    if not bindings.an_admin_stands(conn, now, besides=besides):
-        raise errors.last_admin(admin.name)
+    _require_admin(conn, admin.name, besides, issuers, now)
 
 
 def _require_admin_besides_vetoed(
-    conn: Connection, veto: Binding, caller: Principal, now: int
+    conn: Connection, veto: Binding, caller: Principal, issuers: GivenIssuers, now: int
 ) -> None:
     """Refuses to veto the last administrator.
 
@@ -294,8 +310,22 @@ def _require_admin_besides_vetoed(
     else:
         vetoed = (veto.issuer, veto.subject)
     admin = bindings.admin_of(conn, *vetoed)
-    if admin is not None and not bindings.an_admin_stands(conn, now, besides=vetoed):
-        raise errors.last_admin(admin.name)
+    if admin is not None:
+        _require_admin(conn, admin.name, vetoed, issuers, now)
+
+
+def _require_admin(
+    conn: Connection,
+    name: str,
+    besides: tuple[str, str] | None,
+    issuers: GivenIssuers,
+    now: int,
+) -> None:
+    """Refuses to leave nobody who is administrator and can prove it (`name`: the binding of the
+    last one)."""
+    left = bindings.standing_admin(conn, now, issuers=issuers.believed(conn), besides=besides)
+    if left is None:
+        raise errors.last_admin(name)
 
 
 def _given(message: policy_pb2.RoleBinding) -> Binding:

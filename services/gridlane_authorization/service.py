@@ -16,10 +16,14 @@ from gridlane.authorization.v1 import (
     authorization_service_pb2,
     group_pb2,
     group_service_pb2,
+    issuer_pb2,
+    issuer_service_pb2,
     permission_pb2,
     policy_pb2,
     policy_service_pb2,
     role_service_pb2,
+    signing_key_pb2,
+    signing_key_service_pb2,
     token_pb2,
     token_service_pb2,
     vo_pb2,
@@ -29,9 +33,11 @@ from gridlane.type.v1 import status_pb2
 from gridlane_authorization.audits import Audits
 from gridlane_authorization.checks import Checks
 from gridlane_authorization.groups import Groups
+from gridlane_authorization.issuers import Issuers
 from gridlane_authorization.policy import policy_message, roles_held
 from gridlane_authorization.policy_feed import PolicyFeed
 from gridlane_authorization.roles import Roles
+from gridlane_authorization.signing_keys import SigningKeys
 from gridlane_authorization.store import read_state
 from gridlane_authorization.user_tokens import UserTokens
 from gridlane_authorization.vos import Vos
@@ -222,6 +228,26 @@ class RoleShell:
         return await self._roles.list(request, call)
 
 
+class SigningKeyShell:
+    """`gridlane.authorization.v1.SigningKeyService`."""
+
+    def __init__(self, keys: SigningKeys, denied: Denied) -> None:
+        self._keys = keys
+        self.denied = denied
+
+    async def ListSigningKeys(  # noqa: N802
+        self, request: signing_key_service_pb2.ListSigningKeysRequest, call: Call
+    ) -> signing_key_service_pb2.ListSigningKeysResponse:
+        """Lists the keys."""
+        return await self._keys.list(request, call)
+
+    async def RotateSigningKey(  # noqa: N802
+        self, request: signing_key_service_pb2.RotateSigningKeyRequest, call: Call
+    ) -> signing_key_pb2.SigningKey:
+        """Makes a new one."""
+        return await self._keys.rotate(request, call)
+
+
 class VoShell:
     """`gridlane.authorization.v1.VoService`."""
 
@@ -296,6 +322,44 @@ class GroupShell:
     ) -> group_service_pb2.ListGroupsResponse:
         """Lists a VO's groups."""
         return await self._groups.list(request, call)
+
+
+class IssuerShell:
+    """`gridlane.authorization.v1.IssuerService`."""
+
+    def __init__(self, issuers: Issuers, denied: Denied) -> None:
+        self._issuers = issuers
+        self.denied = denied
+
+    async def CreateIssuer(  # noqa: N802
+        self, request: issuer_service_pb2.CreateIssuerRequest, call: Call
+    ) -> issuer_pb2.Issuer:
+        """Adds an issuer."""
+        return await self._issuers.create(request, call)
+
+    async def UpdateIssuer(  # noqa: N802
+        self, request: issuer_service_pb2.UpdateIssuerRequest, call: Call
+    ) -> issuer_pb2.Issuer:
+        """Changes one."""
+        return await self._issuers.update(request, call)
+
+    async def DeleteIssuer(  # noqa: N802
+        self, request: issuer_service_pb2.DeleteIssuerRequest, call: Call
+    ) -> issuer_service_pb2.DeleteIssuerResponse:
+        """Takes one off the list."""
+        return await self._issuers.delete(request, call)
+
+    async def GetIssuer(  # noqa: N802
+        self, request: issuer_service_pb2.GetIssuerRequest, call: Call
+    ) -> issuer_pb2.Issuer:
+        """Answers one."""
+        return await self._issuers.get(request, call)
+
+    async def ListIssuers(  # noqa: N802
+        self, request: issuer_service_pb2.ListIssuersRequest, call: Call
+    ) -> issuer_service_pb2.ListIssuersResponse:
+        """Lists the issuers."""
+        return await self._issuers.list(request, call)
 
 
 class AuditShell:

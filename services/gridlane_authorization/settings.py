@@ -1,5 +1,6 @@
 """What can be set: `GRIDLANE_AUTHORIZATION_…`, `[authorization]` of the file."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,11 @@ class AuthorizationSettings(StoreSettings):
         description="outside issuers of users' tokens, for every service; a list of tables"
         " `[[authorization.issuers]]`, or JSON: see"
         " [how to accept their tokens](../how-to/accept-tokens-of-an-issuer.md)",
+    )
+    issuers_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(),
+        description="networks (`10.1.0.0/16`) in which the keys of issuers that administrators add"
+        " may lie, beside the public internet; those of `issuers` may lie anywhere",
     )
     issuers_ca: Path | None = Field(
         default=None,
@@ -69,6 +75,13 @@ class AuthorizationSettings(StoreSettings):
         le=3650,
         description="how long the token in the token file is good; it is made anew at each start"
         " and before it ends",
+    )
+    max_exchanged_tokens: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="how many tokens one user may have by exchange within six hours, the longest"
+        " time for which one is good",
     )
     bootstrap_admin: str = Field(
         default="",

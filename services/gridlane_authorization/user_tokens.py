@@ -27,7 +27,7 @@ from gridlane_kit.decision import scope_covers
 from gridlane_kit.filters import Field, FilterRules
 from gridlane_kit.identity import Principal, capability_of, scope_is_whole
 from gridlane_kit.pages import page_request
-from gridlane_kit.policy import PolicyChange
+from gridlane_kit.policy import PolicyChange, vo_of_group
 from gridlane_kit.tokens import TokenSigner
 
 PREFIX: Final = "tokens/"
@@ -36,6 +36,8 @@ FILTER: Final = FilterRules({"subject": Field(str)}, combinations=[["subject"]])
 _CREATED_S: Final = 86_400
 _EXCHANGED_S: Final = 3_600
 """How long tokens are good for which no time is asked; WLCG profile 4.3.1."""
+_LONGEST_EXCHANGED_S: Final = 21_600
+"""How long one is good at most that was had by exchange."""
 
 
 class UserTokens:
@@ -43,12 +45,17 @@ class UserTokens:
 
     Parameters:
         signer: of the deployment.
+        most_exchanges: how many tokens one user may have by exchange in the time that one of them
+            is good at most; so many are good at once, then, and no more rows grow than that.
     """
 
-    def __init__(self, db: Database, changes: Changes, signer: TokenSigner) -> None:
+    def __init__(
+        self, db: Database, changes: Changes, signer: TokenSigner, most_exchanges: int
+    ) -> None:
         self._db = db
         self._changes = changes
         self._signer = signer
+        self._most_exchanges = most_exchanges
 
     async def create(
         self, request: token_service_pb2.CreateTokenRequest, call: Call
@@ -104,7 +111,7 @@ class UserTokens:
 
         Raises:
             GridlaneError: INVALID_FIELDS, TOKEN_INVALID, TOKEN_EXPIRED, SCOPE_TOO_NARROW,
-                PERMISSION_DENIED, and those of `Changes.change`.
+                PERMISSION_DENIED, OVERLOADED, and those of `Changes.change`.
         """
         messages.refuse_nul(audience=request.audience)
         attempt = Attempt(call, "", "", now_us())
@@ -113,7 +120,8 @@ class UserTokens:
         principal = _narrowed(request, call)
         token, stored = self._sign(attempt, principal, lifetime_s, request.audience)
         exchanged = replace(stored, exchanged_for=call.principal.token_id)
-        made = await self._changes.change(attempt, partial(_exchange, exchanged))
+        act = partial(_exchange, exchanged, self._most_exchanges)
+        made = await self._changes.change(attempt, act)
         return token_service_pb2.ExchangeTokenResponse(token=token, resource=made)
 
     def _asked_for(self, request: token_service_pb2.CreateTokenRequest) -> Principal:
@@ -179,7 +187,10 @@ def _revoke(attempt: Attempt, conn: Connection, revision: int) -> Changed[token_
     return Changed(found.name, "", messages.token(found), messages.token(after), change)
 
 
-def _exchange(stored: StoredToken, conn: Connection, revision: int) -> Changed[token_pb2.Token]:
+def _exchange(
+    stored: StoredToken, most: int, conn: Connection, revision: int
+) -> Changed[token_pb2.Token]:
+    _refuse_too_many(conn, stored, most)
     parent = user_tokens.read(conn, stored.exchanged_for)
     # Another issuer may have given one of its tokens the same id.
     if (
@@ -188,8 +199,25 @@ def _exchange(stored: StoredToken, conn: Connection, revision: int) -> Changed[t
         and parent.revoke_time_us is not None
     ):
         raise errors.token_invalid()
+    active = stored.principal.active_group
+    if active and not groups.may_be_active(conn, vo_of_group(active), active):
+        raise errors.group_not_declared(active, vo_of_group(active))
     user_tokens.insert_one(conn, stored)
     return Changed(stored.name, "", None, messages.token(stored), change=None)
+
+
+def _refuse_too_many(conn: Connection, stored: StoredToken, most: int) -> None:
+    """Refuses an exchange to who had too many.
+
+    Raises:
+        GridlaneError: OVERLOADED; the time to come again is when the first of them is past.
+    """
+    window_us = _LONGEST_EXCHANGED_S * 1_000_000
+    now = stored.create_time_us
+    had = user_tokens.exchanged_since(conn, stored.principal.owner, now - window_us, most)
+    if len(had) >= most:
+        again_s = max(1.0, (had[0] + window_us - now) / 1e6)
+        raise errors.too_many_exchanges(most, _LONGEST_EXCHANGED_S // 3600, again_s)
 
 
 def _time_left_s(call: Call, now_us: int) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from gridlane.authorization.v1 import vo_pb2, vo_service_pb2
 from gridlane_authorization import messages
 from gridlane_authorization.changes import Attempt, Changed, Changes
-from gridlane_authorization.store import bindings, groups, vos
+from gridlane_authorization.store import bindings, groups, issuers, vos
 from gridlane_authorization.store.vos import BY_NAME, StoredVo
 from gridlane_kit import errors
 from gridlane_kit.call import Call
@@ -29,7 +29,8 @@ class Vos:
     """Makes, changes, deletes and shows virtual organisations.
 
     Parameters:
-        issuers: the outside issuers that are set in the configuration: the VO that each speaks for.
+        issuers: the outside issuers that are set in the configuration: the VO that each speaks for,
+            by its name.
     """
 
     def __init__(self, db: Database, changes: Changes, issuers: Mapping[str, str]) -> None:
@@ -72,8 +73,8 @@ class Vos:
         """
         attempt = Attempt.of(call, request, request.name)
         vo = _vo(request.name)
-        issuers = [url for url, speaks_for in self._issuers.items() if speaks_for == vo]
-        revision = await self._changes.delete(attempt, partial(_delete, attempt, issuers))
+        named = [name for name, speaks_for in self._issuers.items() if speaks_for == vo]
+        revision = await self._changes.delete(attempt, partial(_delete, attempt, named))
         return vo_service_pb2.DeleteVoResponse(policy_revision=revision)
 
     async def get(self, request: vo_service_pb2.GetVoRequest, call: Call) -> vo_pb2.Vo:
@@ -143,7 +144,7 @@ def _update(
 
 def _delete(
     attempt: Attempt,
-    issuers: Collection[str],
+    of_settings: Collection[str],
     conn: Connection,
     revision: int,
 ) -> Changed[vo_pb2.Vo]:
@@ -151,7 +152,8 @@ def _delete(
     used_by = (
         bindings.users_of_vo(conn, stored.vo, attempt.time_us)
         or groups.of_vo(conn, stored.vo)
-        or next(iter(issuers), "")
+        or issuers.of_vo(conn, stored.vo)
+        or next(iter(of_settings), "")
     )
     if used_by:
         raise errors.in_use(stored.name, used_by)

@@ -74,13 +74,16 @@ class TaskShell:
         """Kills the job, then cancels every transfer that it still has."""
         name = job_name(request.name)
         call.about_job(name)
-        job = await self._peers.jobs(call).KillJob(job_service_pb2.KillJobRequest(name=name))
+        kill = job_service_pb2.KillJobRequest(name=name, reason=request.reason)
+        job = await self._peers.jobs(call).KillJob(kill)
         task = task_pb2.Task(name=task_name(name), job=job, trace_id=job.trace_id)
         try:
             for transfer in await self._peers.transfers_of(call, job):
                 task.transfer_jobs.append(
                     await self._peers.transfers(call).CancelTransferJob(
-                        transfer_service_pb2.CancelTransferJobRequest(name=transfer.name)
+                        transfer_service_pb2.CancelTransferJobRequest(
+                            name=transfer.name, reason=request.reason
+                        )
                     )
                 )
         except GridlaneError as error:

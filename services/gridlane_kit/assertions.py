@@ -52,6 +52,7 @@ _TYPE: Final = "gridlane-assertion+jwt"
 _URN: Final = f"{SERVICE_ISSUER}:"
 _log = logging.getLogger(__name__)
 ClaimT = TypeVar("ClaimT", str, int)
+_Index = tuple[str, Principal, int | None, int | None]
 
 
 class ServiceKeysError(ValueError):
@@ -72,7 +73,7 @@ class AssertionSigner:
         self._key = key
         self._size = size
         # In the order in which they were signed, so that the first is the oldest.
-        self._kept: dict[tuple[str, Principal, int | None], tuple[str, float]] = {}
+        self._kept: dict[_Index, tuple[str, float]] = {}
 
     @classmethod
     def from_file(cls, service: str, path: Path) -> "AssertionSigner":
@@ -92,7 +93,7 @@ class AssertionSigner:
         Raises:
             ValueError: the principal is another service: nobody acts for one but itself.
         """
-        index = (receiver, principal, principal.token_expires_us)
+        index = _index(principal, receiver)
         now = time.time()
         kept = self._kept.get(index)
         if kept is not None and 0 <= now - kept[1] < REUSE_S:
@@ -106,7 +107,7 @@ class AssertionSigner:
 
     def forget(self, principal: Principal, receiver: str) -> None:
         """Has the next call signed anew: the receiver did not take the last assertion."""
-        self._kept.pop((receiver, principal, principal.token_expires_us), None)
+        self._kept.pop(_index(principal, receiver), None)
 
     def _sign(self, principal: Principal, receiver: str, now_s: int) -> str:
         claims = {
@@ -273,6 +274,11 @@ def _times_checked(claims: Mapping[str, Any], now_s: float) -> float:
     return expires_s
 
 
+def _index(principal: Principal, receiver: str) -> _Index:
+    """What an assertion is kept under: all that it says, and to whom."""
+    return (receiver, principal, principal.token_expires_us, principal.groups_until_us)
+
+
 def _described(principal: Principal) -> dict[str, Any]:
     optional = {
         "name": principal.display_name or None,
@@ -281,6 +287,7 @@ def _described(principal: Principal) -> dict[str, Any]:
         "gridlane.job": principal.job,
         "gridlane.attempt": principal.attempt,
         "gridlane.token_expires_us": principal.token_expires_us,
+        "gridlane.groups_until_us": principal.groups_until_us,
     }
     return {
         "sub": principal.subject,
@@ -321,6 +328,7 @@ def _principal(claims: Mapping[str, Any]) -> Principal:
         job=job,
         attempt=attempt,
         token_expires_us=_optional(claims, "gridlane.token_expires_us", int),
+        groups_until_us=_optional(claims, "gridlane.groups_until_us", int),
     )
 
 

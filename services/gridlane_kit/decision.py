@@ -132,7 +132,7 @@ def decide(
         if rule.jobs and principal.job is not None:
             return _allowed("job: its own", Visibility(job=principal.job), revision, permission)
         return _denied(permission, revision, Reason.PERMISSION_DENIED)
-    return _by_role(permission, principal, grants, policy)
+    return _by_role(permission, principal.at(now_us), grants, policy)
 
 
 def _is_kept(principal: Principal, permission: str, grants: Grants) -> bool:
@@ -148,7 +148,7 @@ def _is_kept(principal: Principal, permission: str, grants: Grants) -> bool:
 
 def _by_role(permission: str, principal: Principal, grants: Grants, policy: Policy) -> Decision:
     rule, revision = PERMISSIONS[permission], policy.revision
-    column, visibility = _reach(rule, principal, grants, policy.jobs_vo_readable)
+    column, visibility = _reach(rule, principal, grants, policy)
     if visibility is NOTHING:
         return _denied(permission, revision, Reason.PERMISSION_DENIED)
     if not _scopes_allow(principal, rule):
@@ -221,7 +221,7 @@ _IN_ITS_VOS: Final = {
 
 
 def _reach(
-    rule: Rule, principal: Principal, grants: Grants, vo_readable: bool
+    rule: Rule, principal: Principal, grants: Grants, policy: Policy
 ) -> tuple[str, Visibility]:
     """Joins what the caller's roles give; (the strongest role, NOTHING) when that is nothing."""
     column = _column_of_all(rule, grants)
@@ -235,11 +235,11 @@ def _reach(
     if grants.channels and rule.channel_manager is Reach.CHANNEL:
         column, channels = column or "channel manager: that channel", grants.channels
     if rule.in_its_vos and grants.in_vos:
-        in_vos, owner, more, groups = _reach_in_its_vos(rule, principal, grants)
+        in_vos, owner, more, groups = _reach_in_its_vos(rule, principal, grants, policy)
         column, vos = column or in_vos, vos | more
     if rule.regular is Reach.OWN:
         column, owner = column or "regular user: own", principal.owner
-    if rule.regular is Reach.VO or (rule.vo_readable and vo_readable):
+    if rule.regular is Reach.VO or (rule.vo_readable and policy.jobs_vo_readable):
         column, vos = column or "regular user: its VOs", vos | principal.vos
     if owner is None and not vos and not channels and not groups:
         return column, NOTHING
@@ -247,11 +247,12 @@ def _reach(
 
 
 def _reach_in_its_vos(
-    rule: Rule, principal: Principal, grants: Grants
+    rule: Rule, principal: Principal, grants: Grants, policy: Policy
 ) -> tuple[str, str | None, frozenset[str], frozenset[tuple[str, str]]]:
     """What the roles give that count where their holder belongs: the strongest of them, the owner,
     the VOs and the groups."""
     column, owner, vos, groups = "", None, _NONE, _NO_PAIRS
+    active = principal.active_group
     for role, reach in rule.in_its_vos:
         bound = grants.in_vos.get(role)
         if bound is None:
@@ -262,8 +263,8 @@ def _reach_in_its_vos(
             vos |= belongs
         elif reach is Reach.OWN:
             owner = principal.owner
-        elif principal.active_group in principal.groups:
-            groups = frozenset((vo, principal.active_group) for vo in belongs)
+        elif active in principal.groups and policy.may_be_active(active):
+            groups = frozenset((vo, active) for vo in belongs)
     return column, owner, vos, groups
 
 

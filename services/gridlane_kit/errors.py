@@ -7,58 +7,19 @@ what is raised into the call's status, and what is not a `GridlaneError` into `i
 Use: `from gridlane_kit import errors` and `raise errors.not_found("jobs/…")`.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2
 
 from gridlane_kit.error_reasons import CODES as CODES
 from gridlane_kit.error_reasons import ErrorReason as ErrorReason
-
-DOMAIN = "gridlane"
+from gridlane_kit.gridlane_error import DOMAIN as DOMAIN
+from gridlane_kit.gridlane_error import GridlaneError as GridlaneError
 
 _MAX_VIOLATIONS = 1500
 """Bytes of violations that an error tells, paths and descriptions: it travels in the trailing
 metadata of a call, which has room for so much beside the rest."""
-
-
-class GridlaneError(Exception):
-    """A failure as the caller sees it.
-
-    Parameters:
-        reason: why; the gRPC code follows from it.
-        message: for people: names the value, what was expected, and the cure. Never another error's
-            text.
-        metadata: what programs may want to know, as `error_reason.proto` documents it.
-        details: further messages of `google.rpc`: BadRequest, PreconditionFailure, RetryInfo.
-    """
-
-    def __init__(
-        self,
-        reason: ErrorReason,
-        message: str,
-        metadata: Mapping[str, str] | None = None,
-        details: Iterable[Message] = (),
-    ) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.code = CODES[reason]
-        self.message = message
-        self.metadata = dict(metadata or {})
-        self.details = tuple(details)
-
-    def to_status(self) -> status_pb2.Status:
-        """The error as `google.rpc.Status`: for an item of a batch, and for trailing metadata."""
-        info = error_details_pb2.ErrorInfo(
-            reason=self.reason.value, domain=DOMAIN, metadata=self.metadata
-        )
-        number: int = self.code.value[0]
-        return status_pb2.Status(
-            code=number,
-            message=self.message,
-            details=[_packed(message) for message in (info, *self.details)],
-        )
 
 
 def token_missing() -> GridlaneError:
@@ -94,6 +55,21 @@ def group_not_asserted(group: str) -> GridlaneError:
         ErrorReason.PERMISSION_DENIED,
         "your token does not assert the group that 'gridlane-group' names: leave it out, or name"
         " one of those that WhoAmI lists",
+        {"group": group[:255]},
+    )
+
+
+def group_not_declared(group: str, vo: str) -> GridlaneError:
+    """The caller wants to act in a group that its token asserts, and its VO has not declared.
+
+    Parameters:
+        group: its path.
+        vo: the VO's name.
+    """
+    return GridlaneError(
+        ErrorReason.PERMISSION_DENIED,
+        f"the VO {vo} declares its groups, and {group!r} is none of them: act in none, or in one"
+        f" that 'gridlane group list {vo}' shows, or ask a manager of the VO to declare it",
         {"group": group[:255]},
     )
 
@@ -169,6 +145,19 @@ def capability_missing(
     )
 
 
+def address_forbidden(field: str, url: str) -> GridlaneError:
+    """Policy forbids this server to connect to a URL.
+
+    Parameters:
+        field: its path in the request.
+    """
+    return _bad_request(
+        ErrorReason.ADDRESS_FORBIDDEN,
+        [(field, "on a public address: policy forbids to connect to where this one leads")],
+        {"url": url[:1024]},
+    )
+
+
 def request_id_too_old(days: int) -> GridlaneError:
     """The request id was made before the time for which ids are remembered (`days`)."""
     return GridlaneError(
@@ -230,14 +219,26 @@ def already_exists(name: str) -> GridlaneError:
     return GridlaneError(ErrorReason.ALREADY_EXISTS, f"{name} is there already", {"name": name})
 
 
-def illegal_transition(name: str, from_: str, to: str) -> GridlaneError:
-    """The state machine of `name` has no way from one state to the other."""
+def illegal_transition(
+    name: str, from_: str, to: str, allowed: Collection[str] | None = None
+) -> GridlaneError:
+    """The state machine of `name` has no way from one state to the other.
+
+    Parameters:
+        allowed: the states to which there is one, for who may ask for another; None when the call
+            asks for one state alone.
+    """
+    described = f"{name} is {from_}; from there it cannot become {to}"
+    metadata = {"name": name, "from": from_, "to": to}
+    if allowed is not None:
+        described += f", only {' or '.join(allowed)}" if allowed else ": nothing follows"
+        metadata["allowed"] = ",".join(allowed)
     return _precondition_failure(
         ErrorReason.ILLEGAL_TRANSITION,
         kind="STATE",
         subject=name,
-        description=f"{name} is {from_}; from there it cannot become {to}",
-        metadata={"name": name, "from": from_, "to": to},
+        description=described,
+        metadata=metadata,
     )
 
 
@@ -268,7 +269,8 @@ def revision_conflict(name: str) -> GridlaneError:
 
 
 def last_admin(name: str) -> GridlaneError:
-    """The change would leave nobody who is an administrator, not vetoed and without an end.
+    """The change would leave nobody who is an administrator and can prove it, not vetoed and
+    without an end.
 
     Parameters:
         name: of the role binding by which the last one is.
@@ -277,8 +279,8 @@ def last_admin(name: str) -> GridlaneError:
         ErrorReason.LAST_ADMIN,
         kind="LAST_ADMIN",
         subject=name,
-        description="nobody else is an administrator, not vetoed and without an end: give that role"
-        " to another identity first",
+        description="nobody else is an administrator of an issuer that is believed, not vetoed and"
+        " without an end: give that role to such an identity first",
         metadata={"name": name},
     )
 
@@ -319,6 +321,22 @@ def overloaded(limit: str, retry_after_s: float) -> GridlaneError:
         ErrorReason.OVERLOADED,
         f"the server takes no more work of the class {limit} just now",
         {"limit": limit},
+        [_retry_info(retry_after_s)],
+    )
+
+
+def too_many_exchanges(most: int, hours: int, retry_after_s: float) -> GridlaneError:
+    """A user had as many tokens by exchange as it may.
+
+    Parameters:
+        most: so many, within `hours`.
+        retry_after_s: when the first of them is past, seconds.
+    """
+    return GridlaneError(
+        ErrorReason.OVERLOADED,
+        f"you had {most} tokens by exchange within {hours} hours, and may have no more: use one"
+        " again until it ends, or ask the operator to raise max_exchanged_tokens",
+        {"limit": "exchanged tokens"},
         [_retry_info(retry_after_s)],
     )
 
@@ -473,9 +491,3 @@ def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
     delay = duration_pb2.Duration()
     delay.FromMilliseconds(round(seconds * 1000))
     return error_details_pb2.RetryInfo(retry_delay=delay)
-
-
-def _packed(message: Message) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(message)
-    return packed

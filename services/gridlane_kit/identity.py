@@ -6,7 +6,7 @@ capabilities. Not for how an identity is proven (`tokens`) nor for what it may d
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -49,7 +49,9 @@ class Principal:
     ("jobs/{uuid}") and `attempt` are set for a job's own token; `token_expires_us` (microseconds
     since the epoch, UTC) is when the token that proved the identity ends, `token_id` which one it
     was (`jti`); both are empty where no token of its own proved it. `active_group` is the one
-    of `groups` in which the caller acts (DIRAC's group), empty for none.
+    of `groups` in which the caller acts (DIRAC's group), empty for none. `groups_until_us`
+    (microseconds since the epoch, UTC) is until when the groups are believed of work that runs
+    later; None: without an end.
     """
 
     issuer: str
@@ -65,6 +67,7 @@ class Principal:
     token_expires_us: int | None = field(default=None, compare=False)
     active_group: str = ""
     token_id: str = field(default="", compare=False)
+    groups_until_us: int | None = field(default=None, compare=False)
     owner: str = field(init=False, compare=False)
     """`issuer|subject`: the key under which rows are owned and roles are bound."""
     capabilities: tuple[Capability, ...] | None = field(init=False, compare=False, repr=False)
@@ -77,6 +80,22 @@ class Principal:
     def on_behalf(self, service: str) -> "Principal":
         """Returns the principal with `service` as the one that acts for it."""
         return replace(self, actor=service)
+
+    def has_outlived_its_groups(self, now_us: int) -> bool:
+        """Whether this is the principal of work that runs so much later than it was submitted that
+        the groups, which a token asserted then, are not believed any more.
+
+        As long as the caller's own token is at hand, they are.
+        """
+        until_us = self.groups_until_us
+        return until_us is not None and self.token_expires_us is None and now_us >= until_us
+
+    def at(self, now_us: int) -> "Principal":
+        """Returns what is believed of the principal at a time (microseconds since the epoch, UTC):
+        it, or it without groups."""
+        if not self.has_outlived_its_groups(now_us):
+            return self
+        return replace(self, groups=frozenset(), active_group="", groups_until_us=None)
 
     def to_json(self) -> str:
         """Returns the storage form: stable text that `from_json` reads back.
@@ -96,6 +115,8 @@ class Principal:
             "job": self.job,
             "attempt": self.attempt,
         }
+        if self.groups and self.groups_until_us is not None:
+            stored["groups_until_us"] = self.groups_until_us
         return json.dumps(stored, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
@@ -119,17 +140,38 @@ class Principal:
             attempt=stored["attempt"],
             # Rows from before there were active groups have none.
             active_group=stored.get("active_group", ""),
+            # Nor had the groups an age.
+            groups_until_us=stored.get("groups_until_us"),
         )
 
 
 class Trust:
     """The keys, or the word, of an issuer as they were when something was proven by them."""
 
-    __slots__ = ("ended",)
+    __slots__ = ("_followers", "ended")
 
     def __init__(self) -> None:
         self.ended = False
         """Whether what was proven must be proven anew: a key is gone, or the issuer."""
+        self._followers: set[Callable[[], None]] = set()
+
+    def end(self) -> None:
+        """Says that what was proven must be proven anew; tells who follows, once."""
+        self.ended = True
+        followers, self._followers = self._followers, set()
+        for follower in followers:
+            follower()
+
+    def follow(self, follower: Callable[[], None]) -> None:
+        """Has `follower` called when it ends; at once when it has ended."""
+        if self.ended:
+            follower()
+        else:
+            self._followers.add(follower)
+
+    def leave(self, follower: Callable[[], None]) -> None:
+        """Has `follower` called no more."""
+        self._followers.discard(follower)
 
 
 class Proof(NamedTuple):

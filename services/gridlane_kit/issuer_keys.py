@@ -17,19 +17,32 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gridlane_kit import errors
+from gridlane_kit.clock import now_us
 from gridlane_kit.identity import Trust
 from gridlane_kit.issuer_documents import DocumentError, Documents
 from gridlane_kit.jwks import JwksError, PublicKey, PublicKeys
 
 REFRESH_S: Final = 600.0
 RETRY_S: Final = 10.0
-POLL_S: Final = 1.0
-"""How often a file is looked at."""
+POLL_S: Final = 0.2
+"""How often a file is looked at: what a key proved that is gone ends within a second."""
 
+_MAX_PROBLEM: Final = 300
+"""Characters that are told of why keys cannot be had."""
 _log = logging.getLogger(__name__)
+
+
+class KeyStatus(NamedTuple):
+    """What is known of an issuer's keys: their ids, when they were fetched last (microseconds since
+    1970-01-01 UTC; None: never, or they are not fetched), and why the last attempt failed, empty
+    when it did not."""
+
+    kids: tuple[str, ...] = ()
+    fetched_us: int | None = None
+    problem: str = ""
 
 
 class KeySource(Protocol):
@@ -37,6 +50,13 @@ class KeySource(Protocol):
 
     trust: Trust
     """What is proven by the keys as they are now rests on it."""
+
+    @property
+    def status(self) -> KeyStatus:
+        """How they are."""
+
+    def renew(self) -> None:
+        """Has all that was proven by the keys proven anew."""
 
     async def fetched(self) -> PublicKeys:
         """Returns all keys, fetched now where they are fetched.
@@ -64,6 +84,16 @@ class StaticKeys:
         self._keys = PublicKeys.read(jwks)
         self.trust = Trust()
 
+    @property
+    def status(self) -> KeyStatus:
+        """How they are."""
+        return KeyStatus(self._keys.kids)
+
+    def renew(self) -> None:
+        """Has all that was proven by the keys proven anew."""
+        ending, self.trust = self.trust, Trust()
+        ending.end()
+
     async def find(self, algorithm: str, kid: str | None) -> tuple[PublicKey, ...]:
         """Returns the keys that may have signed a token whose header says so."""
         return self._keys.find(algorithm, kid)
@@ -81,10 +111,10 @@ class StaticKeys:
         self._take(PublicKeys.read(jwks))
 
     def _take(self, keys: PublicKeys) -> None:
-        if not self._keys.kept_in(keys):
-            self.trust.ended = True
-            self.trust = Trust()
-        self._keys = keys
+        before, self._keys = self._keys, keys
+        if not before.kept_in(keys):
+            ending, self.trust = self.trust, Trust()
+            ending.end()
 
 
 class FileKeys(StaticKeys):
@@ -150,8 +180,20 @@ class RemoteKeys:
         self._fetching: asyncio.Task[None] | None = None
         self._not_before = 0.0
         self._fetched_at: float | None = None
+        self._fetched_us: int | None = None
         self._failures = 0
+        self._problem = ""
         self.trust = Trust()
+
+    @property
+    def status(self) -> KeyStatus:
+        """How they are."""
+        return KeyStatus(self._keys.kids, self._fetched_us, self._problem)
+
+    def renew(self) -> None:
+        """Has all that was proven by the keys proven anew."""
+        ending, self.trust = self.trust, Trust()
+        ending.end()
 
     @property
     def age_s(self) -> float:
@@ -211,19 +253,22 @@ class RemoteKeys:
             await self.fetched()
         except (DocumentError, JwksError) as error:
             self._failures += 1
+            self._problem = str(error)[:_MAX_PROBLEM]
             _log.warning("the keys of %s could not be fetched: %s", self._issuer, error)
         finally:
             self._not_before = monotonic() + self._retry_s
             self._fetching = None
 
     def _take(self, keys: PublicKeys) -> None:
-        if not self._keys.kept_in(keys):
-            _log.info("a key of %s is gone", self._issuer)
-            self.trust.ended = True
-            self.trust = Trust()
-        self._keys = keys
+        before, self._keys = self._keys, keys
         self._failures = 0
+        self._problem = ""
         self._fetched_at = monotonic()
+        self._fetched_us = now_us()
+        if not before.kept_in(keys):
+            _log.info("a key of %s is gone", self._issuer)
+            ending, self.trust = self.trust, Trust()
+            ending.end()
 
     def _pause_s(self) -> float:
         """How long to wait for the next time: longer with every failure, never in step."""

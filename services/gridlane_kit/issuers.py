@@ -1,30 +1,36 @@
 """Which issuers of users' tokens are believed, beside Gridlane's own Authorization.
 
-Responsible for what is configured of an issuer, for the set of them that is in force now, and for
-keeping their keys fresh. Where keys come from is `issuer_keys`'; what a token must say is
-`token_profile`'s. An issuer is found by its name, compared exactly, character by character.
+Responsible for what is configured of an issuer, by the operator or by policy, for the set of them
+that is in force now, and for keeping their keys fresh. Where keys come from is `issuer_keys`'; what
+a token must say is `token_profile`'s. An issuer is found by its name, compared exactly, character
+by character.
 """
 
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, Final, Literal, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from gridlane_kit.addresses import Addresses
+from gridlane_kit.identity import Trust
 from gridlane_kit.issuer_documents import DocumentError, Documents, is_plain_loopback
 from gridlane_kit.issuer_keys import (
     REFRESH_S,
     RETRY_S,
     FileKeys,
     KeySource,
+    KeyStatus,
     RemoteKeys,
     StaticKeys,
 )
 from gridlane_kit.jwks import JwksError, PublicKeys
-from gridlane_kit.token_profile import IssuerProfile
+from gridlane_kit.token_profile import GROUP_AGE_S, IssuerProfile
+
+_LONGEST_S: Final = 30 * 86_400.0
 
 
 class Issuer(BaseModel):
@@ -59,12 +65,27 @@ class Issuer(BaseModel):
     jwks: str = Field(
         default="", description="its keys themselves (JWKS as JSON): nothing is fetched"
     )
+    max_group_age_s: float = Field(
+        default=GROUP_AGE_S,
+        gt=0,
+        le=_LONGEST_S,
+        description="for how long the groups of its tokens are believed of work that runs later",
+    )
+    max_token_lifetime_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=_LONGEST_S,
+        description="the longest time from `iat` to `exp` that is taken; unset: any",
+    )
 
     @field_validator("jwks")
     @classmethod
     def _has_keys(cls, value: str) -> str:
         if value:
-            PublicKeys.read(json.loads(value))
+            try:
+                PublicKeys.read(json.loads(value))
+            except RecursionError:
+                raise ValueError("no JSON") from None
         return value
 
     @model_validator(mode="after")
@@ -77,13 +98,31 @@ class Issuer(BaseModel):
         return self
 
 
+class PolicyIssuer(Issuer):
+    """An outside issuer that policy has: an administrator added it while servers run.
+
+    It speaks HTTPS, from addresses that an administrator may have this server connect to.
+    """
+
+    name: str = Field(pattern=r"^issuers/[a-z0-9][a-z0-9.-]{0,63}$")
+    jwks_file: None = None
+
+    @model_validator(mode="after")
+    def _speaks_https(self) -> Self:
+        if not all(url.startswith("https://") for url in filter(None, (self.url, self.jwks_uri))):
+            raise ValueError("only https")
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class TrustedIssuer:
-    """An issuer that is believed: what of it, and the keys that prove it."""
+    """An issuer that is believed: what of it, and the keys that prove it. On its `word` rests what
+    others proved of its users."""
 
     profile: IssuerProfile
     keys: KeySource
     algorithms: frozenset[str]
+    word: Trust = field(default_factory=Trust, compare=False)
 
 
 class IssuerReport(NamedTuple):
@@ -108,7 +147,9 @@ class TrustedIssuers:
     Parameters:
         audience: the deployment's, which any token may name.
         issuers: those believed at first; `replace` puts others in their place.
-        documents: fetches what issuers publish; None where all have files.
+        documents: fetches what issuers of the settings publish; None: as usual.
+        policy_documents: fetches what issuers of the policy publish; None: as usual, from public
+            addresses alone.
         refresh_s, retry_s: see `RemoteKeys`.
 
     Raises:
@@ -122,11 +163,13 @@ class TrustedIssuers:
         issuers: Iterable[Issuer] = (),
         *,
         documents: Documents | None = None,
+        policy_documents: Documents | None = None,
         refresh_s: float = REFRESH_S,
         retry_s: float = RETRY_S,
     ) -> None:
         self._audience = audience
         self._documents = documents
+        self._policy_documents = policy_documents
         self._refresh_s = refresh_s
         self._retry_s = retry_s
         self._configured: dict[str, Issuer] = {}
@@ -145,6 +188,11 @@ class TrustedIssuers:
         """What is configured of each."""
         return tuple(self._configured.values())
 
+    def status(self, url: str) -> KeyStatus | None:
+        """Returns how the keys of an issuer are; None when it is not believed."""
+        issuer = self._believed.get(url)
+        return None if issuer is None else issuer.keys.status
+
     async def report(self) -> Sequence[IssuerReport]:
         """Fetches the keys of all issuers once, at the same time."""
         return await asyncio.gather(*map(self._reported, self._configured.values()))
@@ -157,17 +205,24 @@ class TrustedIssuers:
         return IssuerReport(issuer.url, issuer.vo, keys.names)
 
     def replace(self, issuers: Iterable[Issuer]) -> None:
-        """Believes these issuers from now on, and no others; one that did not change keeps its
-        keys, what others proved ends at once.
+        """Believes these issuers from now on, and no others; one whose keys come from where they
+        came from keeps them. What others proved, or the same one by other rules, must be proven
+        anew at once.
 
         Raises: as the constructor; then all stays as it was.
         """
         before = dict(self._believed)
         self._put(issuers)
         for url, issuer in before.items():
-            if self._believed.get(url) is not issuer:
-                issuer.keys.trust.ended = True
-                self._end(url)
+            now = self._believed.get(url)
+            if now is issuer:
+                continue
+            if now is not None and now.keys is issuer.keys:
+                issuer.keys.renew()
+            else:
+                self._end(url, issuer.keys)
+                issuer.keys.trust.end()
+            issuer.word.end()
         self._begin_all()
 
     async def start(self) -> None:
@@ -178,12 +233,9 @@ class TrustedIssuers:
     async def stop(self) -> None:
         """Ends all fetching."""
         self._running = False
-        for url in list(self._tasks):
-            self._end(url)
+        for url, issuer in self._believed.items():
+            self._end(url, issuer.keys)
         await asyncio.gather(*self._ending, return_exceptions=True)
-        for issuer in self._believed.values():
-            if isinstance(issuer.keys, RemoteKeys):
-                await issuer.keys.close()
 
     def _put(self, issuers: Iterable[Issuer]) -> None:
         configured: dict[str, Issuer] = {}
@@ -199,24 +251,35 @@ class TrustedIssuers:
 
     def _made(self, issuer: Issuer) -> TrustedIssuer:
         audiences = frozenset((self._audience, *issuer.audiences))
-        return TrustedIssuer(
-            IssuerProfile(audiences, issuer.vo), self._keys(issuer), frozenset(issuer.algorithms)
+        profile = IssuerProfile(
+            audiences, issuer.vo, issuer.max_token_lifetime_s, issuer.max_group_age_s
         )
+        return TrustedIssuer(profile, self._keys_of(issuer), frozenset(issuer.algorithms))
 
-    def _keys(self, issuer: Issuer) -> KeySource:
+    def _keys_of(self, issuer: Issuer) -> KeySource:
+        before = self._configured.get(issuer.url)
+        if before is not None and _key_place(before) == _key_place(issuer):
+            return self._believed[issuer.url].keys
         if issuer.jwks_file is not None:
             return FileKeys(issuer.jwks_file)
         if issuer.jwks:
             return StaticKeys(json.loads(issuer.jwks))
-        if self._documents is None:
-            self._documents = Documents()
         return RemoteKeys(
             issuer.url,
-            self._documents,
+            self._documents_for(issuer),
             jwks_uri=issuer.jwks_uri,
             refresh_s=self._refresh_s,
             retry_s=self._retry_s,
         )
+
+    def _documents_for(self, issuer: Issuer) -> Documents:
+        if isinstance(issuer, PolicyIssuer):
+            if self._policy_documents is None:
+                self._policy_documents = Documents(addresses=Addresses())
+            return self._policy_documents
+        if self._documents is None:
+            self._documents = Documents()
+        return self._documents
 
     def _begin_all(self) -> None:
         if not self._running:
@@ -227,9 +290,20 @@ class TrustedIssuers:
                     issuer.keys.keep_fresh(), name=f"keys of {url}"
                 )
 
-    def _end(self, url: str) -> None:
+    def _end(self, url: str, keys: KeySource) -> None:
+        """Ends what fetches an issuer's keys."""
         task = self._tasks.pop(url, None)
         if task is not None:
             task.cancel()
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._also_end(task)
+        if isinstance(keys, RemoteKeys):
+            self._also_end(asyncio.create_task(keys.close(), name=f"end of keys of {url}"))
+
+    def _also_end(self, task: asyncio.Task[None]) -> None:
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+def _key_place(issuer: Issuer) -> tuple[object, ...]:
+    """Where the keys of an issuer come from, and who says so."""
+    return (type(issuer), issuer.url, issuer.jwks_uri, issuer.jwks_file, issuer.jwks)

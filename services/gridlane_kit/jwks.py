@@ -103,6 +103,11 @@ class PublicKeys:
         return all(key.identity in left for key in self._keys)
 
     @property
+    def kids(self) -> tuple[str, ...]:
+        """The ids of the keys that have one."""
+        return tuple(key.kid for key in self._keys if key.kid)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The keys' ids with their algorithms, for people."""
         return tuple(f"{key.kid or 'without id'} ({key.algorithm})" for key in self._keys)

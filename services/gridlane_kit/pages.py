@@ -129,6 +129,16 @@ def fetch_page(
     return rows, _encode(keyset.key_of(rows[-1]), page.binding)
 
 
+def next_page_token(key: Sequence[KeyValue], page: Page) -> str:
+    """Returns the token of the page that goes on after a key, for a listing that is made of more
+    than one statement.
+
+    Parameters:
+        page: the one that ends with the key.
+    """
+    return _encode(key, page.binding)
+
+
 def _encode(key: Sequence[KeyValue], binding: bytes) -> str:
     content = json.dumps(key, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(_digest(binding + content) + content).decode().rstrip("=")

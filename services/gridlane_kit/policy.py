@@ -1,5 +1,5 @@
 """The policy that decisions are made from: who holds which role, who is vetoed, which tokens were
-revoked.
+revoked, which issuers are believed.
 
 Responsible for the frozen form of the bindings, indexed by who holds them (an identity, or a group
 of a VO), and for the one mutable place of a process that holds the policy in force
@@ -15,6 +15,7 @@ from typing import Final
 
 from gridlane_kit.clock import now_us
 from gridlane_kit.identity import Principal, owner_key
+from gridlane_kit.issuers import PolicyIssuer
 
 _Key = tuple[str, str, str]
 
@@ -106,6 +107,7 @@ class Grants:
 _NO_ROLES: Final[Mapping[Role, frozenset[str]]] = MappingProxyType({})
 _NO_GRANTS: Final = Grants()
 _NO_TOKENS: Final[Mapping[str, int]] = MappingProxyType({})
+_NO_ISSUERS: Final[Mapping[str, PolicyIssuer]] = MappingProxyType({})
 
 # The index is kept in parts: a change copies those that it touches, and shares the others.
 _PARTS: Final = 256
@@ -121,7 +123,8 @@ class PolicyChange:
 
     `added`: each takes the place of one that differs from it in nothing but its end and what it
     does to work. `removed`: neither matters. `jobs_vo_readable` None: as before. `revoked`: tokens
-    by `jti`, with their end.
+    by `jti`, with their end. `added_groups` and `removed_groups`: paths of declared groups.
+    `set_issuers`: each takes the place of the one of its name; `removed_issuers`: names.
     """
 
     revision: int
@@ -131,6 +134,10 @@ class PolicyChange:
     removed_vos: frozenset[str] = frozenset()
     jobs_vo_readable: bool | None = None
     revoked: Mapping[str, int] = field(default_factory=lambda: _NO_TOKENS)
+    added_groups: frozenset[str] = frozenset()
+    removed_groups: frozenset[str] = frozenset()
+    set_issuers: Sequence[PolicyIssuer] = ()
+    removed_issuers: frozenset[str] = frozenset()
 
 
 class Policy:
@@ -144,15 +151,20 @@ class Policy:
         vos: the virtual organisations that exist.
         revoked: Gridlane's own tokens (`jti`) that are not accepted any more, with the time at
             which each ends by itself (microseconds since the epoch, UTC).
+        groups: the paths of the groups that VOs have declared.
+        issuers: the outside issuers that are believed by policy, beside those of the settings.
         closed: nothing is known of anybody: every decision is refused (POLICY_STALE).
     """
 
     __slots__ = (
+        "_declaring_vos",
         "_groups",
         "_index",
         "_joined",
         "_made",
         "closed",
+        "groups",
+        "issuers",
         "jobs_vo_readable",
         "revision",
         "revoked",
@@ -167,12 +179,18 @@ class Policy:
         vos: Iterable[str] = (),
         *,
         revoked: Mapping[str, int] | None = None,
+        groups: Iterable[str] = (),
+        issuers: Iterable[PolicyIssuer] = (),
         closed: bool = False,
     ) -> None:
         self.revision = revision
         self.jobs_vo_readable = jobs_vo_readable
         self.vos = frozenset(vos)
         self.revoked = _NO_TOKENS if revoked is None else revoked
+        self.groups = frozenset(groups)
+        self._declaring_vos = frozenset(map(vo_of_group, self.groups))
+        # By name. As long as none changes, all policies share it.
+        self.issuers = _by_name(_NO_ISSUERS, issuers)
         self.closed = closed
         held = tuple(bindings)
         self._index = _indexed(held)
@@ -194,7 +212,8 @@ class Policy:
         """Returns what a caller holds now, by itself and by its groups; O(1).
 
         A group's binding counts for those who assert the group and belong to the binding's VO: what
-        the issuers of one VO assert gives nothing in another.
+        the issuers of one VO assert gives nothing in another. When the groups have outlived their
+        time (`Principal.groups_until_us`), their vetoes alone count.
 
         Parameters:
             now_us: microseconds since the epoch (UTC).
@@ -204,11 +223,25 @@ class Policy:
         else:
             owner = principal.owner
             grants = self._made.get(owner) or self._make(owner)
-        if grants.until_us is None or now_us < grants.until_us:
+        outlived = principal.has_outlived_its_groups(now_us)
+        if not outlived and (grants.until_us is None or now_us < grants.until_us):
             return grants
-        return _grants(
-            [b for b in grants.bindings if b.expires_us is None or now_us < b.expires_us]
-        )
+        in_force = [b for b in grants.bindings if b.expires_us is None or now_us < b.expires_us]
+        if outlived:
+            # Who was in a vetoed group is not let off because that is long ago.
+            in_force = [b for b in in_force if not b.group or b.role is Role.VETOED]
+        return _grants(in_force)
+
+    def may_be_active(self, group: str) -> bool:
+        """Whether callers may act in a group that their token asserts.
+
+        A VO that declares groups wants these and no others; one that declares none leaves them to
+        the issuer of its tokens.
+
+        Parameters:
+            group: its path, "/cms/production"; the empty one, no group, may always be.
+        """
+        return group in self.groups or not group or vo_of_group(group) not in self._declaring_vos
 
     def changed(self, change: PolicyChange) -> "Policy":
         """Returns the policy after a change; costs what the change is large, not the policy."""
@@ -218,7 +251,9 @@ class Policy:
             jobs_vo_readable=self.jobs_vo_readable if readable is None else readable,
             vos=(self.vos - change.removed_vos) | change.added_vos,
             revoked=_revoked(self.revoked, change.revoked),
+            groups=(self.groups - change.removed_groups) | change.added_groups,
         )
+        policy.issuers = _by_name(self.issuers, change.set_issuers, change.removed_issuers)
         policy._index = _reindexed(self._index, change.added, change.removed)
         policy._groups = self._groups | _groups_of(change.added)
         return policy
@@ -269,24 +304,36 @@ class PolicyDraft:
         self._groups: frozenset[str] = frozenset()
         self._vos: set[str] = set()
         self._revoked: dict[str, int] = {}
+        self._declared: set[str] = set()
+        self._issuers: list[PolicyIssuer] = []
 
     def add(
         self,
         bindings: Iterable[Binding],
         vos: Iterable[str],
         revoked: Mapping[str, int] = MappingProxyType({}),
+        groups: Iterable[str] = (),
+        issuers: Iterable[PolicyIssuer] = (),
     ) -> None:
-        """Takes a part of the bindings, of the virtual organisations, of the revoked tokens."""
+        """Takes a part of the bindings, the virtual organisations, the revoked tokens, the declared
+        groups, the issuers."""
         part = tuple(bindings)
         _put(self._index, part)
         self._groups |= _groups_of(part)
         self._vos.update(vos)
         self._revoked.update(revoked)
+        self._declared.update(groups)
+        self._issuers.extend(issuers)
 
     def finished(self, revision: int, *, jobs_vo_readable: bool) -> Policy:
         """Returns the policy; the draft is not used any more."""
         policy = Policy(
-            revision, jobs_vo_readable=jobs_vo_readable, vos=self._vos, revoked=self._revoked
+            revision,
+            jobs_vo_readable=jobs_vo_readable,
+            vos=self._vos,
+            revoked=self._revoked,
+            groups=self._declared,
+            issuers=self._issuers,
         )
         policy._index = self._index
         policy._groups = self._groups
@@ -349,9 +396,28 @@ def _revoked(before: Mapping[str, int], more: Mapping[str, int]) -> Mapping[str,
     return {jti: end for jti, end in (*before.items(), *more.items()) if end > now}
 
 
+def _by_name(
+    before: Mapping[str, PolicyIssuer],
+    put: Iterable[PolicyIssuer],
+    removed: frozenset[str] = frozenset(),
+) -> Mapping[str, PolicyIssuer]:
+    """Joins issuers; what was there, when nothing changes."""
+    named = {issuer.name: issuer for issuer in put}
+    if not named and removed.isdisjoint(before):
+        return before
+    left = {name: issuer for name, issuer in before.items() if name not in removed}
+    return MappingProxyType(left | named)
+
+
 def _group_key(vo: str, group: str) -> str:
     """The key under which a group holds roles. No identity's has a NUL: `claims` refuses it."""
     return f"\0{vo}|{group}"
+
+
+def vo_of_group(path: str) -> str:
+    """Returns the name of the VO to which a group's path says that it belongs ("/cms/production":
+    "cms"); empty for what is no path."""
+    return path[1:].partition("/")[0]
 
 
 def is_group(holder: str) -> bool:

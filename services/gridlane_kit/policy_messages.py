@@ -5,12 +5,17 @@ made from (`policy`), in both directions. Not for who sends what when (`policy_f
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from gridlane.authorization.v1 import policy_pb2, policy_service_pb2
+from google.protobuf.duration_pb2 import Duration
+from pydantic import ValidationError
+
+from gridlane.authorization.v1 import issuer_pb2, policy_pb2, policy_service_pb2
 from gridlane_kit.clock import from_timestamp, now_us, to_timestamp
+from gridlane_kit.issuers import PolicyIssuer
+from gridlane_kit.logs import logger
 from gridlane_kit.policy import (
     Binding,
     Policy,
@@ -20,10 +25,16 @@ from gridlane_kit.policy import (
     WorkAction,
 )
 
-# A binding's texts are at most 610 characters long (its columns), so a full part of a snapshot is
-# below 2.5 MB: a message may have 4 MiB.
+# A binding's texts are at most 610 characters long (its columns) and a group's path 255, so a full
+# part of a snapshot is below 3 MB: a message may have 4 MiB.
 PART_SIZE: Final = 1000
-"""Bindings, and virtual organisations, and revoked tokens, in one part of a snapshot."""
+"""Bindings, virtual organisations, revoked tokens, declared groups, in one part of a snapshot."""
+
+ISSUERS_PART: Final = 8
+"""Issuers in one part: each may bring its keys, 64 KiB of them."""
+
+_log = logger("policy")
+_MICROS: Final = 1_000_000
 
 _ROLES: Final = MappingProxyType(
     {
@@ -97,7 +108,11 @@ def change_message(change: PolicyChange) -> policy_service_pb2.PolicyChange:
         removed_bindings=map(binding_message, change.removed),
         added_vos=sorted(change.added_vos),
         removed_vos=sorted(change.removed_vos),
+        added_groups=sorted(change.added_groups),
+        removed_groups=sorted(change.removed_groups),
         revoked_tokens=map(_revoked_message, change.revoked.items()),
+        set_issuers=map(issuer_message, change.set_issuers),
+        removed_issuers=sorted(change.removed_issuers),
     )
     if change.jobs_vo_readable is not None:
         message.settings.jobs_vo_readable = change.jobs_vo_readable
@@ -120,6 +135,10 @@ def change_of(message: policy_service_pb2.PolicyChange) -> PolicyChange:
         removed_vos=frozenset(message.removed_vos),
         jobs_vo_readable=None if settings is None else settings.jobs_vo_readable,
         revoked=dict(map(_revoked_of, message.revoked_tokens)),
+        added_groups=frozenset(message.added_groups),
+        removed_groups=frozenset(message.removed_groups),
+        set_issuers=_believable(message.set_issuers),
+        removed_issuers=frozenset(message.removed_issuers) | _names(message.set_issuers),
     )
 
 
@@ -130,19 +149,25 @@ def snapshot_parts(epoch: str, policy: Policy) -> Iterator[policy_service_pb2.Po
         epoch: in which the policy's revision counts.
     """
     bindings, vos, now = policy.bindings, sorted(policy.vos), now_us()
+    groups = sorted(policy.groups)
     revoked = [token for token in policy.revoked.items() if token[1] > now]
-    count = max(len(bindings), len(vos), len(revoked))
+    count = max(len(bindings), len(vos), len(revoked), len(groups))
     settings = policy_service_pb2.PolicySettings(jobs_vo_readable=policy.jobs_vo_readable)
-    for start in range(0, max(count, 1), PART_SIZE):
-        end = start + PART_SIZE
+    issuers = [policy.issuers[name] for name in sorted(policy.issuers)]
+    parts = max(-(-count // PART_SIZE), -(-len(issuers) // ISSUERS_PART), 1)
+    for number in range(parts):
+        start, end = number * PART_SIZE, (number + 1) * PART_SIZE
+        of_issuers = slice(number * ISSUERS_PART, (number + 1) * ISSUERS_PART)
         yield policy_service_pb2.PolicySnapshot(
             epoch=epoch,
             revision=policy.revision,
             bindings=map(binding_message, bindings[start:end]),
             vos=vos[start:end],
             settings=settings,
-            last=end >= count,
+            last=number == parts - 1,
             revoked_tokens=map(_revoked_message, revoked[start:end]),
+            groups=groups[start:end],
+            issuers=map(issuer_message, issuers[of_issuers]),
         )
 
 
@@ -156,10 +181,79 @@ def take_part(draft: PolicyDraft, part: policy_service_pb2.PolicySnapshot) -> Po
         KeyError: as `binding_of`.
     """
     revoked = dict(map(_revoked_of, part.revoked_tokens))
-    draft.add(map(binding_of, part.bindings), part.vos, revoked)
+    issuers = _believable(part.issuers)
+    draft.add(map(binding_of, part.bindings), part.vos, revoked, part.groups, issuers)
     if not part.last:
         return None
     return draft.finished(part.revision, jobs_vo_readable=part.settings.jobs_vo_readable)
+
+
+def issuer_message(issuer: PolicyIssuer) -> issuer_pb2.Issuer:
+    """Returns the contract's form of an issuer that is believed, as followers are told of it."""
+    message = issuer_pb2.Issuer(
+        name=issuer.name,
+        url=issuer.url,
+        vo=issuer.vo,
+        audiences=issuer.audiences,
+        algorithms=sorted(issuer.algorithms),
+        jwks_uri=issuer.jwks_uri,
+        jwks=issuer.jwks,
+        enabled=True,
+        origin=issuer_pb2.ISSUER_ORIGIN_POLICY,
+        max_group_age=_duration(issuer.max_group_age_s),
+    )
+    if issuer.max_token_lifetime_s is not None:
+        message.max_token_lifetime.CopyFrom(_duration(issuer.max_token_lifetime_s))
+    return message
+
+
+def issuer_of(message: issuer_pb2.Issuer) -> PolicyIssuer:
+    """Reads an issuer that is believed; what is unset has its default.
+
+    Raises:
+        ValidationError: it is none that this version could believe; names the fields.
+    """
+    terms: dict[str, Any] = {
+        "name": message.name,
+        "url": message.url,
+        "vo": message.vo,
+        "audiences": tuple(message.audiences),
+        "jwks_uri": message.jwks_uri,
+        "jwks": message.jwks,
+    }
+    if message.algorithms:
+        terms["algorithms"] = tuple(sorted(message.algorithms))
+    for field in ("max_group_age", "max_token_lifetime"):
+        if message.HasField(field):
+            terms[f"{field}_s"] = getattr(message, field).ToMicroseconds() / _MICROS
+    return PolicyIssuer(**terms)
+
+
+def _believable(messages: Iterable[issuer_pb2.Issuer]) -> tuple[PolicyIssuer, ...]:
+    """Those that this version can believe. It is no reason to know nothing of anybody that it does
+    not understand one, of whom it believes nothing."""
+    found = []
+    for message in messages:
+        try:
+            found.append(issuer_of(message))
+        except ValidationError as error:
+            _log.error(
+                "an issuer of the policy is not believed: it is not understood",
+                issuer=message.name,
+                problem=error.errors(include_url=False, include_input=False)[0]["msg"],
+            )
+    return tuple(found)
+
+
+def _names(messages: Iterable[issuer_pb2.Issuer]) -> frozenset[str]:
+    """The names of all: one that is not understood takes the place of what it was before."""
+    return frozenset(message.name for message in messages)
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * _MICROS))
+    return duration
 
 
 def _revoked_message(token: tuple[str, int]) -> policy_service_pb2.RevokedToken:

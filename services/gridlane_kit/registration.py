@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import Enum
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -23,16 +24,22 @@ from gridlane_kit.assertions import AssertionVerifier, BearerVerifier, ServiceKe
 from gridlane_kit.call import CURRENT, Call
 from gridlane_kit.decision import Decision
 from gridlane_kit.errors import GridlaneError
-from gridlane_kit.identity import Principal
+from gridlane_kit.identity import Principal, Trust
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.peers import LocalServices, Peers
 from gridlane_kit.plans import MethodPlan, plan_service, refuse_stripped
 from gridlane_kit.policy import Policy, PolicyHolder
 from gridlane_kit.sessions import Session, Sessions, Verifier, refuse_revoked
 from gridlane_kit.steps import Steps, denial, out_of_time
-from gridlane_kit.streams import OpenStream, OpenStreams
+from gridlane_kit.streams import OpenStream, OpenStreams, ProvenStream
 from gridlane_kit.telemetry import Telemetry
-from gridlane_kit.wire import MAX_MESSAGE_BYTES, caller_and_traceparent, send_error, send_trace_id
+from gridlane_kit.wire import (
+    MAX_MESSAGE_BYTES,
+    caller_and_traceparent,
+    help_links,
+    send_error,
+    send_trace_id,
+)
 
 ANONYMOUS: Final = Principal(issuer="", subject="anonymous")
 """The principal of a call before its identity is known, and of methods that need none."""
@@ -79,6 +86,7 @@ class Pipeline:
         telemetry, metrics, admission: one each a process.
         default_deadline_s: deadline of unary calls that bring none. Streams without one have none.
         log_calls: also writes a line for each call that went well.
+        errors_page: URL of the page about the reasons of errors, to which errors then point.
     """
 
     def __init__(
@@ -92,6 +100,7 @@ class Pipeline:
         admission: Admission,
         default_deadline_s: float = 30.0,
         log_calls: bool = False,
+        errors_page: str = "",
     ) -> None:
         self.telemetry = telemetry
         self.metrics = metrics
@@ -100,6 +109,7 @@ class Pipeline:
         self._admission = admission
         self._default_deadline_s = default_deadline_s
         self._steps = Steps(policy, telemetry, log_calls=log_calls)
+        self._links = help_links(errors_page)
         self._streams = OpenStreams()
         self._plans: dict[str, Mapping[str, MethodPlan]] = {}
         self._local = LocalServices(self._steps, default_deadline_s)
@@ -180,6 +190,7 @@ class Pipeline:
     def _unary(self, plan: MethodPlan, sessions: Sessions) -> Serve:
         """Makes what serves a unary method. Its steps' order is the contract with every caller."""
         steps, gate, permission = self._steps, plan.gate, plan.rule.permission
+        links = self._links
 
         async def serve(raw: bytes, context: Context) -> bytes:
             begun = perf_counter()
@@ -212,7 +223,7 @@ class Pipeline:
                 return encoded
             except BaseException as raised:
                 code = "CANCELLED"
-                code = send_error(context, call, steps.answerable(plan, call, raised))
+                code = send_error(context, call, steps.answerable(plan, call, raised), links)
                 return b""
             finally:
                 if timer is not None:
@@ -227,6 +238,7 @@ class Pipeline:
     def _streaming(self, plan: MethodPlan, sessions: Sessions) -> Serve:
         """Makes what serves a method that streams; the same steps in the same order."""
         steps, gate, permission = self._steps, plan.gate, plan.rule.permission
+        links = self._links
 
         async def serve(source: Any, context: Context) -> bytes | None:
             begun = perf_counter()
@@ -240,6 +252,7 @@ class Pipeline:
             )
             current = CURRENT.set(call)
             stream = OpenStream(call, plan, asyncio.current_task())
+            proven: ProvenStream | None = None
             code, entered = "OK", False
             try:
                 _take_deadline(call, context.time_remaining())
@@ -251,6 +264,8 @@ class Pipeline:
                 if permission is not None:
                     session = sessions.known(header, group) or await sessions.prove(header, group)
                     call.principal = session.principal
+                    anew = partial(_trust_anew, sessions, header, group)
+                    proven = ProvenStream(stream, session.trust, anew)
                 request = None if plan.client_streaming else _parsed(plan, source)
                 if session is not None and permission is not None:
                     call.decision = _permitted(sessions, session, permission)
@@ -262,13 +277,15 @@ class Pipeline:
                 return _encoded(plan, await handler(requests, call))
             except BaseException as raised:
                 code = "CANCELLED"
-                code = send_error(context, call, steps.answerable(plan, call, raised))
+                code = send_error(context, call, steps.answerable(plan, call, raised), links)
                 if plan.client_streaming:
                     await _let_finish(source)
                 return b""
             finally:
                 if entered:
                     gate.leave()
+                if proven is not None:
+                    proven.end()
                 self._streams.discard(stream)
                 steps.ended(plan, call, code, begun)
                 CURRENT.reset(current)
@@ -313,6 +330,10 @@ def _sessions(
         Door.USERS: users,
         Door.PEERS: Sessions(assertions, policy),
     }
+
+
+async def _trust_anew(sessions: Sessions, header: str, group: str) -> Trust:
+    return (await sessions.prove(header, group)).trust
 
 
 def _permitted(sessions: Sessions, session: Session, permission: str) -> Decision:

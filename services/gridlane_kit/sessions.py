@@ -17,10 +17,11 @@ from gridlane_kit import errors
 from gridlane_kit.clock import now_us
 from gridlane_kit.decision import Decision, decide
 from gridlane_kit.identity import Principal, Proof, Trust
-from gridlane_kit.policy import Policy, PolicyHolder
+from gridlane_kit.policy import Policy, PolicyHolder, vo_of_group
 
 MAX_AGE_S: Final = 300.0
 _SCHEME: Final = "bearer "
+_NONE_YET: Final = Policy(0, closed=True)
 
 
 class Verifier(Protocol):
@@ -35,16 +36,20 @@ class Verifier(Protocol):
 
 
 class Session:
-    """One token's principal and decisions; `good_until_s` is on the wall clock (UTC), `trust` what
-    the token was proven by."""
+    """One token's principal and decisions under one policy; `good_until_s` is on the wall clock
+    (UTC), `trust` what the token was proven by.
 
-    __slots__ = ("decisions", "good_until_s", "policy", "principal", "trust")
+    `principal` is the one that acts: as the token proved it (`proven`), but for the group that it
+    acts in.
+    """
+
+    __slots__ = ("decisions", "good_until_s", "policy", "principal", "proven", "trust")
 
     def __init__(self, principal: Principal, good_until_s: float, trust: Trust) -> None:
-        self.principal = principal
+        self.principal = self.proven = principal
         self.good_until_s = good_until_s
         self.trust = trust
-        self.policy: Policy | None = None
+        self.policy = _NONE_YET
         self.decisions: dict[str, Decision] = {}
 
 
@@ -74,6 +79,10 @@ class Sessions:
         Parameters:
             header: its `authorization` header.
             group: the group in which it wants to act; empty for the token's first one.
+
+        Raises:
+            GridlaneError: of one that is known, but not under the policy in force: TOKEN_INVALID,
+                it was revoked; PERMISSION_DENIED, its VO has not declared the group.
         """
         # Written out: each call passes here.
         key = _key(header, group) if group else sha256(header.encode()).digest()
@@ -84,6 +93,8 @@ class Sessions:
                 return None
             self._keep(key, session)
         if time.time() < session.good_until_s and not session.trust.ended:
+            if session.policy is not self._policy.current:
+                _begin_under(session, self._policy.current, group)
             return session
         self._young.pop(key, None)
         return None
@@ -93,34 +104,28 @@ class Sessions:
 
         Raises:
             GridlaneError: TOKEN_MISSING; TOKEN_INVALID: it was revoked; PERMISSION_DENIED: the
-                group is not one of the caller's; what the verifier raises.
+                group is not one of the caller's, or its VO has not declared it; what the verifier
+                raises.
         """
         token = header[len(_SCHEME) :].strip()
         if header[: len(_SCHEME)].lower() != _SCHEME or not token:
             raise errors.token_missing()
         principal, expires_s, trust = await self._verifier.prove(token)
-        refuse_revoked(principal, self._policy.current)
-        if group:
-            if group not in principal.groups:
-                raise errors.group_not_asserted(group)
-            principal = replace(principal, active_group=group)
         session = Session(principal, min(expires_s, time.time() + MAX_AGE_S), trust)
+        _begin_under(session, self._policy.current, group)
         self._keep(_key(header, group), session)
         return session
 
     def decision(self, session: Session, permission: str) -> Decision:
-        """Returns the decision for the session's principal under the policy in force.
+        """Returns the decision for a session's principal under the policy that was in force when
+        the session was asked for.
 
         Raises:
-            GridlaneError: TOKEN_INVALID: the token was revoked; POLICY_STALE.
+            GridlaneError: POLICY_STALE.
         """
-        policy = self._policy.current
-        if session.policy is not policy:
-            refuse_revoked(session.principal, policy)
-            _begin_under(session, policy)
         decision = session.decisions.get(permission)
         if decision is None:
-            decision = decide(session.principal, permission, policy, now_us())
+            decision = decide(session.principal, permission, session.policy, now_us())
             session.decisions[permission] = decision
         return decision
 
@@ -147,7 +152,33 @@ def _key(header: str, group: str) -> bytes:
     return sha256(text.encode()).digest()
 
 
-def _begin_under(session: Session, policy: Policy) -> None:
+def acting(proven: Principal, group: str, policy: Policy) -> Principal:
+    """Returns a caller as it acts: in the group that it chose, or in the one of its token.
+
+    What a VO has not declared, though it declares groups, is not acted in: the choice is refused,
+    and a token's own group is none. A service that calls for somebody names the group in which that
+    one acted when the work was accepted: that is not chosen anew.
+
+    Parameters:
+        proven: as the token says.
+        group: the caller's choice; empty for none.
+
+    Raises:
+        GridlaneError: PERMISSION_DENIED.
+    """
+    if not group:
+        kept = proven.actor is not None or policy.may_be_active(proven.active_group)
+        return proven if kept else replace(proven, active_group="")
+    if group not in proven.groups:
+        raise errors.group_not_asserted(group)
+    if not policy.may_be_active(group):
+        raise errors.group_not_declared(group, vo_of_group(group))
+    return replace(proven, active_group=group)
+
+
+def _begin_under(session: Session, policy: Policy, group: str) -> None:
+    refuse_revoked(session.proven, policy)
+    session.principal = acting(session.proven, group, policy)
     session.policy = policy
     session.decisions = {}
     ends_us = policy.grants(session.principal, now_us()).until_us

@@ -139,6 +139,11 @@ class ServerSettings(Settings):
     log_json: bool | None = Field(default=None, description="unset: unless on a terminal")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_calls: bool = Field(default=False, description="a line for each call that went well")
+    errors_page: str = Field(
+        default="",
+        pattern=r"^(https?://[!-~]{1,200})?$",
+        description="URL where your users read docs/reference/errors.md: errors then point there",
+    )
 
     @classmethod
     def load_for(cls, process: str | None, **given: Any) -> Self:

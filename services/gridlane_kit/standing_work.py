@@ -76,8 +76,15 @@ def why_stopped(principal: Principal, vo: str, policy: Policy, what: str) -> tup
     Parameters:
         what: what its owner may not submit, "transfers".
     """
-    if policy.grants(principal, now_us()).vetoed:
+    now = now_us()
+    if policy.grants(principal, now).vetoed:
         return f"{principal.subject} is vetoed", "ask an administrator to end the veto"
+    if principal.has_outlived_its_groups(now):
+        without = f"{principal.subject} may not submit {what} for the VO {vo} without its groups"
+        return (
+            f"{without}, and they were asserted too long ago to be believed still",
+            "submit again with a new token",
+        )
     return (
         f"{principal.subject} may not submit {what} for the VO {vo} any more",
         "ask an administrator or a manager of the VO for the role of a submitter",

@@ -1,16 +1,17 @@
 """The streams that are open in this process, and how they are cut.
 
-Responsible for ending streams from outside: at a drain, and when the caller loses the right to what
-it watches. A cut stream ends with a status that the client understands, after its generator's own
-cleaning up.
+Responsible for ending streams from outside: at a drain, when the caller loses the right to what it
+watches, and when its token is good no more because the key is gone that signed it. A cut stream
+ends with a status that the client understands, after its generator's own cleaning up.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.errors import GridlaneError
+from gridlane_kit.identity import Trust
 from gridlane_kit.plans import MethodPlan
 
 
@@ -33,6 +34,41 @@ class OpenStream:
             self.call.cut = why
             if not self.writing and self.task is not None:
                 self.task.cancel()
+
+
+class ProvenStream:
+    """A stream whose caller is proven anew when what proved it ends, and cut when that fails.
+
+    Parameters:
+        trust: what the caller was proven by.
+        prove: proves it anew; returns what it is proven by now.
+    """
+
+    def __init__(
+        self, stream: OpenStream, trust: Trust, prove: Callable[[], Awaitable[Trust]]
+    ) -> None:
+        self._stream = stream
+        self._trust = trust
+        self._prove = prove
+        self._proving: asyncio.Task[None] | None = None
+        trust.follow(self._begin)
+
+    def end(self) -> None:
+        """The stream has ended."""
+        self._trust.leave(self._begin)
+        if self._proving is not None:
+            self._proving.cancel()
+
+    def _begin(self) -> None:
+        self._proving = asyncio.create_task(self._prove_anew(), name="stream's caller")
+
+    async def _prove_anew(self) -> None:
+        try:
+            self._trust = await self._prove()
+        except GridlaneError as refused:
+            self._stream.cut(refused)
+        else:
+            self._trust.follow(self._begin)
 
 
 class OpenStreams:

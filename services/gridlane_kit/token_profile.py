@@ -29,6 +29,9 @@ MAX_NAME_CHARACTERS: Final = 255
 MAX_ID_CHARACTERS: Final = 255
 """Of `jti`; as the contract says of a token's name."""
 
+GROUP_AGE_S: Final = 86_400.0
+"""For how long groups are believed of work that runs later, where nothing else is said."""
+
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 # Keys and their places are the issuer's to say, never the token's; nothing critical is understood.
 _FORBIDDEN: Final = ("b64", "crit", "jku", "jwk", "x5c", "x5u")
@@ -43,11 +46,15 @@ class IssuerProfile:
     """What is believed of an issuer.
 
     `audiences`: a token must name one of them. `vo`: the one virtual organisation that an outside
-    issuer speaks for; None for Gridlane's own Authorization.
+    issuer speaks for; None for Gridlane's own Authorization. `max_lifetime_s`: the longest time
+    from `iat` to `exp`, seconds; None: any. `max_group_age_s`: for how long the groups of a token
+    are believed of work that was submitted with it, seconds.
     """
 
     audiences: frozenset[str]
     vo: str | None = None
+    max_lifetime_s: float | None = None
+    max_group_age_s: float = GROUP_AGE_S
 
 
 class SigningHeader(NamedTuple):
@@ -97,7 +104,7 @@ def principal_of(claims: Mapping[str, Any], profile: IssuerProfile, now_s: float
     if len(token_id) > MAX_ID_CHARACTERS:
         raise BadTokenError("jti is too long")
     _check_audience(claims.get("aud"), profile.audiences)
-    expires_s = _end(claims, now_s)
+    expires_s = _end(claims, profile.max_lifetime_s, now_s)
     job, attempt = _job(claims) if profile.vo is None else (None, None)
     groups = _groups(claims, profile.vo)
     return Principal(
@@ -113,6 +120,7 @@ def principal_of(claims: Mapping[str, Any], profile: IssuerProfile, now_s: float
         attempt=attempt,
         token_expires_us=int(expires_s * 1_000_000),
         token_id=token_id,
+        groups_until_us=int((now_s + profile.max_group_age_s) * 1_000_000) if groups else None,
     )
 
 
@@ -124,12 +132,15 @@ def _check_audience(claimed: object, audiences: Collection[str]) -> None:
         raise BadTokenError("aud is another one")
 
 
-def _end(claims: Mapping[str, Any], now_s: float) -> float:
-    if instant(claims, "iat") > now_s + CLOCK_LEEWAY_S:
+def _end(claims: Mapping[str, Any], longest_s: float | None, now_s: float) -> float:
+    issued_s, ends_s = instant(claims, "iat"), instant(claims, "exp")
+    if issued_s > now_s + CLOCK_LEEWAY_S:
         raise BadTokenError("iat lies in the future")
+    if longest_s is not None and ends_s - issued_s > longest_s:
+        raise BadTokenError("good for longer than tokens of its issuer may be")
     if "nbf" in claims and instant(claims, "nbf") > now_s + CLOCK_LEEWAY_S:
         raise BadTokenError("nbf lies in the future")
-    return instant(claims, "exp")
+    return ends_s
 
 
 def _groups(claims: Mapping[str, Any], vo: str | None) -> tuple[str, ...]:

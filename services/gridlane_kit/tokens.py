@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from joserfc import jwt
@@ -18,7 +19,7 @@ from joserfc.jwk import ECKey
 
 from gridlane_kit import errors
 from gridlane_kit.claims import BadTokenError, describe, read_jwt
-from gridlane_kit.identity import SERVICE_ISSUER, Principal, PrincipalKind, Proof
+from gridlane_kit.identity import SERVICE_ISSUER, Principal, PrincipalKind, Proof, Trust
 from gridlane_kit.issuer_keys import KeySource
 from gridlane_kit.issuer_keys import StaticKeys as StaticKeys
 from gridlane_kit.issuers import IssuerBook, TrustedIssuer
@@ -80,17 +81,28 @@ class TokenSigner:
         self.keys = StaticKeys(self.jwks())
         """The public halves: proves in this process what is signed here."""
 
+    @property
+    def key(self) -> ECKey:
+        """The private key that signs. A secret."""
+        return self._key
+
     def jwks(self) -> dict[str, Any]:
         """Returns the public halves, as a JWKS."""
         return {"keys": [self._key.as_dict(private=False), *self._retired]}
 
-    def replace_key(self, key: ECKey, retired: Sequence[Mapping[str, Any]]) -> None:
-        """Signs with another key from now on, and tells who follows."""
-        self._key = key
-        self._retired = tuple(retired)
+    def replace_key(self, key: ECKey, others: Sequence[Mapping[str, Any]]) -> None:
+        """Signs with this key from now on, believes it and the others, and tells who follows when
+        it is another one than before.
+
+        Parameters:
+            others: public halves (JWK): of keys before it, each with its `exp`, and of those after.
+        """
+        before, self._key = self._key, key
+        self._retired = tuple(others)
         self.keys.replace(self.jwks())
-        for follower in self._followers:
-            follower()
+        if key.kid != before.kid:
+            for follower in self._followers:
+                follower()
 
     def subscribe(self, follower: Callable[[], None]) -> None:
         """Has `follower` called after each change of the key."""
@@ -214,6 +226,7 @@ class TokenVerifier:
             for url, keys in issuers.items()
         }
         self._outside = outside
+        self._both: dict[tuple[Trust, Trust], Trust] = {}
 
     async def verify(self, token: str) -> Principal:
         """Returns the principal that a token proves; raises as `prove` does."""
@@ -243,13 +256,33 @@ class TokenVerifier:
         if algorithm not in issuer.algorithms:
             raise BadTokenError("alg is none of those of the issuer")
         keys = await issuer.keys.find(algorithm, kid)
+        if self._issuer(token.issuer) is not issuer:
+            return await self._proven(encoded)  # what is believed of it changed meanwhile
         trust = issuer.keys.trust
-        if not any(key.proves(token) for key in keys):
+        key = next((key for key in keys if key.proves(token)), None)
+        if key is None:
             raise BadTokenError("not signed with a key of the issuer")
         principal = principal_of(token.claims, issuer.profile, time.time())
-        if principal.kind is PrincipalKind.USER and self._issuer(principal.issuer) is None:
-            raise BadTokenError("the issuer of the identity is not trusted")
-        return Proof(principal, (principal.token_expires_us or 0) / 1e6, trust)
+        if principal.kind is PrincipalKind.USER and principal.issuer != token.issuer:
+            theirs = self._issuer(principal.issuer)
+            if theirs is None:
+                raise BadTokenError("the issuer of the identity is not trusted")
+            trust = self._resting_on(trust, theirs.word)
+        ends_s = (principal.token_expires_us or 0) / 1e6
+        return Proof(principal, min(ends_s, key.until_s or ends_s), trust)
+
+    def _resting_on(self, keys: Trust, word: Trust) -> Trust:
+        """What rests on the signer's keys and on the word of another issuer, whose user it is."""
+        both = self._both.get((keys, word))
+        if both is None:
+            both = self._both[keys, word] = Trust()
+            both.follow(partial(self._forget, keys, word))
+            keys.follow(both.end)
+            word.follow(both.end)
+        return both
+
+    def _forget(self, keys: Trust, word: Trust) -> None:
+        del self._both[keys, word]
 
     def _issuer(self, url: str) -> TrustedIssuer | None:
         own = self._own.get(url)

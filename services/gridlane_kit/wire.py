@@ -28,6 +28,8 @@ _MAX_MESSAGE: Final = 700
 _MAX_SHORT: Final = 200
 _MAX_DETAILS: Final = 4096
 
+NO_HELP: Final[Mapping[str, bytes]] = MappingProxyType({})
+
 _DETAIL_CLASSES: Final[tuple[type[Message], ...]] = (
     error_details_pb2.BadRequest,
     error_details_pb2.PreconditionFailure,
@@ -62,10 +64,39 @@ def caller_and_traceparent(metadata: Iterable[tuple[str, Any]] | None) -> tuple[
     return header, group, traceparent
 
 
+def help_links(page: str) -> Mapping[str, bytes]:
+    """Returns, for each reason, the `google.rpc.Help` with the place where people read of it: as
+    bytes that are put behind those of a Status, and so are one of its details.
+
+    Parameters:
+        page: the URL of the page with all reasons (`docs/reference/errors.md`); empty: there is
+            none, and no error names it.
+    """
+    if not page:
+        return NO_HELP
+    return MappingProxyType({reason.value: _help(page, reason) for reason in ErrorReason})
+
+
+def _help(page: str, reason: ErrorReason) -> bytes:
+    link = error_details_pb2.Help.Link(
+        description=f"what {reason.value} means, and the cure",
+        url=f"{page}#{reason.value.lower()}",
+    )
+    status = status_pb2.Status()
+    status.details.add().Pack(error_details_pb2.Help(links=[link]))
+    return status.SerializeToString()
+
+
 def send_error(
-    context: "aio.ServicerContext[bytes, bytes]", call: Call, error: GridlaneError
+    context: "aio.ServicerContext[bytes, bytes]",
+    call: Call,
+    error: GridlaneError,
+    links: Mapping[str, bytes],
 ) -> str:
     """Ends a call with an error; a stream that named its place tells it (`resume_token`).
+
+    Parameters:
+        links: `help_links`.
 
     Whoever caught the error passes it on without a name of its own: a frame that names an error
     which came through it is kept by that error, and the request with it, until the collector runs.
@@ -78,7 +109,7 @@ def send_error(
     context.set_code(error.code)
     context.set_details(_cut(error.message, _MAX_MESSAGE))
     context.set_trailing_metadata(
-        ((DETAILS_KEY, _details(error)), (TRACE_ID_KEY, call.trace.trace_id_hex))
+        ((DETAILS_KEY, _details(error, links)), (TRACE_ID_KEY, call.trace.trace_id_hex))
     )
     return error.code.name
 
@@ -132,7 +163,8 @@ def _unpacked(status: status_pb2.Status) -> list[Message]:
     return found
 
 
-def _details(error: GridlaneError) -> bytes:
+def _details(error: GridlaneError, links: Mapping[str, bytes]) -> bytes:
+    link = links.get(error.reason.value, b"")
     try:
         status = error.to_status()
     except (TypeError, ValueError):
@@ -140,9 +172,9 @@ def _details(error: GridlaneError) -> bytes:
         status = GridlaneError(error.reason, error.message).to_status()
     status.message = _cut(status.message, _MAX_MESSAGE)
     raw = status.SerializeToString()
-    if len(raw) <= _MAX_DETAILS:
-        return raw
-    return _shortened(error).SerializeToString()
+    if len(raw) + len(link) <= _MAX_DETAILS:
+        return raw + link
+    return _shortened(error).SerializeToString() + link
 
 
 def _shortened(error: GridlaneError) -> status_pb2.Status:

@@ -4,9 +4,8 @@ Responsible for which rooms there are, in the order in which they start. How a r
 in `rooms`, what it does is its own; how they are run is the kit's (`gridlane_kit.server`).
 """
 
-from functools import partial
-
-from gridlane_authorization.tokens import KeyFiles, follow_key, open_signer, verifier_of
+from gridlane_authorization.key_files import KeyFiles
+from gridlane_authorization.tokens import open_signer, verifier_of
 from gridlane_kit.data_directory import DataDirectory
 from gridlane_kit.server import ReadyInfo, Server, ServiceRoom
 from gridlane_kit.sqlite import sqlite_url
@@ -48,7 +47,7 @@ class _Assembly:
         self._server: Server | None = None
         self._issuers = outside_issuers(configuration.authorization)
         verifier = verifier_of(signer, self._issuers)
-        self._process = Process(configuration.server, "gridlane", verifier)
+        self._process = Process(configuration.server, "gridlane", verifier, self._issuers)
 
     def server(self) -> Server:
         """Makes the rooms, in the order of their start, and the server that runs them."""
@@ -60,10 +59,9 @@ class _Assembly:
             database_url=lambda service: sqlite_url(data.database_file(service)),
             migrate=True,
         )
-        follow_own = partial(follow_key, self._signer, KeyFiles.in_folder(data.keys))
         rooms: list[ServiceRoom] = [
-            TokenKeys(self._issuers, follow_own),
-            make.authorization(self._signer, data.token_file),
+            TokenKeys(self._issuers),
+            make.authorization(self._signer, KeyFiles.in_folder(data.keys), data.token_file),
             make.transfer(self._transfer_settings()),
             make.workload(data.jobs, self._address),
             make.reporting(),

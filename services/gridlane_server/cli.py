@@ -101,7 +101,7 @@ def serve_all(
             EX_USAGE,
         )
     data = _held(data_dir)
-    from gridlane_authorization.tokens import SigningKeyError
+    from gridlane_authorization.key_files import SigningKeyError
     from gridlane_kit import logs
     from gridlane_kit.server import run
     from gridlane_server.assembly import embedded_server

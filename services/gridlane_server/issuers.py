@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from gridlane_authorization.settings import AuthorizationSettings
+from gridlane_kit.addresses import Addresses
 from gridlane_kit.issuer_documents import Documents
 from gridlane_kit.issuers import TrustedIssuers
 
@@ -29,11 +30,12 @@ def outside_issuers(settings: AuthorizationSettings) -> TrustedIssuers:
         IssuerError: a file of keys or roots is not usable.
     """
     try:
-        documents = None if settings.issuers_ca is None else Documents(settings.issuers_ca)
+        addresses = Addresses(settings.issuers_networks)
         return TrustedIssuers(
             settings.audience,
             settings.issuers,
-            documents=documents,
+            documents=Documents(settings.issuers_ca),
+            policy_documents=Documents(settings.issuers_ca, addresses=addresses),
             refresh_s=settings.issuers_refresh_s,
             retry_s=settings.issuers_retry_s,
         )
@@ -53,12 +55,8 @@ class TokenKeys:
 
     def __init__(self, outside: TrustedIssuers, *followers: Follower) -> None:
         self._outside = outside
-        self._followers = list(followers)
+        self._followers = followers
         self._tasks: list[asyncio.Task[None]] = []
-
-    def follow(self, follower: Follower) -> None:
-        """Runs one more, from the start on."""
-        self._followers.append(follower)
 
     async def start(self) -> None:
         """Begins; waits for no issuer."""

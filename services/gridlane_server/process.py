@@ -6,8 +6,10 @@ together. Which rooms use them is decided in `assembly` and `split`.
 
 from gridlane_kit.admission import Admission, Limits
 from gridlane_kit.assertions import AssertionVerifier
+from gridlane_kit.issuers import TrustedIssuers
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.policy import Policy, PolicyHolder
+from gridlane_kit.policy_issuers import PolicyIssuers
 from gridlane_kit.registration import Pipeline
 from gridlane_kit.sessions import Verifier
 from gridlane_kit.settings import ServerSettings
@@ -21,6 +23,7 @@ class Process:
         settings: the server's.
         name: `service.name` of its spans: "gridlane" for all services, else the service's.
         verifier: proves users' tokens.
+        issuers: the outside issuers that the verifier believes; those of the policy join them.
         assertions: proves services' assertions; None where no other process calls.
     """
 
@@ -29,10 +32,14 @@ class Process:
         settings: ServerSettings,
         name: str,
         verifier: Verifier,
+        issuers: TrustedIssuers,
         assertions: AssertionVerifier | None = None,
     ) -> None:
         self.settings = settings
+        self.issuers = issuers
         self.policy = PolicyHolder(Policy(revision=0))
+        # Before the pipeline, which decides by the policy, follows it.
+        PolicyIssuers(issuers, self.policy)
         self.metrics = Metrics()
         self.telemetry = Telemetry(
             name, ratio=settings.sampling_ratio, otlp_endpoint=settings.otlp_endpoint
@@ -46,6 +53,7 @@ class Process:
             admission=_admission(settings, self.metrics),
             default_deadline_s=settings.default_deadline_s,
             log_calls=settings.log_calls,
+            errors_page=settings.errors_page,
         )
 
     def telemetry_of(self, service: str) -> Telemetry:

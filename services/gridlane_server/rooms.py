@@ -19,6 +19,7 @@ from gridlane_server.process import Process
 from gridlane_transfer.settings import TransferSettings
 
 if TYPE_CHECKING:
+    from gridlane_authorization.key_files import KeyFiles
     from gridlane_authorization.room import AuthorizationRoom
     from gridlane_gateway.room import GatewayRoom
     from gridlane_reporting.room import ReportingRoom
@@ -45,11 +46,14 @@ class Rooms:
     database_url: Callable[[str], str]
     migrate: bool
 
-    def authorization(self, signer: TokenSigner, token_file: Path | None) -> "AuthorizationRoom":
+    def authorization(
+        self, signer: TokenSigner, keys: "KeyFiles", token_file: Path | None
+    ) -> "AuthorizationRoom":
         """Authorization, which fills the process's policy.
 
         Parameters:
             signer: signs the users' tokens.
+            keys: the files of its key.
             token_file: where the first user finds a token; None: there is no such user.
         """
         from gridlane_authorization.room import AuthorizationRoom
@@ -58,11 +62,13 @@ class Rooms:
             self.configuration.authorization,
             database_url=self.database_url("authorization"),
             signer=signer,
+            keys=keys,
             policy=self.process.policy,
             token_file=token_file,
             metrics=self.process.metrics,
             migrate=self.migrate,
             stale_after_s=self.process.settings.policy_stale_after_s,
+            issuers=self.process.issuers,
         )
 
     def transfer(self, settings: TransferSettings) -> "TransferRoom":

@@ -8,7 +8,6 @@ database that takes one process alone. How the room is made is told in `rooms`.
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TypeVar
 
 from gridlane.configuration import is_loopback
@@ -44,7 +43,7 @@ class NotConfiguredError(ValueError):
 def refusals(service: str) -> tuple[type[Exception], ...]:
     """What keeps a service from serving, beside what the kit refuses and what is not set."""
     if service == "authorization":
-        from gridlane_authorization.tokens import SigningKeyError
+        from gridlane_authorization.key_files import SigningKeyError
 
         return (SigningKeyError,)
     if service == "workload":
@@ -120,6 +119,7 @@ class _Split:
             configuration.server,
             service,
             TokenVerifier({tokens.issuer: own_keys}, tokens.audience, issuers),
+            issuers,
             AssertionVerifier.from_file(service, service_keys),
         )
         for peer in sorted(EDGES[service]):
@@ -161,15 +161,16 @@ class _Split:
         return Server(self._configuration.server, rooms, self._process.pipeline, ready)
 
     def _authorization(self) -> ServiceRoom:
-        from gridlane_authorization.tokens import KeyFiles, follow_key, read_signer
+        from gridlane_authorization.key_files import KeyFiles
+        from gridlane_authorization.tokens import read_signer
 
         settings = self._configuration.authorization
         key = _required(
             settings.token_key, "GRIDLANE_AUTHORIZATION_TOKEN_KEY", "the key that signs tokens"
         )
         signer = read_signer(key, settings.issuer, settings.audience)
-        self._token_keys.follow(partial(follow_key, signer, KeyFiles(key, settings.jwks)))
-        return self._make.authorization(signer, settings.token_file)
+        files = KeyFiles(key, settings.jwks)
+        return self._make.authorization(signer, files, settings.token_file)
 
     def _workload(self) -> ServiceRoom:
         from gridlane_workload.backends.embedded.account import check_bind

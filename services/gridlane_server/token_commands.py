@@ -23,7 +23,7 @@ from gridlane_server.command import (
 )
 
 if TYPE_CHECKING:
-    from gridlane_authorization.tokens import KeyFiles
+    from gridlane_authorization.key_files import KeyFiles
     from gridlane_kit.issuers import IssuerReport
     from gridlane_server.configuration import Configuration
 
@@ -72,20 +72,21 @@ def rotate_key(
     ] = None,
 ) -> None:
     """Replaces the key that tokens are signed with; servers that run take it up by themselves."""
-    from gridlane_authorization import tokens
+    from gridlane_authorization import key_files
+    from gridlane_kit.data_directory import LockedError
 
     configuration = read_configuration(config=config_file)
-    longest = max(tokens.LONGEST_TOKEN_DAYS, configuration.authorization.token_lifetime_days)
+    longest = max(key_files.LONGEST_TOKEN_DAYS, configuration.authorization.token_lifetime_days)
     keep = longest if keep_days is None else keep_days
     try:
-        kid = tokens.rotate_key(_files(configuration, data_dir), keep * 86_400)
-    except (tokens.SigningKeyError, OSError, ValueError) as error:
+        kid = key_files.rotate_key(_files(configuration, data_dir), keep * 86_400)
+    except (key_files.SigningKeyError, LockedError, OSError, ValueError) as error:
         refuse(str(error), EX_UNAVAILABLE)
     typer.echo(f"tokens are signed with the new key {kid}")
 
 
 def _files(configuration: "Configuration", data_dir: Path | None) -> "KeyFiles":
-    from gridlane_authorization.tokens import KeyFiles
+    from gridlane_authorization.key_files import KeyFiles
     from gridlane_server.configuration import default_data_directory
 
     settings = configuration.authorization

@@ -162,9 +162,7 @@ def _tell_alternatives(
         )
 
 
-def _tell_route(
-    message: transfer_job_pb2.FileTransfer, row: FileRow, route: routes.Route
-) -> None:
+def _tell_route(message: transfer_job_pb2.FileTransfer, row: FileRow, route: routes.Route) -> None:
     """A file that stops on the way is told from its first end to its last."""
     *on_the_way, last = route.stops
     message.via.extend(stop.url if stop.stays else stop.element for stop in on_the_way)

@@ -301,9 +301,7 @@ class _Parts:
             elements,
             mover,
             room._policy,
-            Submissions(
-                elements, channels, order, backend=mover.name, checksums=mover.checksums
-            ),
+            Submissions(elements, channels, order, backend=mover.name, checksums=mover.checksums),
             retry,
             self.reconciler.wake,
             self.reconciler.abort,

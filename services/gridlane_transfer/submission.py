@@ -233,7 +233,7 @@ def request_key(
 
 
 @lru_cache(maxsize=4096)
-def _stored(principal: Principal) -> str:
+def _stored(principal: Principal, _groups_until_us: int | None) -> str:
     return principal.to_json()
 
 
@@ -244,7 +244,7 @@ def _job_row(job: transfer_job_pb2.TransferJob, call: Call, vo: str) -> JobRow:
         uuid=uuid7(),
         owner=call.principal.owner,
         vo=vo,
-        principal=_stored(call.principal),
+        principal=_stored(call.principal, call.principal.groups_until_us),
         state=int(JobState.READY),
         counts=f'{{"{int(FileState.READY)}":{len(job.files)}}}',
         placement=job.placement,

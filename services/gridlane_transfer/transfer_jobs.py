@@ -22,6 +22,7 @@ from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.pages import Keyset, fetch_page, page_request
 from gridlane_kit.request_ids import Replay
 from gridlane_kit.resume_tokens import ResumeTokens
+from gridlane_transfer.failures import canceled
 from gridlane_transfer.job_files import JobFiles
 from gridlane_transfer.progress import Progress
 from gridlane_transfer.reach import Reach, uuid_of
@@ -208,22 +209,27 @@ class TransferJobs:
         rows, token = await self._db.read(lambda conn: fetch_page(conn, history, _HISTORY, page))
         return [event_pb2.TransferEvent.FromString(row.payload) for row in rows], token
 
-    async def cancel(self, name: str, call: Call) -> transfer_job_pb2.TransferJob:
+    async def cancel(self, name: str, call: Call, reason: str = "") -> transfer_job_pb2.TransferJob:
         """Ask for a job's end; one that has ended is answered as it is.
+
+        Parameters:
+            reason: why, by the caller's words; empty for none told.
 
         Raises:
             GridlaneError: NOT_FOUND, PERMISSION_DENIED (the caller may only see it, or manages a
                 channel on which not all of it is).
         """
-        wish = Cancel(uuid_of(name), call.visibility)
+        by = call.principal.display_name or call.principal.subject
+        why = canceled(f"cancelled by {by}: {reason}") if reason else None
+        wish = Cancel(uuid_of(name), call.visibility, why=why)
         try:
-            canceled = await self._cancel(wish, deadline=call.deadline)
+            ended = await self._cancel(wish, deadline=call.deadline)
         except GridlaneError as error:
             raise await self._reach.refusal(error, name, call) from error
         _CANCELED()
-        self._abort(canceled.running)
+        self._abort(ended.running)
         self._noted()
-        return await self._message(canceled.job, canceled.files)
+        return await self._message(ended.job, ended.files)
 
     async def batch_cancel(
         self, names: Sequence[str], call: Call

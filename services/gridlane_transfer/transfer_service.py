@@ -112,7 +112,7 @@ class TransferShell:
     async def CancelTransferJob(  # noqa: N802
         self, request: transfer_service_pb2.CancelTransferJobRequest, call: Call
     ) -> transfer_job_pb2.TransferJob:
-        return await self._jobs.cancel(request.name, call)
+        return await self._jobs.cancel(request.name, call, request.reason)
 
     async def BatchCancelTransferJobs(  # noqa: N802
         self, request: transfer_service_pb2.BatchCancelTransferJobsRequest, call: Call

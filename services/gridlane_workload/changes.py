@@ -196,11 +196,13 @@ class KillWish:
         uid: the job's.
         by: who asks, for the event.
         now_us: when.
+        reason: why, by the caller's words.
     """
 
     uid: str
     by: str
     now_us: int
+    reason: str = ""
 
 
 def kill(conn: Connection, feed: Feed, wishes: Sequence[KillWish]) -> list[StoredJob | Exception]:
@@ -216,7 +218,7 @@ def _kill(conn: Connection, feed: Feed, wish: KillWish) -> StoredJob | Exception
     if row is None:
         return errors.not_found(f"jobs/{wish.uid}")
     at_hand = JobAtHand(row)
-    wanted = jobs.kill(at_hand.status, wish.by)
+    wanted = jobs.kill(at_hand.status, wish.by, wish.reason)
     if wanted is None:
         return _stored(row)
     # What was being staged leaves a transfer to be cancelled; what runs, a payload to be ended.

@@ -98,9 +98,13 @@ class Change:
     released: bool = False
 
 
-@lru_cache(maxsize=1024)
 def submitter(principal: Principal) -> Submitter:
     """What jobs keep of a principal."""
+    return _submitter(principal, principal.groups_until_us)
+
+
+@lru_cache(maxsize=1024)
+def _submitter(principal: Principal, _groups_until_us: int | None) -> Submitter:
     encoded = Job(owner=principal_message(principal)).SerializeToString()
     group = principal.active_group or None
     return Submitter(principal.owner, group, encoded, principal.to_json())
@@ -313,6 +317,8 @@ def _set_fields(after: Job, item: Change) -> None:
     well all the same has none."""
     noted = Job(failure=after.failure) if after.HasField("failure") else None
     if item.sets is not None:
+        if item.sets.HasField("failure"):
+            after.ClearField("failure")
         after.MergeFrom(item.sets)
     if item.to == states.KILLED and noted is not None:
         after.failure.CopyFrom(noted.failure)
@@ -374,7 +380,7 @@ def failed(
     return Change(states.FAILED, minor, message, source, sets=result)
 
 
-def kill(status: Job, by: str) -> Change | None:
+def kill(status: Job, by: str, reason: str = "") -> Change | None:
     """What a wish to kill does to a job at once; None when it is being killed or has ended.
 
     What no backend has is KILLED now. What runs, or whose outputs move, enters the phase KILLING
@@ -382,13 +388,17 @@ def kill(status: Job, by: str) -> Change | None:
 
     Parameters:
         by: who asks, for the event.
+        reason: why, by its words; empty for none told.
     """
     if status.state in states.FINAL or status.phase == JobPhase.JOB_PHASE_KILLING:
         return None
-    message = f"a kill was asked for by {by}"
+    message = f"a kill was asked for by {by}" + (f": {reason}" if reason else "")
     if status.state in states.BEFORE_START:
         return killed(message, "user")
-    return Change(status.state, Minor.KILLED, message, "user", phase=JobPhase.JOB_PHASE_KILLING)
+    noted = Job(failure=_canceled(message)) if reason else None
+    return Change(
+        status.state, Minor.KILLED, message, "user", phase=JobPhase.JOB_PHASE_KILLING, sets=noted
+    )
 
 
 def killed(
@@ -398,6 +408,9 @@ def killed(
     result = Job()
     if sets is not None:
         result.CopyFrom(sets)
-    canceled = Failure(failure_class=FailureClass.FAILURE_CLASS_CANCELED, message=message)
-    result.failure.CopyFrom(failure or canceled)
+    result.failure.CopyFrom(failure or _canceled(message))
     return Change(states.KILLED, Minor.KILLED, message, source, sets=result)
+
+
+def _canceled(message: str) -> Failure:
+    return Failure(failure_class=FailureClass.FAILURE_CLASS_CANCELED, message=message)

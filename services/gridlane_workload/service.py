@@ -120,7 +120,8 @@ class JobShell:
         """Ask for the end of a job."""
         stored = await self._reading.one(request.name, call)
         call.about_job(stored.uid)
-        wish = KillWish(stored.uid, call.principal.display_name or call.principal.subject, now_us())
+        by = call.principal.display_name or call.principal.subject
+        wish = KillWish(stored.uid, by, now_us(), request.reason)
         killed = await self._kill(wish, deadline=call.deadline)
         _KILL_COMMITTED()
         self._due()

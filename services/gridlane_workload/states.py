@@ -108,7 +108,8 @@ def require(name: str, origin: State, target: State) -> None:
         GridlaneError: ILLEGAL_TRANSITION.
     """
     if target not in TRANSITIONS[origin]:
-        raise errors.illegal_transition(name, word(origin), word(target))
+        allowed = [word(state) for state in sorted(TRANSITIONS[origin])]
+        raise errors.illegal_transition(name, word(origin), word(target), allowed)
 
 
 class Minor:

@@ -13,6 +13,7 @@ pytest.register_assert_rewrite(
     "faults.cycles",
     "faults.channel_lives",
     "faults.file_lives",
+    "faults.key_lives",
     "faults.lives",
     "faults.policy_lives",
     "faults.storage_lives",

@@ -2,8 +2,8 @@
 
 Responsible for which failpoint is met in which life, for arming, for the proof that the server died
 there and nowhere else, and for running cycles side by side. The lives are in `lives`,
-`channel_lives`, `file_lives`, `policy_lives`, `storage_lives`, `transfer_lives`, `verb_lives` and
-`veto_lives`; five processes and the death of one of them are `split_cycles`'.
+`channel_lives`, `file_lives`, `key_lives`, `policy_lives`, `storage_lives`, `transfer_lives`,
+`verb_lives` and `veto_lives`; five processes and the death of one of them are `split_cycles`'.
 """
 
 import shutil
@@ -22,6 +22,7 @@ from faults import (
     channel_lives,
     checks,
     file_lives,
+    key_lives,
     lives,
     policy_lives,
     storage_lives,
@@ -50,9 +51,14 @@ _UNREACHABLE: Final[Mapping[str, str]] = {
 
 # Where the life of an ordinary task does not come by.
 _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
-    "authorization.change.committed": (policy_lives.PolicyLife,),
+    "authorization.change.committed": (key_lives.KeyLife, policy_lives.PolicyLife),
     "authorization.prune.committed": (policy_lives.PolicyLife,),
     "authorization.refusal.committed": (policy_lives.PolicyLife,),
+    "authorization.signing_key.moved": (key_lives.KeyLife,),
+    "authorization.signing_key.promoted": (key_lives.KeyLife,),
+    "authorization.signing_key.published": (key_lives.KeyLife,),
+    "authorization.signing_key.staged": (key_lives.KeyLife,),
+    "authorization.signing_key.unstaged": (key_lives.KeyLife,),
     "transfer.activities.committed": (channel_lives.ManagedChannel,),
     "transfer.banned.committed": (storage_lives.BannedElement,),
     "transfer.channel.committed": (channel_lives.ManagedChannel,),
@@ -104,7 +110,12 @@ _OF_FIRST_START: Final = frozenset({"authorization.key.written"})
 # Failpoints that a life comes by more than once, and at which hits it is killed besides the first:
 # the second of two files, the outputs after the inputs, commits along the whole way.
 _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
+    ("authorization.change.committed", key_lives.KeyLife): (2,),
     ("authorization.change.committed", policy_lives.PolicyLife): (2, 3, 4, 5, 6, 7),
+    ("authorization.signing_key.promoted", key_lives.KeyLife): (2,),
+    ("authorization.signing_key.published", key_lives.KeyLife): (2, 3),
+    ("authorization.signing_key.staged", key_lives.KeyLife): (2,),
+    ("authorization.signing_key.unstaged", key_lives.KeyLife): (2,),
     ("kit.group_commit.before_commit", lives.TaskLife): (2, 5, 13),
     ("kit.group_commit.committed", lives.TaskLife): (3, 8),
     ("reporting.job_events.acknowledged", lives.TaskLife): (3,),

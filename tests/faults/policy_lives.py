@@ -3,6 +3,7 @@
 Responsible for what an administrator does; lives of tasks are `lives`'.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,8 @@ from gridlane.authorization.v1 import (
     group_pb2,
     group_service_pb2,
     group_service_pb2_grpc,
+    issuer_service_pb2,
+    issuer_service_pb2_grpc,
     policy_pb2,
     role_service_pb2,
     role_service_pb2_grpc,
@@ -29,14 +32,18 @@ from gridlane.authorization.v1 import (
     vo_service_pb2,
     vo_service_pb2_grpc,
 )
+from gridlane.authorization.v1.issuer_pb2 import Issuer
 from gridlane.ids import uuid7
+from gridlane_kit.tokens import TokenSigner, new_key
 
 _ISSUER = "https://issuer.test/"
+_KEY = new_key()
 _NOBODYS = "roleBindings/01939f5e-0000-7000-8000-000000000001"
 
 
 class PolicyLife(Life):
-    """A VO with a group that submits, somebody who is vetoed for a while, a guest who leaves.
+    """A VO with an issuer and a group that submits, somebody who is vetoed for a while, a guest who
+    leaves.
 
     Every call is sent again after a start, with the same request id or for the same name.
     """
@@ -50,7 +57,7 @@ class PolicyLife(Life):
         super().__init__(server, folder)
         self.vo = f"vo-{uuid7()}"
         self.path = f"/{self.vo}/team"
-        self._ids = {step: uuid7() for step in ("vo", "group", "members", "veto")}
+        self._ids = {step: uuid7() for step in ("vo", "issuer", "group", "members", "veto")}
         self._made: dict[str, Any] = {}
         self._step = 0
 
@@ -63,6 +70,7 @@ class PolicyLife(Life):
         members, veto, vo = self._made["members"], self._made["veto"], self._made["vo"]
         for made, verbs in (
             (vo, ["CreateVo"]),
+            (self._made["issuer"], ["UpdateIssuer", "CreateIssuer"]),
             (self._made["group"], ["CreateGroup"]),
             (members, ["CreateRoleBinding"]),
             (veto, ["DeleteRoleBinding", "UpdateRoleBinding", "CreateRoleBinding"]),
@@ -77,6 +85,8 @@ class PolicyLife(Life):
     def _steps(self) -> Sequence[Callable[[], None]]:
         return (
             self._make_vo,
+            self._add_issuer,
+            self._believe_issuer,
             self._make_group,
             self._bind_group,
             self._veto,
@@ -92,6 +102,22 @@ class PolicyLife(Life):
             vo_id=self.vo, vo=vo_pb2.Vo(), request_id=self._ids["vo"], reason="a life"
         )
         self._made["vo"] = self._call(stub.CreateVo, request)
+
+    def _add_issuer(self) -> None:
+        given = Issuer(
+            url=f"https://{self.vo}.test/",
+            vo=self.vo,
+            jwks=json.dumps(TokenSigner(_KEY, _ISSUER, "").jwks()),
+        )
+        request = issuer_service_pb2.CreateIssuerRequest(
+            issuer_id=self.vo, issuer=given, request_id=self._ids["issuer"]
+        )
+        self._made["issuer"] = self._call(self._issuers.CreateIssuer, request)
+
+    def _believe_issuer(self) -> None:
+        switched = Issuer(name=self._made["issuer"].name, enabled=True)
+        request = issuer_service_pb2.UpdateIssuerRequest(issuer=switched)
+        assert self._call(self._issuers.UpdateIssuer, request).keys.key_ids == [_KEY.kid]
 
     def _make_group(self) -> None:
         stub = group_service_pb2_grpc.GroupServiceStub(self.server.channel)
@@ -145,6 +171,10 @@ class PolicyLife(Life):
 
     def _end_veto(self) -> None:
         self._deletes(role_service_pb2.DeleteRoleBindingRequest(name=self._made["veto"].name))
+
+    @property
+    def _issuers(self) -> issuer_service_pb2_grpc.IssuerServiceStub:
+        return issuer_service_pb2_grpc.IssuerServiceStub(self.server.channel)
 
     @property
     def _roles(self) -> role_service_pb2_grpc.RoleServiceStub:

@@ -47,6 +47,8 @@ pages, filters, errors, waiting) is in [conventions](../conventions.md).
   false or empty, unless its type says "or unset".
 * Limits are checked before anything is done: INVALID_ARGUMENT,
   [INVALID_FIELDS](../errors.md#invalid_fields).
+* "Young" at the end of a comment: of what stands under it, not everything is served by this
+  version, or it is for the first time. [What may change](../conventions.md#a-call).
 * Types of others: `Timestamp` (UTC) and `Duration` of `google.protobuf`, `FieldMask` (names of
   fields, AIP-134), `Struct` (JSON), `Status` of `google.rpc` (a code, a message and details).
 """

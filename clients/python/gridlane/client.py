@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from gridlane.nouns.authorization import Authorization
     from gridlane.nouns.channels import Channels
     from gridlane.nouns.groups import Groups
+    from gridlane.nouns.issuers import Issuers
     from gridlane.nouns.jobs import Jobs
+    from gridlane.nouns.keys import Keys
     from gridlane.nouns.replicas import Replicas
     from gridlane.nouns.roles import Roles
     from gridlane.nouns.spans import Spans
@@ -172,6 +174,20 @@ class BaseClient(Noun[Mode]):
         from gridlane.nouns.tokens import Tokens
 
         return Tokens(self._calls)
+
+    @cached_property
+    def keys(self) -> Keys[Mode]:
+        """Keys with which Gridlane signs its own tokens."""
+        from gridlane.nouns.keys import Keys
+
+        return Keys(self._calls)
+
+    @cached_property
+    def issuers(self) -> Issuers[Mode]:
+        """Issuers whose tokens are believed."""
+        from gridlane.nouns.issuers import Issuers
+
+        return Issuers(self._calls)
 
     @cached_property
     def audit(self) -> Audit[Mode]:

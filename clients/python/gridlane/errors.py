@@ -46,6 +46,7 @@ class GridlaneError(Exception):
         retry_after_s: float | None = None,
         trace_id: str = "",
         method: str = "",
+        help_url: str = "",
     ) -> None:
         super().__init__(message)
         if code is not None:
@@ -65,6 +66,8 @@ class GridlaneError(Exception):
         self.trace_id = trace_id
         #: The method that was called, "gridlane.workload.v1.JobService/GetJob".
         self.method = method
+        #: Where to read about the reason; empty when the deployment has no such page.
+        self.help_url = help_url
 
     def __str__(self) -> str:
         return f"{self.reason or self.code.name}: {self.message}"
@@ -219,6 +222,7 @@ def _build(
         retry_after_s=found.retry_after_s,
         trace_id=found.metadata.get("trace_id") or trace_id,
         method=method,
+        help_url=found.help_url,
     )
 
 
@@ -230,6 +234,7 @@ class _Details:
         self.metadata: dict[str, str] = {}
         self.violations: list[Violation] = []
         self.retry_after_s: float | None = None
+        self.help_url = ""
 
     def error_info(self, info: error_details_pb2.ErrorInfo) -> None:
         if info.domain == DOMAIN:
@@ -240,6 +245,9 @@ class _Details:
 
     def precondition(self, failure: error_details_pb2.PreconditionFailure) -> None:
         self.violations += [Violation(v.subject, v.description) for v in failure.violations]
+
+    def help(self, told: error_details_pb2.Help) -> None:
+        self.help_url = next((link.url for link in told.links), "")
 
     def retry_info(self, info: error_details_pb2.RetryInfo) -> None:
         delay = info.retry_delay
@@ -265,6 +273,8 @@ def _read(details: Iterable[Any]) -> _Details:
                 found.precondition(google.PreconditionFailure.FromString(item.value))
             elif kind == "google.rpc.RetryInfo":
                 found.retry_info(google.RetryInfo.FromString(item.value))
+            elif kind == "google.rpc.Help":
+                found.help(google.Help.FromString(item.value))
         except DecodeError:
             continue  # one broken detail does not hide the others
     return found

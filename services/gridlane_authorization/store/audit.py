@@ -17,10 +17,10 @@ from sqlalchemy import (
 )
 
 from gridlane.ids import uuid7_floor
-from gridlane_authorization.store.listing import newest_first
 from gridlane_authorization.store.tables import AUDIT
 from gridlane_kit.decision import Visibility
 from gridlane_kit.filters import Filter
+from gridlane_kit.listing import along_indexes
 from gridlane_kit.pages import Keyset, Page, fetch_page
 
 NEWEST_FIRST: Final = Keyset(AUDIT.c.uid, descending=True)
@@ -82,7 +82,7 @@ def page(
     """A page of the entries that a caller sees, newest first, and the token of the next page."""
     where = and_(filter_.where(_FILTERED), _within(window))
     reaches = _reaches(visibility, filter_.value("vo"))
-    statement = newest_first(AUDIT, reaches, where, NEWEST_FIRST, page_)
+    statement = along_indexes(AUDIT, reaches, where, NEWEST_FIRST, page_)
     rows, token = fetch_page(conn, statement, NEWEST_FIRST, page_)
     return [_entry(row) for row in rows], token
 

@@ -5,7 +5,7 @@ a new one of the same holder, role and place.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,11 +27,11 @@ from sqlalchemy import (
 )
 
 from gridlane.ids import uuid7, uuid7_floor
-from gridlane_authorization.store.listing import newest_first
 from gridlane_authorization.store.tables import ROLE_BINDING
 from gridlane_kit.decision import Visibility
 from gridlane_kit.filters import Filter
 from gridlane_kit.identity import Principal
+from gridlane_kit.listing import along_indexes
 from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_kit.policy import IN_ITS_VOS, Binding, Role, WorkAction
 
@@ -210,34 +210,35 @@ def page(
 ) -> tuple[list[StoredBinding], str]:
     """A page of the bindings that a caller sees, newest first, and the token of the next page."""
     where = and_(_asked(filter_), _in_force(now_us))
-    statement = newest_first(ROLE_BINDING, _seen(visibility, principal), where, NEWEST_FIRST, page_)
+    reaches = _seen(visibility, principal)
+    statement = along_indexes(ROLE_BINDING, reaches, where, NEWEST_FIRST, page_)
     rows, token = fetch_page(conn, statement, NEWEST_FIRST, page_)
     return [_stored(row) for row in rows], token
 
 
-def an_admin_stands(
-    conn: Connection, now_us: int, *, besides: tuple[str, str] | None = None
-) -> bool:
-    """Whether an identity is administrator without an end, and not vetoed by a binding of its own.
+def standing_admin(
+    conn: Connection,
+    now_us: int,
+    *,
+    issuers: Collection[str] | None = None,
+    besides: tuple[str, str] | None = None,
+) -> StoredBinding | None:
+    """Returns a binding by which an identity is administrator without an end, and is not vetoed by
+    one of its own; None when there is none.
 
     Nobody knows who is in a group, so a group's role does not count.
 
     Parameters:
+        issuers: whose identities count; None: everybody's.
         besides: issuer and subject of one who is not to count.
     """
-    veto = ROLE_BINDING.alias("veto")
-    vetoed = exists().where(
-        veto.c.issuer == _C.issuer,
-        veto.c.subject == _C.subject,
-        _unindexed(veto.c.role) == Role.VETOED.value,
-        or_(veto.c.expires_us.is_(None), veto.c.expires_us > now_us),
-    )
-    where = and_(
-        _C.role == Role.ADMIN.value, (_C.expires_us + 0).is_(None), _C.issuer != "", ~vetoed
-    )
+    where = _is_standing_admin(now_us)
+    if issuers is not None:
+        where = and_(where, _C.issuer.in_(issuers))
     if besides is not None:
         where = and_(where, ~_is_of(*besides))
-    return conn.execute(select(_C.uid).where(where).limit(1)).first() is not None
+    row = conn.execute(select(ROLE_BINDING).where(where).limit(1)).first()
+    return None if row is None else _stored(row)
 
 
 def admin_of(conn: Connection, issuer: str, subject: str) -> StoredBinding | None:
@@ -263,6 +264,19 @@ def take_ended(conn: Connection, before_us: int, limit: int) -> list[Binding]:
     for binding in ended:
         remove(conn, binding)
     return ended
+
+
+def _is_standing_admin(now_us: int) -> ColumnElement[bool]:
+    veto = ROLE_BINDING.alias("veto")
+    vetoed = exists().where(
+        veto.c.issuer == _C.issuer,
+        veto.c.subject == _C.subject,
+        _unindexed(veto.c.role) == Role.VETOED.value,
+        or_(veto.c.expires_us.is_(None), veto.c.expires_us > now_us),
+    )
+    return and_(
+        _C.role == Role.ADMIN.value, (_C.expires_us + 0).is_(None), _C.issuer != "", ~vetoed
+    )
 
 
 def _seen(visibility: Visibility, principal: Principal) -> list[ColumnElement[bool]]:

@@ -80,6 +80,16 @@ def declared(conn: Connection, vo: str, path: str) -> bool:
     return _one(conn, and_(GROUP.c.path == path, GROUP.c.vo == vo)) is not None
 
 
+def may_be_active(conn: Connection, vo: str, path: str) -> bool:
+    """Whether callers may act in the group of that path, as `Policy.may_be_active` says it."""
+    return declared(conn, vo, path) or not of_vo(conn, vo)
+
+
+def paths(conn: Connection) -> list[str]:
+    """Returns the paths of all groups."""
+    return list(conn.execute(select(GROUP.c.path)).scalars())
+
+
 def taken(conn: Connection, vo: str, id_: str, path: str) -> str:
     """Returns the name of a group that has that name or path; empty when there is none."""
     found = _one(conn, or_(_is(vo, id_), GROUP.c.path == path))

@@ -9,12 +9,12 @@ in their order and no reader sees a gap. What a revision is made of are the rows
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from gridlane.authorization.v1 import policy_service_pb2
-from gridlane_authorization.store import bindings, user_tokens, vos
+from gridlane_authorization.store import bindings, groups, issuers, user_tokens, vos
 from gridlane_authorization.store.tables import CHANGE, STATE, THE_ROW
 from gridlane_kit.clock import now_us
 from gridlane_kit.policy import Binding, Policy, PolicyChange
@@ -23,6 +23,11 @@ from gridlane_kit.policy_messages import change_message
 KEPT_CHANGES: Final = 10_000
 """How many of the last changes are kept for followers that were away; others get the whole policy.
 """
+
+
+_FORM: Final = "2: with declared groups and issuers"
+"""What a policy tells its followers, besides its rows. It is a part of the epoch: whoever followed
+a version that told less is sent the whole policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def open_policy(conn: Connection, *, jobs_vo_readable: bool, now_us: int) -> Non
 def read_state(conn: Connection) -> PolicyState:
     """Returns which policy is stored; `open_policy` has been called."""
     epoch, revision = conn.execute(select(STATE.c.epoch, STATE.c.revision)).one()
-    return PolicyState(epoch, revision)
+    return PolicyState(_told(epoch), revision)
 
 
 def read_policy(conn: Connection) -> StoredPolicy:
@@ -74,8 +79,15 @@ def read_policy(conn: Connection) -> StoredPolicy:
         state.jobs_vo_readable,
         vos.names(conn),
         revoked=user_tokens.revoked(conn, now_us()),
+        groups=groups.paths(conn),
+        issuers=issuers.believed(conn),
     )
-    return StoredPolicy(state.epoch, policy)
+    return StoredPolicy(_told(state.epoch), policy)
+
+
+def _told(epoch: str) -> str:
+    """The epoch as followers know it."""
+    return str(uuid5(UUID(epoch), _FORM))
 
 
 def read_changes(

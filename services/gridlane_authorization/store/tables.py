@@ -94,6 +94,32 @@ GROUP: Final = Table(
     UniqueConstraint("path"),
 )
 
+# Issuers that policy has: those of the settings, and Gridlane's own, have no row.
+ISSUER: Final = Table(
+    "issuer",
+    METADATA,
+    # Without "issuers/".
+    Column("id", String(64), primary_key=True),
+    Column("url", String(255), nullable=False),
+    Column("vo", String(64), nullable=False),
+    # Lists of texts, as JSON.
+    Column("audiences", Text, nullable=False),
+    Column("algorithms", Text, nullable=False),
+    Column("jwks_uri", String(1024), nullable=False),
+    Column("jwks", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    # Null: the contract's default.
+    Column("max_group_age_us", BigInteger, nullable=True),
+    Column("max_token_lifetime_us", BigInteger, nullable=True),
+    Column("description", String(1024), nullable=False),
+    Column("create_time_us", Micros, nullable=False),
+    Column("update_time_us", Micros, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    UniqueConstraint("url"),
+    # ListIssuers by its filter; what names a VO that is to be deleted.
+    _listed("issuer", "vo", "id"),
+)
+
 AUDIT: Final = Table(
     "audit_entry",
     METADATA,
@@ -151,6 +177,25 @@ USER_TOKEN: Final = Table(
     # What is past its end, and what is revoked and not.
     _listed("user_token", "expires_us"),
     _listed("user_token", "revoke_time_us"),
+)
+
+# Keys that sign tokens, their public halves: the truth about their lives. One at a time is ACTIVE.
+SIGNING_KEY: Final = Table(
+    "signing_key",
+    METADATA,
+    # A UUIDv7: in the order in which they came to be known. ListSigningKeys reads by it.
+    Column("uid", Text36, primary_key=True),
+    Column("kid", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    # A JWK, as JSON.
+    Column("public_jwk", Text, nullable=False),
+    Column("create_time_us", Micros, nullable=False),
+    # When it begins to sign, or began.
+    Column("activate_time_us", Micros, nullable=False),
+    Column("retire_time_us", Micros, nullable=True),
+    # When nobody needs it any more; null while it signs, and before.
+    Column("expires_us", Micros, nullable=True),
+    UniqueConstraint("kid"),
 )
 
 # One row: the revision grows with every change of the policy. The epoch is the database's: one

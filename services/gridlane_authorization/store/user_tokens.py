@@ -17,6 +17,7 @@ from sqlalchemy import (
     update,
 )
 
+from gridlane.ids import uuid7_floor
 from gridlane_authorization.store.tables import USER_TOKEN
 from gridlane_kit.decision import Visibility
 from gridlane_kit.filters import Filter
@@ -83,6 +84,22 @@ def page(
     statement = select(USER_TOKEN).where(_reach(visibility), filter_.where(_FILTERED))
     rows, token = fetch_page(conn, statement, NEWEST_FIRST, page_)
     return [_stored(row) for row in rows], token
+
+
+def exchanged_since(conn: Connection, owner: str, since_us: int, limit: int) -> list[int]:
+    """When an identity had tokens by exchange since a time, the first of them first.
+
+    Returns:
+        At most `limit` times, microseconds since 1970-01-01 UTC.
+    """
+    # Ids are made a moment after the time at which they are said to be.
+    since = and_(
+        USER_TOKEN.c.owner == owner,
+        USER_TOKEN.c.jti >= uuid7_floor(since_us // 1000),
+        USER_TOKEN.c.exchanged_for != "",
+    )
+    times = select(USER_TOKEN.c.create_time_us).where(since)
+    return list(conn.execute(times.order_by(USER_TOKEN.c.jti).limit(limit)).scalars())
 
 
 def revoke(conn: Connection, stored: StoredToken, now_us: int) -> Mapping[str, int]:

@@ -58,7 +58,7 @@ def create_first_admin(conn: Connection, issuer: str, subject: str, now_us: int)
     Returns:
         Whether it was made; False when there is an Admin already.
     """
-    if bindings.an_admin_stands(conn, now_us):
+    if bindings.standing_admin(conn, now_us) is not None:
         return False
     admin = Binding(issuer=issuer, subject=subject, role=Role.ADMIN)
     change_policy(conn, added=[admin], now_us=now_us)

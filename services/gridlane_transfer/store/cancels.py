@@ -16,6 +16,7 @@ from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Feed
 from gridlane_transfer import messages
 from gridlane_transfer.channels import Channels
+from gridlane_transfer.failures import Failed
 from gridlane_transfer.states import JOB_FINAL, UNSTARTED, FileState
 from gridlane_transfer.store import sweeps
 from gridlane_transfer.store.changes import Changes
@@ -37,11 +38,17 @@ _CANCELING = select(FILE.c.number).where(
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Asks for a job's end, with the reach of who asks; `bare`: to be answered without files."""
+    """Asks for a job's end, with the reach of who asks.
+
+    Parameters:
+        bare: to be answered without files.
+        why: what its files keep of it.
+    """
 
     uuid: str
     visibility: Visibility
     bare: bool = False
+    why: Failed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +78,9 @@ def _cancel(
         # A channel's manager acts on a whole job only when all of it lies on the channels managed.
         return errors.permission_denied("transfer.jobs.cancel", name)
     if found.cancel_us is None and found.state not in JOB_FINAL:
-        swept = sweeps.cancel_files(conn, feed, channels, found.number)
+        swept = sweeps.cancel_files(conn, feed, channels, found.number, entry.why)
         if not swept.done:
-            sweeps.begin(conn, found.number, SweepKind.CANCEL)
+            sweeps.begin(conn, found.number, SweepKind.CANCEL, why=entry.why)
     running = conn.execute(_CANCELING, {"number": found.number}).scalars().all()
     if entry.bare:
         return Canceled(read(conn, [entry.uuid])[entry.uuid], (), running)

@@ -278,7 +278,9 @@ class Changes:
         ended = state in JOB_FINAL
         failure = job.failure
         if state is JobState.CANCELED and failure is None:
-            failure = messages.failure_message(canceled()).SerializeToString()
+            ends = (row.failure for row in job.files.values() if row.state == FileState.CANCELED)
+            plain = messages.failure_message(canceled()).SerializeToString()
+            failure = next(ends, plain)
         return job.row._replace(
             state=int(state),
             counts=json.dumps({key: count for key, count in job.counts.items() if count}),

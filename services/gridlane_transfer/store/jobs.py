@@ -16,10 +16,8 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
-    false,
     select,
     true,
-    union_all,
 )
 
 from gridlane.transfer.v1 import event_pb2
@@ -28,6 +26,7 @@ from gridlane_kit.database import insert_values
 from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Feed, NewEvent
 from gridlane_kit.filters import Filter
+from gridlane_kit.listing import along_indexes
 from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_kit.request_ids import Conflict, Replay, RequestKey, SameAs
 from gridlane_transfer import messages
@@ -343,21 +342,7 @@ def _listing(visibility: Visibility, filter_: Filter, page_: Page) -> Select[Any
     state = filter_.value("state")
     in_state = true() if state is None else JOB.c.state == state
     reached = reaches(visibility, filter_.value("vo"))
-    if len(reached) <= 1:
-        return select(*JOB_COLUMNS).where(*(reached or [false()]), in_state)
-    # They lie along different indexes: each gives its newest, and of those the page is made. One
-    # condition with OR would read and sort them all.
-    after = true() if page_.after is None else NEWEST_FIRST.after(page_.after)
-    newest = (
-        select(JOB.c.number)
-        .where(reach, in_state, after)
-        .order_by(*NEWEST_FIRST.order())
-        .limit(page_.size + 1)
-        .subquery()
-        for reach in reached
-    )
-    numbers = union_all(*(select(part.c.number) for part in newest))
-    return select(*JOB_COLUMNS).where(JOB.c.number.in_(numbers))
+    return along_indexes(JOB_COLUMNS, reached, in_state, NEWEST_FIRST, page_)
 
 
 def files_page(
@@ -379,18 +364,10 @@ def files_in(
     conn: Connection, job: JobRow, states: Collection[int], page_: Page
 ) -> tuple[list[FileRow], str]:
     """A page of a job's files that are in one of some states, and the token of the next page."""
-    after = true() if page_.after is None else IN_ORDER.after(page_.after)
-    # Each state lies along the index in order; of the first of each the page is made.
-    first = (
-        select(FILE.c.number)
-        .where(FILE.c.job_number == job.number, FILE.c.state == state, after)
-        .order_by(FILE.c.n)
-        .limit(page_.size + 1)
-        .subquery()
-        for state in sorted(states)
-    )
-    numbers = union_all(*(select(part.c.number) for part in first))
-    statement = select(*FILE_COLUMNS).where(FILE.c.number.in_(numbers))
+    of_job = FILE.c.job_number == job.number
+    in_states = [FILE.c.state == state for state in sorted(states)]
+    # The keyset's column is unique in the job only.
+    statement = along_indexes(FILE_COLUMNS, in_states, of_job, IN_ORDER, page_).where(of_job)
     rows, token = fetch_page(conn, statement, IN_ORDER, page_)
     return [FileRow._make(row) for row in rows], token
 

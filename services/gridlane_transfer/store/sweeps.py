@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, u
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed, timed_out
+from gridlane_transfer.failures import Failed, canceled, timed_out
 from gridlane_transfer.states import UNSTARTED, FileState
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import (
@@ -98,11 +98,20 @@ class Swept:
     aborted: Sequence[int] = ()
 
 
-def begin(conn: Connection, job_number: int, kind: SweepKind) -> None:
-    """Note that work is to be done; again is once."""
+def begin(conn: Connection, job_number: int, kind: SweepKind, *, why: Failed | None = None) -> None:
+    """Note that work is to be done; again is once.
+
+    Parameters:
+        why: what cancelled files keep of it.
+    """
     key = (SWEEP.c.job_number == job_number, SWEEP.c.kind == int(kind))
     if conn.execute(select(SWEEP.c.kind).where(*key)).first() is None:
-        values = {"job_number": job_number, "kind": int(kind), "create_us": now_us()}
+        values = {
+            "job_number": job_number,
+            "kind": int(kind),
+            "create_us": now_us(),
+            "reason": None if why is None else why.message,
+        }
         conn.execute(insert(SWEEP).values(values))
 
 
@@ -121,16 +130,20 @@ def step(
 
 def _step(conn: Connection, feed: Feed, channels: Channels, sweep: Sweep) -> Swept:
     key = (SWEEP.c.job_number == sweep.job_number, SWEEP.c.kind == int(sweep.kind))
-    held = select(SWEEP.c.kind).where(*key).with_for_update(skip_locked=True)
-    if conn.execute(held).first() is None:
+    held = select(SWEEP.c.reason).where(*key).with_for_update(skip_locked=True)
+    row = conn.execute(held).first()
+    if row is None:
         return Swept(done=True)  # done, or another process is about to
-    swept = _work(conn, feed, channels, sweep)
+    why = None if row.reason is None else canceled(row.reason)
+    swept = _work(conn, feed, channels, sweep, why)
     if swept.done:
         conn.execute(delete(SWEEP).where(*key))
     return swept
 
 
-def _work(conn: Connection, feed: Feed, channels: Channels, sweep: Sweep) -> Swept:
+def _work(
+    conn: Connection, feed: Feed, channels: Channels, sweep: Sweep, why: Failed | None
+) -> Swept:
     is_there = select(JOB.c.number).where(JOB.c.number == sweep.job_number)
     if sweep.kind is SweepKind.DELETE:
         return _delete(conn, sweep.job_number)
@@ -140,7 +153,7 @@ def _work(conn: Connection, feed: Feed, channels: Channels, sweep: Sweep) -> Swe
         case SweepKind.OPEN:
             return _open(conn, feed, channels, sweep.job_number)
         case SweepKind.CANCEL:
-            return cancel_files(conn, feed, channels, sweep.job_number)
+            return cancel_files(conn, feed, channels, sweep.job_number, why)
         case SweepKind.RANK | SweepKind.ACTIVITY:
             return rank_files(conn, sweep.job_number, _rank_of(conn, sweep))
 
@@ -155,9 +168,14 @@ def _open(conn: Connection, feed: Feed, channels: Channels, job_number: int) -> 
     return Swept(len(rows) < PAGE, opened=bool(rows))
 
 
-def cancel_files(conn: Connection, feed: Feed, channels: Channels, job_number: int) -> Swept:
+def cancel_files(
+    conn: Connection, feed: Feed, channels: Channels, job_number: int, why: Failed | None = None
+) -> Swept:
     """Cancel the next files of a job whose end is asked for: unstarted ones end, running ones are
     CANCELING. The wish itself is noted at its first files.
+
+    Parameters:
+        why: what they keep of it; None: the time that the job was given, when it has passed.
     """
     rows = _files(conn, job_number, _CANCELABLE)
     changes = Changes(conn, feed, channels, now_us())
@@ -165,7 +183,7 @@ def cancel_files(conn: Connection, feed: Feed, channels: Channels, job_number: i
     if changes.job(job_number).cancel_us is None:
         changes.cancel(job_number)
     aborted = [row.number for row in rows if row.state == FileState.ACTIVE]
-    failure = _expired(changes.job(job_number))
+    failure = why or _expired(changes.job(job_number))
     for row in rows:
         moves = row.state == FileState.ACTIVE
         changes.file(row, FileState.CANCELING if moves else FileState.CANCELED, failure=failure)

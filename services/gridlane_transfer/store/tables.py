@@ -351,6 +351,8 @@ SWEEP: Final = Table(
     Column("job_number", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", Integer, primary_key=True, autoincrement=False),
     Column("create_us", Micros, nullable=False),
+    # Why files are cancelled, as each of them keeps it; none told: nothing.
+    Column("reason", Text),
 )
 
 # What managers changed, and why (`store.audit`).
@@ -483,9 +485,11 @@ _EXPIRES = and_(JOB.c.expire_us.is_not(None), JOB.c.end_us.is_(None))
 Index(None, JOB.c.expire_us, sqlite_where=_EXPIRES, postgresql_where=_EXPIRES)
 _IN_QUEUE = FILE.c.queue_until_us.is_not(None)
 Index(None, FILE.c.queue_until_us, sqlite_where=_IN_QUEUE, postgresql_where=_IN_QUEUE)
-# The files of a job, in order; those of them in a state.
+# The files of a job, in order; those of them in a state; whether one of them lies on a channel,
+# which takes as long for a job with a thousand files as for one that is not there.
 Index(None, FILE.c.job_number, FILE.c.n, unique=True)
 Index(None, FILE.c.job_number, FILE.c.state, FILE.c.n)
+Index(None, FILE.c.job_number, FILE.c.channel_uid)
 
 
 def _in_words(states: frozenset[FileState]) -> ColumnElement[bool]:

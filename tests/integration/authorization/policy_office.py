@@ -4,9 +4,12 @@ Responsible for one replica's life (`office`) and for short ways to say what tes
 again. Several offices may share a database, as replicas do.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
@@ -33,16 +36,21 @@ from gridlane.authorization.v1 import (
     vo_service_pb2_grpc,
 )
 from gridlane.type.v1.time_window_pb2 import TimeWindow
+from gridlane_authorization.key_files import KeyFiles
 from gridlane_authorization.room import AuthorizationRoom
 from gridlane_authorization.settings import AuthorizationSettings
+from gridlane_authorization.tokens import read_signer
 from gridlane_kit.admission import Admission
+from gridlane_kit.issuer_keys import FileKeys
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.policy import Policy, PolicyHolder
+from gridlane_kit.policy_issuers import PolicyIssuers
 from gridlane_kit.registration import Pipeline
 from gridlane_kit.server import Server
 from gridlane_kit.settings import ServerSettings
 from gridlane_kit.telemetry import Telemetry
-from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, new_key
+from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, dump_key, new_key
+from gridlane_server.issuers import outside_issuers
 
 ISSUER: Final = AuthorizationSettings().issuer
 NOBODYS: Final = "01939f5e-0000-7000-8000-000000000001"
@@ -169,10 +177,11 @@ class Caller:
 class Office:
     """A replica of Authorization that serves; `root` is its first administrator."""
 
-    def __init__(self, channel: aio.Channel, policy: PolicyHolder) -> None:
+    def __init__(self, channel: aio.Channel, policy: PolicyHolder, signer: TokenSigner) -> None:
         self._channel = channel
         self.policy = policy
-        self.root = Caller(channel, "root")
+        self.signer = signer
+        self.root = Caller(channel, "root", token=signer.sign_user("root", lifetime_s=600))
 
     def caller(self, subject: str, *vos: str, **claims: Any) -> Caller:
         """Somebody without a role, unless one was given."""
@@ -199,14 +208,30 @@ def giving(
 
 
 @asynccontextmanager
-async def office(database_url: str, **settings: Any) -> AsyncIterator[Office]:
-    """Serves a replica of Authorization until the end of the block."""
+async def office(
+    database_url: str, *, files: KeyFiles | None = None, **settings: Any
+) -> AsyncIterator[Office]:
+    """Serves a replica of Authorization until the end of the block.
+
+    Parameters:
+        files: of its signing key; None: it is one that all such offices have, and no JWKS is kept.
+    """
     given = AuthorizationSettings.load(
         "authorization", **{"bootstrap_admin": f"{ISSUER} root", **settings}
     )
     policy, metrics = PolicyHolder(Policy(0, closed=True)), Metrics()
+    stack = AsyncExitStack()
+    if files is None:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        files, signer = KeyFiles(folder / "key.pem", None), _SIGNER
+        files.key.write_bytes(dump_key(signer.key))
+    else:
+        signer = read_signer(files.key, ISSUER, given.audience)
+    known = StaticKeys(signer.jwks()) if files.jwks is None else FileKeys(files.jwks)
+    believed = outside_issuers(given)
+    PolicyIssuers(believed, policy)
     pipeline = Pipeline(
-        verifier=TokenVerifier({ISSUER: StaticKeys(_SIGNER.jwks())}, given.audience),
+        verifier=TokenVerifier({ISSUER: known}, given.audience, believed),
         policy=policy,
         telemetry=Telemetry("authorization"),
         metrics=metrics,
@@ -215,19 +240,26 @@ async def office(database_url: str, **settings: Any) -> AsyncIterator[Office]:
     room = AuthorizationRoom(
         given,
         database_url=database_url,
-        signer=_SIGNER,
+        signer=signer,
+        keys=files,
         policy=policy,
         token_file=None,
         metrics=metrics,
+        issuers=believed,
     )
     server = Server(
         ServerSettings.load("server", port=0, health_port=0, grace_s=0.2), [room], pipeline
     )
-    async with AsyncExitStack() as stack:
+    async with stack:
+        if isinstance(known, FileKeys):
+            fresh = asyncio.create_task(known.keep_fresh())
+            stack.callback(fresh.cancel)
+        await believed.start()
+        stack.push_async_callback(believed.stop)
         await server.start()
         stack.push_async_callback(server.stop)
         channel = await stack.enter_async_context(aio.insecure_channel(server.address))
-        yield Office(channel, policy)
+        yield Office(channel, policy, signer)
 
 
 def _refusal(error: aio.AioRpcError) -> Refusal:

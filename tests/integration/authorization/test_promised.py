@@ -20,13 +20,9 @@ from gridlane_authorization.tokens import open_signer
 
 PACKAGE: Final = gridlane.authorization.v1
 ADMINISTRATORS: Final = {
-    "IssuerService/CreateIssuer",
-    "IssuerService/UpdateIssuer",
-    "IssuerService/DeleteIssuer",
     "QuotaService/CreateQuota",
     "QuotaService/UpdateQuota",
     "QuotaService/DeleteQuota",
-    "SigningKeyService/RotateSigningKey",
 }
 """Which a user without a role may not call."""
 SERVICES: Final = {

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
+from gridlane_authorization.key_files import KeyFiles
 from gridlane_authorization.room import AuthorizationRoom
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_authorization.store import METADATA, MIGRATIONS, change_policy
@@ -17,6 +18,7 @@ from gridlane_authorization.tokens import open_signer, verifier_of
 from gridlane_kit.clock import now_us
 from gridlane_kit.data_directory import DataDirectory
 from gridlane_kit.database import Database
+from gridlane_kit.issuers import TrustedIssuers
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.migrations import schema_differences
 from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
@@ -42,9 +44,11 @@ def start(data: DataDirectory, database_url: str) -> Start:
             settings,
             database_url=database_url,
             signer=open_signer(data.keys, settings.issuer, settings.audience),
+            keys=KeyFiles.in_folder(data.keys),
             policy=policy,
             token_file=data.token_file if embedded else None,
             metrics=Metrics(),
+            issuers=TrustedIssuers(settings.audience),
         )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(room.stop)
@@ -83,9 +87,11 @@ async def test_the_token_is_renewed_before_it_ends(data: DataDirectory, database
         settings,
         database_url=database_url,
         signer=open_signer(data.keys, settings.issuer, settings.audience),
+        keys=KeyFiles.in_folder(data.keys),
         policy=PolicyHolder(Policy(revision=0)),
         token_file=data.token_file,
         metrics=Metrics(),
+        issuers=TrustedIssuers(settings.audience),
     )
     await room.start()
     try:

@@ -314,6 +314,21 @@ async def test_no_vo_or_group_is_added(served: Office, fields: dict[str, Any]) -
     assert (refused.code, refused.reason) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
 
 
+async def test_an_exchanged_token_acts_in_a_declared_group_where_there_are_such(
+    served: Office,
+) -> None:
+    ada = served.caller("ada", "cms", groups=["/cms", "/cms/higgs"])
+    made = await exchanged(ada, active_group="/cms")
+    assert made.resource.principal.active_group == "/cms"
+    await served.root.make_group("cms", "higgs", "/cms/higgs")
+    refused = await ada.refused(ada.tokens.ExchangeToken, Exchange(active_group="/cms"))
+    assert (refused.code, refused.reason) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+    exact = await exchanged(ada, active_group="/cms/higgs")
+    assert exact.resource.principal.active_group == "/cms/higgs"
+    # Its own first group is none of these: it acts in none, and so does what it exchanges.
+    assert (await exchanged(ada)).resource.principal.active_group == ""
+
+
 async def test_an_exchanged_token_never_outlives_the_callers(served: Office) -> None:
     first = await created(served.root, "ada", lifetime=Duration(seconds=100))
     ada = served.caller("ada", token=first.token)

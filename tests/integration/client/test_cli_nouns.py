@@ -91,8 +91,10 @@ def test_a_watch_tells_the_whole_history_and_ends(command: Command, job: str) ->
 
 def test_a_running_job_is_killed(command: Command, client: gridlane.Client) -> None:
     name = client.tasks.submit(gridlane.new_job("sleep 60")).job.name
-    ended = command("job", "kill", name)
+    ended = command("job", "kill", name, "--reason", "wrong dataset")
     assert (ended.code, ended.out.split()) == (0, [name, "KILLED"])
+    assert "wrong dataset" in command("job", "show", name).out
+    assert "wrong dataset" in command("job", "watch", name).out
 
 
 def test_transfers_of_a_job_are_found(command: Command, job: str) -> None:
@@ -101,6 +103,7 @@ def test_transfers_of_a_job_are_found(command: Command, job: str) -> None:
     shown = command("transfer", "show", found[0]["name"])
     assert "FINISHED" in shown.out
     assert command("transfer", "cancel", found[0]["name"]).code == 0, "it has ended already"
+    assert command("transfer", "cancel", found[0]["name"], "--reason", "x" * 1025).code == 65
     assert "FINISHED" in command("transfer", "watch", found[0]["name"]).out
 
 

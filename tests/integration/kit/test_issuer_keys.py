@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from certificates import Authority
 from token_issuer import DISCOVERY, JWKS, Fault, TokenIssuer
 
+from gridlane_kit.addresses import Addresses
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.issuer_documents import DocumentError, Documents
-from gridlane_kit.issuer_keys import RemoteKeys
-from gridlane_kit.issuers import Issuer, TrustedIssuers
+from gridlane_kit.issuer_keys import KeyStatus, RemoteKeys
+from gridlane_kit.issuers import Issuer, PolicyIssuer, TrustedIssuers
 from gridlane_kit.jwks import PublicKey
 from gridlane_kit.tokens import TokenVerifier
 
@@ -200,6 +202,67 @@ async def test_issuers_are_begun_with_the_server_and_replaced_while_it_runs(
         await verifier.verify(issuer.sign())
     await issuers.stop()
     assert not [task for task in asyncio.all_tasks() if "keys" in task.get_name()]
+
+
+async def test_what_policy_names_is_fetched_from_public_addresses_alone(tmp_path: Path) -> None:
+    """By its number, by a name that means it, and when another place sends there."""
+    authority = Authority()
+    roots = authority.write_roots(tmp_path / "roots.pem")
+    with TokenIssuer(authority.write_pair(tmp_path, "issuer")) as here:
+        public = Documents(roots, timeout_s=QUICK_S, addresses=Addresses())
+        for url in (here.url, f"https://localhost:{here.port}"):
+            with pytest.raises(DocumentError, match="policy forbids"):
+                await public.fetch(url + JWKS, here.url)
+        assert not here.seen
+        named = Documents(roots, addresses=Addresses([ip_network("127.0.0.0/8")]))
+        assert (await named.fetch(here.url + JWKS, here.url))["keys"]
+        seen = here.seen[JWKS]
+        here.fault, here.redirect = Fault.REDIRECT, "https://10.0.0.1/keys"
+        with pytest.raises(DocumentError, match="policy forbids to connect to this address"):
+            await named.fetch(here.url + JWKS, here.url)
+        assert here.seen[JWKS] == seen + 1
+
+
+async def test_an_issuer_of_the_policy_tells_how_its_keys_are(tmp_path: Path) -> None:
+    authority = Authority()
+    roots = authority.write_roots(tmp_path / "roots.pem")
+    with TokenIssuer(authority.write_pair(tmp_path, "issuer")) as here:
+        allowed = Addresses([ip_network("127.0.0.0/8")])
+        issuers = TrustedIssuers(
+            AUDIENCE, policy_documents=Documents(roots, addresses=allowed), retry_s=0.05
+        )
+        verifier = TokenVerifier({}, AUDIENCE, issuers)
+        await issuers.start()
+        policy_s = PolicyIssuer(name="issuers/here", url=here.url, vo="cms")
+        here.fault = Fault.GARBAGE
+        issuers.replace([policy_s])
+        await eventually(lambda: "no JSON" in status(issuers, here.url).problem)
+        assert status(issuers, here.url)[:2] == ((), None)
+        here.fault = None
+        await eventually(lambda: bool(status(issuers, here.url).kids))
+        assert (await verifier.verify(here.sign())).vos == {"cms"}
+        good = status(issuers, here.url)
+        assert (good.kids, good.problem) == ((here.key.kid,), "")
+        assert good.fetched_us is not None
+        assert abs(good.fetched_us / 1e6 - time.time()) < 60
+        # Other terms, and the keys need not be fetched again.
+        seen = here.seen[JWKS]
+        issuers.replace([policy_s.model_copy(update={"max_token_lifetime_s": 60.0})])
+        with pytest.raises(GridlaneError, match="not acceptable"):
+            await verifier.verify(here.sign())
+        assert here.seen[JWKS] == seen
+        issuers.replace([])
+        assert issuers.status(here.url) is None
+        await issuers.stop()
+        await eventually(
+            lambda: not [task for task in asyncio.all_tasks() if "keys" in task.get_name()]
+        )
+
+
+def status(issuers: TrustedIssuers, url: str) -> KeyStatus:
+    found = issuers.status(url)
+    assert found is not None
+    return found
 
 
 async def test_the_state_of_all_issuers_is_told(plain: TokenIssuer) -> None:

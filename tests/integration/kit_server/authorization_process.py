@@ -8,18 +8,20 @@ import json
 import sys
 from pathlib import Path
 
+from gridlane_authorization.key_files import KeyFiles
 from gridlane_authorization.room import AuthorizationRoom
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_kit import logs
 from gridlane_kit.admission import Admission
 from gridlane_kit.assertions import AssertionVerifier
+from gridlane_kit.issuers import TrustedIssuers
 from gridlane_kit.metrics import Metrics
 from gridlane_kit.policy import Policy, PolicyHolder
 from gridlane_kit.registration import Pipeline
 from gridlane_kit.server import Server, run
 from gridlane_kit.settings import ServerSettings
 from gridlane_kit.telemetry import Telemetry
-from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, new_key
+from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, dump_key, new_key
 
 DATABASE_URL, KEYS = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
 PORT, READY, STALE_AFTER_S = int(sys.argv[3]), Path(sys.argv[4]), float(sys.argv[5])
@@ -37,13 +39,17 @@ async def main() -> int:
         metrics=metrics,
         admission=Admission(),
     )
+    key = READY.with_suffix(".pem")
+    key.write_bytes(dump_key(signer.key))
     room = AuthorizationRoom(
         settings,
         database_url=DATABASE_URL,
         signer=signer,
+        keys=KeyFiles(key, None),
         policy=policy,
         token_file=None,
         metrics=metrics,
+        issuers=TrustedIssuers(settings.audience),
         stale_after_s=STALE_AFTER_S,
     )
     given = ServerSettings.load("server", port=PORT, health_port=0, ready_file=READY, grace_s=0.5)

@@ -19,7 +19,16 @@ from split import SERVICES, SplitServer
 from support import CALL_SECONDS, Deployment, EmbeddedServer, bearer
 from token_issuer import Client, Fault, TokenIssuer
 
-from gridlane.authorization.v1 import authorization_service_pb2, authorization_service_pb2_grpc
+from gridlane.authorization.v1 import (
+    authorization_service_pb2,
+    authorization_service_pb2_grpc,
+    group_service_pb2,
+    group_service_pb2_grpc,
+    vo_service_pb2,
+    vo_service_pb2_grpc,
+)
+from gridlane.authorization.v1.group_pb2 import Group
+from gridlane.authorization.v1.vo_pb2 import Vo
 from gridlane.gateway.v1 import task_service_pb2, task_service_pb2_grpc
 from gridlane.reporting.v1 import accounting_service_pb2, accounting_service_pb2_grpc
 from gridlane.transfer.v1 import channel_service_pb2, channel_service_pb2_grpc
@@ -65,6 +74,22 @@ def who(server: Deployment, token: str, **headers: str) -> Any:
     metadata = (*bearer(token), *((name.replace("_", "-"), v) for name, v in headers.items()))
     request = authorization_service_pb2.WhoAmIRequest()
     return stub.WhoAmI(request, metadata=metadata, timeout=CALL_SECONDS)
+
+
+def begin_vo(server: Deployment) -> None:
+    """Makes the VO for which the issuer speaks."""
+    stub = vo_service_pb2_grpc.VoServiceStub(server.channel)
+    server.call(stub.CreateVo, vo_service_pb2.CreateVoRequest(vo_id="cms", vo=Vo()))
+
+
+def declare(server: Deployment, path: str) -> Group:
+    """Declares a group of that VO."""
+    stub = group_service_pb2_grpc.GroupServiceStub(server.channel)
+    request = group_service_pb2.CreateGroupRequest(
+        parent="vos/cms", group_id=path.rpartition("/")[2], group=Group(path=path)
+    )
+    declared: Group = server.call(stub.CreateGroup, request)
+    return declared
 
 
 def refused(call: Callable[[], Any]) -> tuple[str, str]:
@@ -119,6 +144,27 @@ def test_a_caller_chooses_its_group_with_each_call(
         assert who(server, token, gridlane_group="/cms").principal.active_group == "/cms"
         reason, _ = refused(lambda: who(server, token, gridlane_group="/atlas"))
         assert reason == "PERMISSION_DENIED"
+
+
+def test_where_a_vo_declares_groups_its_members_act_in_these_alone(
+    issuer: TokenIssuer, start_server: Callable[..., EmbeddedServer]
+) -> None:
+    server = start_server(believing(issuer))
+    begin_vo(server)
+    token = issuer.sign(**{"wlcg.groups": GROUPS})
+    assert who(server, token, gridlane_group="/cms").principal.active_group == "/cms"
+    declared = declare(server, "/cms")
+    assert who(server, token, gridlane_group="/cms").principal.active_group == "/cms"
+    reason, _ = refused(lambda: who(server, token, gridlane_group="/cms/production"))
+    assert reason == "PERMISSION_DENIED"
+    principal = who(server, token).principal
+    assert (principal.active_group, sorted(principal.groups)) == ("", sorted(GROUPS))
+    assert server.stop() == 0
+    server.start()
+    assert who(server, token).principal.active_group == ""
+    groups = group_service_pb2_grpc.GroupServiceStub(server.channel)
+    server.call(groups.DeleteGroup, group_service_pb2.DeleteGroupRequest(name=declared.name))
+    assert who(server, token).principal.active_group == "/cms/production"
 
 
 def test_what_is_wrong_with_a_token_is_in_the_log_under_the_trace_id_alone(
@@ -232,7 +278,7 @@ def test_the_signing_key_is_replaced_while_the_server_runs(
     eventually(lambda: is_good(server, server.token))
 
 
-@pytest.mark.slow
+@pytest.mark.five_processes
 def test_every_service_in_its_own_process_believes_alike(
     issuer: TokenIssuer, command: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -242,6 +288,11 @@ def test_every_service_in_its_own_process_believes_alike(
         first = server.token
         for token in (issuer.sign(), first):
             assert answers(server, token) == dict.fromkeys(SERVICES, "OK")
+        in_group = partial(answers, server, issuer.sign(**{"wlcg.groups": GROUPS}), "/cms")
+        assert in_group() == dict.fromkeys(SERVICES, "OK")
+        begin_vo(server)
+        declare(server, "/cms/production")
+        eventually(lambda: in_group() == dict.fromkeys(SERVICES, "PERMISSION_DENIED"))
         nobody = dict.fromkeys(SERVICES, "UNAUTHENTICATED")
         assert answers(server, issuer.sign(aud="elsewhere")) == nobody
         assert command("rotate-key", "--config", server.config).returncode == 0
@@ -256,30 +307,31 @@ def test_every_service_in_its_own_process_believes_alike(
     print(server.output)
 
 
-def answers(server: Deployment, token: str) -> dict[str, str]:
-    """What each service says to a token: "OK", or the code of the refusal."""
+def answers(server: Deployment, token: str, group: str = "") -> dict[str, str]:
+    """What each service says to a token, and to a group: "OK", or the code of the refusal."""
     channel = server.channel
+    metadata = (*bearer(token), *((("gridlane-group", group),) if group else ()))
     calls: dict[str, Any] = {
-        "authorization": lambda: who(server, token),
-        "transfer": lambda: server.call(
-            channel_service_pb2_grpc.ChannelServiceStub(channel).ListChannels,
-            channel_service_pb2.ListChannelsRequest(),
-            token=token,
+        "authorization": lambda: authorization_service_pb2_grpc.AuthorizationServiceStub(
+            channel
+        ).WhoAmI(
+            authorization_service_pb2.WhoAmIRequest(), metadata=metadata, timeout=CALL_SECONDS
         ),
-        "workload": lambda: server.call(
-            job_service_pb2_grpc.JobServiceStub(channel).ListJobs,
-            job_service_pb2.ListJobsRequest(),
-            token=token,
+        "transfer": lambda: channel_service_pb2_grpc.ChannelServiceStub(channel).ListChannels(
+            channel_service_pb2.ListChannelsRequest(), metadata=metadata, timeout=CALL_SECONDS
         ),
-        "reporting": lambda: server.call(
-            accounting_service_pb2_grpc.AccountingServiceStub(channel).ListAccountingRecords,
+        "workload": lambda: job_service_pb2_grpc.JobServiceStub(channel).ListJobs(
+            job_service_pb2.ListJobsRequest(), metadata=metadata, timeout=CALL_SECONDS
+        ),
+        "reporting": lambda: accounting_service_pb2_grpc.AccountingServiceStub(
+            channel
+        ).ListAccountingRecords(
             accounting_service_pb2.ListAccountingRecordsRequest(),
-            token=token,
+            metadata=metadata,
+            timeout=CALL_SECONDS,
         ),
-        "gateway": lambda: server.call(
-            task_service_pb2_grpc.TaskServiceStub(channel).Ping,
-            task_service_pb2.PingRequest(),
-            token=token,
+        "gateway": lambda: task_service_pb2_grpc.TaskServiceStub(channel).Ping(
+            task_service_pb2.PingRequest(), metadata=metadata, timeout=CALL_SECONDS
         ),
     }
     found = {}

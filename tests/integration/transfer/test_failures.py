@@ -223,12 +223,17 @@ async def test_a_canceled_copy_is_aborted_and_its_bytes_are_removed(
     async with asyncio.timeout(10):
         while (await sue.get(job.name)).files[0].transferred_bytes == 0:
             await asyncio.sleep(0.02)
-    cancel = transfer_service_pb2.CancelTransferJobRequest(name=job.name)
+    cancel = transfer_service_pb2.CancelTransferJobRequest(name=job.name, reason="wrong dataset")
     answer = await sue.jobs.CancelTransferJob(cancel)
     assert (words.job(answer), words.files(answer)) == ("CANCELING", ["CANCELING", "CANCELED"])
+    assert await sue.jobs.CancelTransferJob(
+        transfer_service_pb2.CancelTransferJobRequest(name=job.name, reason="something else")
+    )
     ended = await sue.ended(job.name, seconds=5)
     assert (words.job(ended), words.files(ended)) == ("CANCELED", ["CANCELED", "CANCELED"])
     assert words.failure(ended) == "CANCELED"
+    kept = [ended.failure.message, *(file.failure.message for file in ended.files)]
+    assert kept == ["cancelled by sue: wrong dataset"] * 3
     assert house.leftovers() == []
     assert not (house.storage / "local/copy").exists()
     again = await sue.jobs.CancelTransferJob(cancel)

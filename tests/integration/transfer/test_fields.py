@@ -198,9 +198,7 @@ async def test_a_file_that_was_started_in_time_is_left_alone(
         assert words.job(ended) == "FINISHED"
 
 
-async def test_an_attempt_that_takes_too_long_has_failed(
-    house: Any, sue: Any, words: Any
-) -> None:
+async def test_an_attempt_that_takes_too_long_has_failed(house: Any, sue: Any, words: Any) -> None:
     big = house.storage / "local/big"
     big.parent.mkdir(exist_ok=True)
     with big.open("wb") as file:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from query_plans import plans
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from gridlane_kit.database import Database, run_kept
 from gridlane_kit.decision import EVERYTHING, Visibility
@@ -17,7 +17,8 @@ from gridlane_kit.pages import page_request
 from gridlane_kit.sqlite import sqlite_url
 from gridlane_transfer.channels import Channels
 from gridlane_transfer.store import jobs, summaries, sweeps
-from gridlane_transfer.store.tables import FEED, METADATA, JobRow
+from gridlane_transfer.store.tables import FEED, JOB, METADATA, JobRow
+from gridlane_transfer.store.visibility import visible_jobs
 from gridlane_transfer.summaries import FILTER as SUMMARY_FILTER
 from gridlane_transfer.transfer_jobs import FILTER
 
@@ -65,6 +66,13 @@ async def test_a_listing_goes_by_its_index_and_sorts_nothing(
     plan = await db.read(lambda conn: plans(conn, lambda c: jobs.page(c, visibility, asked, page)))
     assert index in plan
     assert "TEMP B-TREE" not in plan
+
+
+async def test_whether_a_job_lies_on_a_channel_is_seen_without_its_files(db: Database) -> None:
+    manager = Visibility(owner="https://issuer.test/|max", channels=frozenset({"x", "y"}))
+    statement = select(JOB.c.number).where(JOB.c.uuid == "j", visible_jobs(manager))
+    plan = await db.read(lambda conn: plans(conn, lambda c: c.execute(statement)))
+    assert "ix_file_transfer_job_number_channel_uid (job_number=? AND channel_uid=?)" in plan
 
 
 async def test_a_claim_goes_from_queue_to_queue_by_the_index_of_what_is_due(

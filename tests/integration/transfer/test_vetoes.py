@@ -12,7 +12,7 @@ from gridlane_kit.clock import now_us
 from gridlane_kit.policy import Binding, Policy, Role, WorkAction
 from gridlane_transfer.standing_files import StandingFiles
 
-pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"], indirect=True)
+pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
 ISSUER = "https://issuer.test/"
 BYTES = 500 << 20
@@ -143,7 +143,7 @@ async def test_a_veto_cancels_what_runs(queue: Queue, words: Any) -> None:
 
 async def test_a_veto_with_an_end_holds_until_then(queue: Queue, words: Any) -> None:
     job = await queue.fill()
-    ends_us = now_us() + 2_000_000
+    ends_us = now_us() + 5_000_000
     bind(queue.house, veto(WorkAction.HOLD, WorkAction.CANCEL, expires_us=ends_us))
     await queue.states(job.name, "CANCELED", "HELD", seconds=5)
     ended = await queue.admin.ended(job.name)

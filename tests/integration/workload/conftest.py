@@ -85,8 +85,8 @@ class User:
         answer: Job = await self.jobs.GetJob(request, timeout=10, metadata=self.metadata)
         return answer
 
-    async def kill(self, name: str) -> Job:
-        request = calls.KillJobRequest(name=name)
+    async def kill(self, name: str, reason: str = "") -> Job:
+        request = calls.KillJobRequest(name=name, reason=reason)
         answer: Job = await self.jobs.KillJob(request, timeout=10, metadata=self.metadata)
         return answer
 

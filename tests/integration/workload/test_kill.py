@@ -4,12 +4,14 @@ import asyncio
 import os
 from pathlib import Path
 
+import grpc
 import pytest
 from grpc import aio
 
 from gridlane.transfer.v1 import transfer_service_pb2_grpc
 from gridlane.transfer.v1.transfer_job_pb2 import TransferJobState
 from gridlane.transfer.v1.transfer_service_pb2 import GetTransferJobRequest
+from gridlane.type.v1.failure_pb2 import FailureClass
 from gridlane.workload.v1.job_pb2 import JobInput
 from gridlane_workload import states
 
@@ -45,6 +47,35 @@ async def test_a_kill_is_idempotent_and_leaves_what_has_ended(ada: User) -> None
     ended = await ada.ended(job.name)
     assert ended.state == states.KILLED
     assert await ada.kill(job.name) == ended
+
+
+async def test_the_reason_of_a_kill_is_in_the_history_and_in_the_failure(
+    make_grid: MakeGrid,
+) -> None:
+    grid = await make_grid(max_running=1)
+    ada = await grid.user("ada")
+    running = await ada.submit("sleep", "60")
+    await ada.reached(running.name, states.RUNNING)
+    waiting = await ada.submit("echo", "never")
+    await ada.reached(waiting.name, states.WAITING)
+    await ada.kill(waiting.name, "wrong dataset")
+    killing = await ada.kill(running.name, "wrong dataset")
+    # The first one stays.
+    await ada.kill(running.name, "something else")
+    for job in (killing, await ada.ended(running.name), await ada.ended(waiting.name)):
+        assert job.failure.failure_class == FailureClass.FAILURE_CLASS_CANCELED
+        assert job.failure.message == "a kill was asked for by ada: wrong dataset"
+        told = [event.message for event in await ada.history(job.name)]
+        assert told.count(job.failure.message) == 1
+        assert not any("something else" in message for message in told)
+
+
+async def test_a_reason_has_its_limit(ada: User) -> None:
+    job = await ada.submit("true")
+    assert (await ada.kill(job.name, "x" * 1024)).name == job.name
+    with pytest.raises(aio.AioRpcError) as refused:
+        await ada.kill(job.name, "x" * 1025)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def names_in(folder: Path) -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gridlane_authorization.tokens import KeyFiles, open_signer, read_signer, rotate_key
+from gridlane_authorization.key_files import KeyFiles, rotate_key
+from gridlane_authorization.tokens import open_signer, read_signer
 from gridlane_kit.data_directory import write_secret
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.issuer_keys import FileKeys
@@ -89,7 +90,7 @@ async def test_whoever_dies_while_rotating_leaves_what_can_be_proven(
             raise KilledError
         write_secret(path, content, mode=mode)
 
-    monkeypatch.setattr("gridlane_authorization.tokens.write_secret", dying)
+    monkeypatch.setattr("gridlane_authorization.key_files.write_secret", dying)
     with pytest.raises(KilledError):
         rotate_key(files, keep_s)
     monkeypatch.undo()

@@ -10,12 +10,24 @@ from hypothesis import strategies as st
 import gridlane
 from gridlane.errors import error_from_call, error_from_status
 from gridlane_kit import errors as kit
+from gridlane_kit.wire import help_links
 
 
 def raised(error: kit.GridlaneError) -> gridlane.GridlaneError:
     """What the client raises when a server answers with one of its errors."""
     trailing = (("grpc-status-details-bin", error.to_status().SerializeToString()),)
     return error_from_call(error.code, error.message, trailing, trace_id="ab" * 16, method="s/M")
+
+
+def test_an_error_says_where_to_read_of_its_reason() -> None:
+    links, error = help_links("https://docs.example.org/errors"), kit.not_found("jobs/1")
+    assert links.keys() == {reason.value for reason in kit.ErrorReason}
+    details = error.to_status().SerializeToString() + links[error.reason.value]
+    found = error_from_call(error.code, error.message, (("grpc-status-details-bin", details),))
+    assert found.help_url == "https://docs.example.org/errors#not_found"
+    assert (found.reason, found.metadata) == ("NOT_FOUND", {"name": "jobs/1"})
+    assert raised(error).help_url == ""
+    assert not help_links("")
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.value[0]])

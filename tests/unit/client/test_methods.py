@@ -20,6 +20,7 @@ MODULES = (
     "authorization",
     "channels",
     "groups",
+    "issuers",
     "jobs",
     "replicas",
     "roles",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
@@ -14,10 +14,11 @@ from google.protobuf.message import Message
 import gridlane
 from gridlane.authorization.v1 import permission_pb2
 from gridlane.authorization.v1.group_pb2 import Group
+from gridlane.authorization.v1.issuer_pb2 import Issuer
 from gridlane.authorization.v1.policy_pb2 import Role, RoleBinding, WorkAction
 from gridlane.authorization.v1.vo_pb2 import Vo
 from gridlane.ids import uuid7_time_ms
-from gridlane.nouns import audit, authorization, groups, roles, vos
+from gridlane.nouns import audit, authorization, groups, issuers, roles, vos
 from gridlane.roles import filter_word, role_of, role_word, work_action_of, work_action_word
 from gridlane.transport import Method
 
@@ -32,7 +33,7 @@ class Played:
 
     def __init__(self) -> None:
         pool = descriptor_pool.Default()
-        nouns = (audit, authorization, groups, roles, vos)
+        nouns = (audit, authorization, groups, issuers, roles, vos)
         described = [pool.FindServiceByName(noun._SERVICE) for noun in nouns]
         self.channel = grpc_testing.channel(described, grpc_testing.strict_real_time())
         self.client = gridlane.Client("127.0.0.1:1", token="t0ken", channel=self.channel)
@@ -69,6 +70,9 @@ def played() -> Iterator[Played]:
         (lambda c: c.groups.get("cms/prod"), groups.GET, "name", "vos/cms/groups/prod"),
         (lambda c: c.groups.delete("cms/prod"), groups.DELETE, "name", "vos/cms/groups/prod"),
         (lambda c: list(c.groups.list("cms")), groups.LIST, "parent", "vos/cms"),
+        (lambda c: c.issuers.get("iam"), issuers.GET, "name", "issuers/iam"),
+        (lambda c: c.issuers.delete("issuers/iam"), issuers.DELETE, "name", "issuers/iam"),
+        (lambda c: list(c.issuers.list(vo="cms")), issuers.LIST, "filter", 'vo = "cms"'),
         (lambda c: c.audit.get(ID), audit.GET, "name", f"auditEntries/{ID}"),
         (lambda c: list(c.audit.list(actor="alice")), audit.LIST, "filter", 'actor = "alice"'),
         (
@@ -141,6 +145,15 @@ def test_an_update_names_what_it_changes_and_what_it_clears(played: Played) -> N
     request = played.answer(groups.UPDATE, Group())
     assert (request.update_mask.paths, request.group.dirac_group) == (["dirac_group"], "prod")
     future.result(SECONDS)
+    future = played.begin(
+        lambda client: client.issuers.update(
+            "iam", enabled=False, max_group_age=timedelta(hours=12), clear=["audiences"]
+        )
+    )
+    request = played.answer(issuers.UPDATE, Issuer())
+    assert request.update_mask.paths == ["audiences", "enabled", "max_group_age"]
+    assert (request.issuer.name, request.issuer.max_group_age.seconds) == ("issuers/iam", 43_200)
+    future.result(SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +165,8 @@ def test_an_update_names_what_it_changes_and_what_it_clears(played: Played) -> N
         (lambda c: c.vos.delete("cms", revision=3), vos.DELETE),
         (lambda c: c.groups.update("cms/a", description="", revision=3), groups.UPDATE),
         (lambda c: c.groups.delete("cms/a", revision=3), groups.DELETE),
+        (lambda c: c.issuers.update("iam", enabled=True, revision=3), issuers.UPDATE),
+        (lambda c: c.issuers.delete("iam", revision=3), issuers.DELETE),
     ],
     ids=lambda value: value.name if isinstance(value, Method) else "",
 )

@@ -156,6 +156,13 @@ def test_a_job_sharer_reaches_the_active_group_alone_and_in_the_vos_of_its_role_
     assert shared(in_team(vos=frozenset({"other"})), in_one) == frozenset()
 
 
+def test_a_job_sharer_reaches_nothing_in_a_group_that_its_vo_has_not_declared() -> None:
+    sharer = [Binding(ISSUER, "ada", Role.JOB_SHARER, "sub")]
+    assert shared(in_team(), Policy(1, sharer, groups=[TEAM])) == {("sub", TEAM)}
+    assert shared(in_team(), Policy(1, sharer, groups=["/sub/others"])) == frozenset()
+    assert shared(in_team(), Policy(1, sharer, groups=["/other/others"])) == {("sub", TEAM)}
+
+
 @pytest.mark.parametrize("active", ["", "/sub/others"])
 def test_a_job_sharer_reaches_nothing_in_no_group_or_in_one_that_is_not_its_own(
     active: str,

@@ -18,10 +18,12 @@ MADE = {
     "permission_denied": errors.permission_denied("workload.jobs.submit"),
     "issuer_unavailable": errors.issuer_unavailable(),
     "group_not_asserted": errors.group_not_asserted("/cms/production"),
+    "group_not_declared": errors.group_not_declared("/cms/production", "cms"),
     "caller_vetoed": errors.caller_vetoed(),
     "scope_too_narrow": errors.scope_too_narrow("workload.jobs.submit", "compute.create"),
     "malformed_message": errors.malformed_message(),
     "invalid": errors.invalid([("job.vo", "at most 200 characters")]),
+    "address_forbidden": errors.address_forbidden("issuer.jwks_uri", "https://10.0.0.1/"),
     "capability_missing": errors.capability_missing(
         [("transfer_job.target_qos", "leave it empty")], "TARGET_QOS", "embedded"
     ),
@@ -40,6 +42,7 @@ MADE = {
     "in_use": errors.in_use("vos/cms", "issuers/cms-iam"),
     "position_trimmed": errors.position_trimmed("e:1", "e:7"),
     "overloaded": errors.overloaded("unary", 0.5),
+    "too_many_exchanges": errors.too_many_exchanges(1000, 6, 60.0),
     "no_space": errors.no_space("local"),
     "store_full": errors.store_full(),
     "draining": errors.draining("e", 7),
@@ -55,7 +58,6 @@ MADE = {
 }
 
 NOT_MADE_YET = {
-    ErrorReason.ADDRESS_FORBIDDEN,
     ErrorReason.CREDENTIAL_MISSING,
     ErrorReason.CREDENTIAL_EXPIRED,
     ErrorReason.QUOTA_EXCEEDED,
@@ -141,6 +143,15 @@ def test_an_illegal_transition_says_from_and_to() -> None:
     assert isinstance(failure, error_details_pb2.PreconditionFailure)
     assert failure.violations[0].subject == "jobs/1"
     assert error.metadata == {"name": "jobs/1", "from": "DONE", "to": "RUNNING"}
+
+
+def test_an_illegal_transition_says_what_may_follow() -> None:
+    error = errors.illegal_transition("jobs/1", "WAITING", "DONE", ["MATCHED", "KILLED"])
+    assert error.metadata["allowed"] == "MATCHED,KILLED"
+    assert error.message.endswith("cannot become DONE, only MATCHED or KILLED")
+    final = errors.illegal_transition("jobs/1", "DELETED", "DONE", [])
+    assert final.metadata["allowed"] == ""
+    assert final.message.endswith("cannot become DONE: nothing follows")
 
 
 @pytest.mark.parametrize(

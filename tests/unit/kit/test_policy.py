@@ -204,3 +204,39 @@ def test_one_change_costs_the_same_however_large_the_policy_is() -> None:
         policy = after(policy, added=[bound(f"user-{n}", Role.VETOED)])
         costs.append(time.perf_counter() - begun)
     assert min(costs) < 0.005
+
+
+def test_declared_groups_come_with_the_policy_and_with_its_changes() -> None:
+    many = [f"/vo{n}/production" for n in range(PART_SIZE + 1)]
+    draft = PolicyDraft()
+    *_, policy = (take_part(draft, part) for part in snapshot_parts("e", Policy(1, groups=many)))
+    assert policy is not None
+    assert policy.groups == frozenset(many)
+    change = PolicyChange(
+        2,
+        added_groups=frozenset({"/cms", "/vo1/analysis"}),
+        removed_groups=frozenset({"/vo0/production"}),
+    )
+    after = policy.changed(change_of(change_message(change)))
+    assert after.groups == {*many[1:], "/cms", "/vo1/analysis"}
+    assert after.may_be_active("/vo1/analysis")
+    assert not after.may_be_active("/vo1/other")
+    # The last one is taken back: the VO declares none any more.
+    assert not policy.may_be_active("/vo0/other")
+    assert after.may_be_active("/vo0/other")
+
+
+@pytest.mark.parametrize(
+    ("group", "may"),
+    [
+        ("", True),
+        ("/cms/production", True),
+        ("/cms", False),
+        ("/cms/production/x", False),
+        ("/cms/productio", False),
+        ("/cmsx", True),
+        ("/atlas/production", True),
+    ],
+)
+def test_a_vo_that_declares_groups_wants_exactly_these(group: str, may: bool) -> None:
+    assert Policy(1, groups=["/cms/production"]).may_be_active(group) is may

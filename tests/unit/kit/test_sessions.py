@@ -5,8 +5,9 @@ import time
 import pytest
 
 from gridlane_kit.errors import GridlaneError
+from gridlane_kit.identity import Principal
 from gridlane_kit.policy import Binding, Policy, PolicyHolder, Role
-from gridlane_kit.sessions import Sessions
+from gridlane_kit.sessions import Sessions, acting
 from gridlane_kit.tokens import StaticKeys, TokenSigner, TokenVerifier, new_key
 
 ISSUER = "https://issuer.test/"
@@ -116,6 +117,59 @@ async def test_a_group_that_the_token_does_not_assert_is_refused(group: str) -> 
     assert kept.known(f"Bearer {token}", group) is None
 
 
+def declaring(revision: int, *groups: str) -> Policy:
+    return Policy(revision, groups=groups)
+
+
+async def test_where_a_vo_declares_groups_another_one_cannot_be_chosen() -> None:
+    policy = PolicyHolder(declaring(1, "/cms/production", "/atlas/production"))
+    token = SIGNER.sign_user("ada", groups=["/cms", "/cms/production", "/lhcb/x"], lifetime_s=60)
+    kept, sent = sessions(policy), f"Bearer {token}"
+    chosen = await kept.prove(sent, "/cms/production")
+    assert chosen.principal.active_group == "/cms/production"
+    for undeclared in ("/cms", "/cms"):
+        with pytest.raises(GridlaneError) as caught:
+            await kept.prove(sent, undeclared)
+        assert caught.value.reason == "PERMISSION_DENIED"
+        assert caught.value.metadata == {"group": "/cms"}
+        assert "gridlane group list cms" in caught.value.message
+    # Its own first one is no choice: it acts in none.
+    first = await kept.prove(sent)
+    assert first.principal.active_group == ""
+    assert first.principal.groups == {"/cms", "/cms/production", "/lhcb/x"}
+    # A VO that declares none leaves its groups to the issuer.
+    assert (await kept.prove(sent, "/lhcb/x")).principal.active_group == "/lhcb/x"
+
+
+async def test_what_is_declared_counts_from_then_on_and_no_longer() -> None:
+    policy = PolicyHolder(declaring(1))
+    token = SIGNER.sign_user("ada", groups=["/cms", "/cms/production"], lifetime_s=60)
+    kept, sent = sessions(policy), f"Bearer {token}"
+    first, chosen = await kept.prove(sent), await kept.prove(sent, "/cms/production")
+    policy.replace(declaring(2, "/cms"))
+    assert kept.known(sent) is first
+    assert first.principal.active_group == "/cms"
+    with pytest.raises(GridlaneError) as caught:
+        kept.known(sent, "/cms/production")
+    assert caught.value.reason == "PERMISSION_DENIED"
+    policy.replace(declaring(3, "/cms/production"))
+    assert kept.known(sent, "/cms/production") is chosen
+    known = kept.known(sent)
+    assert known is not None
+    assert known.principal.active_group == ""
+    policy.replace(declaring(4))
+    assert kept.known(sent) is first
+    assert first.principal.active_group == "/cms"
+
+
+def test_a_service_names_the_group_in_which_work_was_accepted() -> None:
+    policy = declaring(1, "/cms/production")
+    ada = Principal(ISSUER, "ada", groups=frozenset({"/cms"}), active_group="/cms")
+    assert acting(ada, "", policy).active_group == ""
+    later = ada.on_behalf("workload")
+    assert acting(later, "", policy) is later
+
+
 async def test_a_session_ends_with_the_key_that_proved_its_token() -> None:
     signer = TokenSigner(new_key(), ISSUER, AUDIENCE)
     verifier = TokenVerifier({ISSUER: signer.keys}, AUDIENCE)
@@ -137,10 +191,9 @@ async def test_a_revoked_token_is_refused_whether_it_is_known_or_not() -> None:
     session = await kept.prove(lost)
     assert kept.decision(session, "authorization.self.view").allowed
     policy.replace(Policy(2, revoked={session.principal.token_id: 4_000_000_000_000_000}))
-    known = kept.known(lost)
     for _ in range(2):
         with pytest.raises(GridlaneError) as caught:
-            kept.decision(known or session, "authorization.self.view")
+            kept.known(lost)
         assert caught.value.reason == "TOKEN_INVALID"
     with pytest.raises(GridlaneError) as caught:
         await kept.prove(lost)
@@ -151,14 +204,17 @@ async def test_a_revoked_token_is_refused_whether_it_is_known_or_not() -> None:
 async def test_a_decision_is_made_once_under_a_policy_and_anew_under_the_next() -> None:
     holder = PolicyHolder(Policy(1))
     kept = sessions(holder)
-    session = await kept.prove(header())
+    sent = header()
+    session = await kept.prove(sent)
     assert not kept.decision(session, "workload.jobs.submit").allowed
     holder.replace(submitter(2))
+    assert kept.known(sent) is session
     first = kept.decision(session, "workload.jobs.submit")
     assert first.allowed
     assert first.policy_revision == 2
     assert kept.decision(session, "workload.jobs.submit") is first
     holder.replace(Policy(3, [Binding(ISSUER, "ada", Role.VETOED)]))
+    assert kept.known(sent) is session
     assert not kept.decision(session, "workload.jobs.submit").allowed
 
 

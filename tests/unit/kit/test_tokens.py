@@ -171,6 +171,24 @@ async def test_an_old_key_proves_until_its_time_is_over_and_the_new_one_from_the
     assert trust.ended
 
 
+async def test_nothing_is_believed_for_longer_than_the_key_is_that_proved_it() -> None:
+    signer = TokenSigner(new_key(), ISSUER, AUDIENCE)
+    believes = TokenVerifier({ISSUER: signer.keys}, AUDIENCE)
+    token, ends_s = signer.sign_user("ada", lifetime_s=60), int(time.time()) + 5
+    signer.replace_key(new_key(), [{**signer.jwks()["keys"][0], "exp": ends_s}])
+    assert (await believes.prove(token)).expires_s == ends_s
+
+
+async def test_whoever_follows_a_signer_hears_of_another_key_alone() -> None:
+    signer, heard = TokenSigner(new_key(), ISSUER, AUDIENCE), []
+    signer.subscribe(lambda: heard.append(signer.key.kid))
+    next_one = new_key()
+    signer.replace_key(signer.key, [next_one.as_dict(private=False)])
+    assert heard == []
+    signer.replace_key(next_one, [])
+    assert heard == [next_one.kid]
+
+
 async def test_the_first_group_of_a_token_is_the_active_one() -> None:
     token = SIGNER.sign_user("ada", groups=["/cms/production", "/cms"], lifetime_s=60)
     principal = await verifier().verify(token)

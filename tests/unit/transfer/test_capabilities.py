@@ -137,7 +137,7 @@ CARRIED = {
     "gridlane.transfer.v1.ReleaseHeldFilesRequest": {"name", "files", "reason"},
     "gridlane.transfer.v1.FailHeldFilesRequest": {"name", "files", "reason"},
     "gridlane.transfer.v1.ListTransferEventsRequest": {*PAGE, "parent"},
-    "gridlane.transfer.v1.CancelTransferJobRequest": {"name"},
+    "gridlane.transfer.v1.CancelTransferJobRequest": {"name", "reason"},
     "gridlane.transfer.v1.WatchTransferJobsRequest": {"names", "resume_token"},
     "gridlane.transfer.v1.GetStorageElementRequest": {"name"},
     "gridlane.transfer.v1.ListStorageElementsRequest": PAGE,

@@ -54,6 +54,8 @@ def test_every_other_transition_is_refused(origin: states.State) -> None:
         assert refused.value.reason is ErrorReason.ILLEGAL_TRANSITION
         assert refused.value.metadata["from"] == states.word(origin)
         assert refused.value.metadata["to"] == states.word(target)
+        allowed = set(filter(None, refused.value.metadata["allowed"].split(",")))
+        assert allowed == {states.word(state) for state in states.TRANSITIONS[origin]}
 
 
 def test_final_states_are_diracs_and_completed_has_not_ended() -> None:

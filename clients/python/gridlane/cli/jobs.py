@@ -8,7 +8,7 @@ import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Output, ReasonShown, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -136,11 +136,12 @@ def _pairs(job: Job) -> Iterable[tuple[str, str]]:
 def kill(
     name: Name,
     wait: Annotated[bool, typer.Option(help="Wait until it has stopped.")] = True,
+    reason: ReasonShown = "",
     output: Output = "text",
 ) -> None:
     """End a job and cancel the transfers it still has."""
     with connect() as client:
-        task = client.tasks.cancel(name)
+        task = client.tasks.cancel(name, reason=reason)
         job = client.jobs.wait(name) if wait else task.job
     if output == "json":
         terminal.show_json(terminal.as_dict(job))

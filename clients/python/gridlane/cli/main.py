@@ -19,7 +19,9 @@ from gridlane.cli import (
     files,
     groups,
     identity,
+    issuers,
     jobs,
+    keys,
     logs,
     replicas,
     roles,
@@ -57,6 +59,8 @@ app.add_typer(roles.app, name="role")
 app.add_typer(vos.app, name="vo")
 app.add_typer(groups.app, name="group")
 app.add_typer(tokens.app, name="token")
+app.add_typer(issuers.app, name="issuer")
+app.add_typer(keys.app, name="key")
 app.add_typer(audit.app, name="audit")
 
 

@@ -49,6 +49,7 @@ Output = Annotated[
 
 #: The option of every command that changes the policy.
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit.")]
+ReasonShown = Annotated[str, typer.Option(help="Why; shown with what it ends.")]
 
 
 def use_json(wanted: bool) -> None:
@@ -271,6 +272,8 @@ def fail_call(error: GridlaneError, extra: Mapping[str, Any] | None = None) -> i
     problems = [f"{violation.field}: {violation.description}" for violation in error.violations]
     if code is ExitCode.INTERNAL and error.trace_id:
         problems.append(f"the servers' logs have more under the trace id {error.trace_id}")
+    if error.help_url:
+        problems.append(f"more: {error.help_url}")
     cure = _CURES.get(reason) or _CURES.get(error.code.name, "")
     fail(message, code, reason=reason, problems=problems, cure=cure, extra=extra)
     return code

@@ -14,7 +14,7 @@ from gridlane.cli import terminal, transfer_answers, transfer_follow, transfer_s
 from gridlane.cli.exit_codes import ExitCode
 from gridlane.cli.jobs import failure_pairs
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Output, ReasonShown, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -175,6 +175,7 @@ def cancel(
     file: Annotated[
         list[int] | None, typer.Option(help="Only this file, by its number in the one job.")
     ] = None,
+    reason: ReasonShown = "",
     output: Output = "text",
 ) -> int:
     """Cancel what is not finished of transfer jobs, or single files of one."""
@@ -182,11 +183,13 @@ def cancel(
 
     if file and len(names) > 1:
         raise typer.BadParameter("--file is for the files of one transfer job")
+    if reason and (file or len(names) > 1):
+        raise typer.BadParameter("--reason is for the whole of one transfer job")
     with connect() as client:
         if file:
             found: Sequence[Any] = client.transfers.cancel_files(names[0], file)
         elif len(names) == 1:
-            found = [client.transfers.cancel(names[0])]
+            found = [client.transfers.cancel(names[0], reason=reason)]
         else:
             found = client.transfers.cancel_many(names)
     failed = [one for one in found if isinstance(one, GridlaneError)]

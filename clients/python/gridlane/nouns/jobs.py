@@ -174,16 +174,20 @@ class Jobs(ClientNoun[Mode]):
         return all_items(fetch, lambda page: page.events, limit)
 
     @verb
-    async def kill(self, name: str, *, timeout: Timeout = None) -> Job:
+    async def kill(self, name: str, *, reason: str = "", timeout: Timeout = None) -> Job:
         """Ask for the end of a job; one that has ended is answered as it is.
 
         Its transfers go on: `client.tasks.cancel` ends those too.
+
+        Parameters:
+            reason: why; kept in the job's history and its failure.
 
         Raises:
             NotFound: there is no such job that the caller may see.
             PermissionDenied: the caller may see it, not kill it.
         """
-        return await self._calls.unary(KILL, rpc.KillJobRequest(name=job_name(name)), timeout)
+        request = rpc.KillJobRequest(name=job_name(name), reason=reason)
+        return await self._calls.unary(KILL, request, timeout)
 
     @stream
     def watch(

@@ -111,16 +111,19 @@ class Tasks(ClientNoun[Mode]):
         )
 
     @verb
-    async def cancel(self, name: str, *, timeout: Timeout = None) -> Task:
+    async def cancel(self, name: str, *, reason: str = "", timeout: Timeout = None) -> Task:
         """Kill the job and cancel the transfers it still has; what has ended is answered as it is.
 
         The answer comes before the payload has stopped: `wait` waits for that.
+
+        Parameters:
+            reason: why; the job and its transfers keep it.
 
         Raises:
             NotFound: there is no such job that the caller may see.
             PermissionDenied: the caller may see it, not cancel it.
         """
-        request = rpc.CancelTaskRequest(name=job_name(name))
+        request = rpc.CancelTaskRequest(name=job_name(name), reason=reason)
         return await self._calls.unary(CANCEL, request, timeout)
 
     @verb

@@ -165,14 +165,17 @@ class Transfers(TransferVerbs[Mode]):
         return all_items(fetch, lambda page: page.events, limit)
 
     @verb
-    async def cancel(self, name: str, *, timeout: Timeout = None) -> TransferJob:
+    async def cancel(self, name: str, *, reason: str = "", timeout: Timeout = None) -> TransferJob:
         """Ask for the end of a transfer job: finished files stay, the others are cancelled.
+
+        Parameters:
+            reason: why; kept in the failures of what it ends.
 
         Raises:
             NotFound: there is none that the caller may see.
             PermissionDenied: the caller may see it, not cancel it.
         """
-        request = rpc.CancelTransferJobRequest(name=transfer_name(name))
+        request = rpc.CancelTransferJobRequest(name=transfer_name(name), reason=reason)
         return await self._calls.unary(CANCEL, request, timeout)
 
     @stream

@@ -21,7 +21,6 @@ class AboutThing(Protocol):
 
 
 _CREDENTIAL: Final = f"credentials/{NOBODYS}"
-_ISSUER: Final = {"name": "issuers/its", "url": "https://issuer.test/its", "vo": "its"}
 
 
 def _named(name: str, noun: str = "") -> Callable[[AboutThing], Fields]:
@@ -67,11 +66,6 @@ BUILDERS: Final[Mapping[str, Callable[[Any], Fields]]] = {
         "scopes": ["storage.read:/"],
         "resource": a.thing.job,
     },
-    "IssuerService/CreateIssuer": _constant(issuer_id="its", issuer=_ISSUER),
-    "IssuerService/UpdateIssuer": _constant(issuer=_ISSUER),
-    "IssuerService/DeleteIssuer": _constant(name="issuers/its"),
-    "IssuerService/GetIssuer": _constant(name="issuers/its"),
-    "IssuerService/ListIssuers": _constant(),
     "QuotaService/CreateQuota": _quota,
     "QuotaService/UpdateQuota": _constant(quota={"name": f"quotas/{NOBODYS}", "limit": 1}),
     "QuotaService/DeleteQuota": _constant(name=f"quotas/{NOBODYS}"),
@@ -80,8 +74,6 @@ BUILDERS: Final[Mapping[str, Callable[[Any], Fields]]] = {
     "QuotaService/ReportQuotaUse": _constant(
         uses=[{"quota": f"quotas/{NOBODYS}", "used": 1, "time": {"seconds": 1_800_000_000}}]
     ),
-    "SigningKeyService/ListSigningKeys": _constant(),
-    "SigningKeyService/RotateSigningKey": _constant(),
     "ReplicaService/BatchRegisterReplicas": lambda a: {"requests": [_copy(a)]},
     "ReplicaService/UnregisterReplica": _removal,
     "ReplicaService/BatchUnregisterReplicas": lambda a: {"requests": [_removal(a)]},

@@ -14,7 +14,13 @@ from google.protobuf.message import Message
 from integration.contract_promises.stranger import adler32
 from integration.contract_promises.walk import later
 from integration.contract_promises.walk.wire import OTLP
-from integration.contract_promises.walk.world import CONTENT, ISSUER, Things, World
+from integration.contract_promises.walk.world import (
+    CONTENT,
+    ISSUER,
+    Things,
+    World,
+    issuer_fields,
+)
 
 from gridlane.authorization.v1 import policy_pb2
 from gridlane.ids import uuid7
@@ -102,6 +108,11 @@ class About:
         return str(self.world.done(method, self.world.admin, request).name)
 
     @property
+    def issuer(self) -> str:
+        """An issuer that may be lost."""
+        return self.world.add_issuer(f"i{uuid7()}") if self.acts else self.thing.issuer
+
+    @property
     def group(self) -> str:
         """A group that may be lost."""
         if not self.acts:
@@ -109,6 +120,12 @@ class About:
         vo, name = self.thing.vo, f"g{uuid7()}"
         self.world.declare(vo, f"/{vo}/{name}", name)
         return f"vos/{vo}/groups/{name}"
+
+
+def _new_issuer(_: About) -> Fields:
+    """One that is not believed, of a VO that exists whatever the call is about."""
+    id_ = f"i{uuid7()}"
+    return {"issuer_id": id_, "issuer": issuer_fields(id_)}
 
 
 def _job(about: About) -> Fields:
@@ -190,6 +207,16 @@ BUILDERS: Final[Mapping[str, Callable[[About], Fields]]] = {
     },
     "GroupService/UpdateGroup": lambda a: {"group": {"name": a.thing.group, "description": a.role}},
     "GroupService/DeleteGroup": lambda a: {"name": a.group},
+    "IssuerService/GetIssuer": _name("issuer"),
+    "IssuerService/ListIssuers": lambda a: {"page_size": 1000},
+    "IssuerService/CreateIssuer": _new_issuer,
+    "IssuerService/UpdateIssuer": lambda a: {
+        "issuer": {"name": a.thing.issuer, "description": a.role}
+    },
+    "IssuerService/DeleteIssuer": lambda a: {"name": a.issuer},
+    "SigningKeyService/ListSigningKeys": lambda a: {"page_size": 1000},
+    # The present key retires, and the walk's tokens stay good.
+    "SigningKeyService/RotateSigningKey": lambda a: {"request_id": uuid7()},
     "TokenService/CreateToken": lambda a: {"subject": f"new-{uuid7()}", "vos": [a.thing.vo]},
     "TokenService/ListTokens": lambda a: {"page_size": 1000},
     "TokenService/RevokeToken": lambda a: {"name": a.token},
@@ -337,6 +364,8 @@ STREAMS: Final[Mapping[str, Callable[[About], Sequence[Fields]]]] = {
 LISTED: Final[Mapping[str, tuple[str, str, Callable[[About], str | int]]]] = {
     "RoleService/ListRoleBindings": ("role_bindings", "name", lambda a: a.thing.binding),
     "VoService/ListVos": ("vos", "name", lambda a: f"vos/{a.thing.vo}"),
+    "IssuerService/ListIssuers": ("issuers", "name", lambda a: a.thing.issuer),
+    "SigningKeyService/ListSigningKeys": ("signing_keys", "name", lambda a: a.thing.key),
     "TokenService/ListTokens": ("tokens", "name", lambda a: a.thing.token),
     "AuditService/ListAuditEntries": ("audit_entries", "name", lambda a: a.thing.entry),
     "TransferService/ListTransferJobs": ("transfer_jobs", "name", lambda a: a.thing.transfer),

@@ -117,15 +117,22 @@ def steps(world: World) -> Iterator[Step]:
                         yield Step(block, method, kind, role, relation, world.readable)
 
 
+def named(step: Step) -> Sequence[Step]:
+    """What a call names, each as though it were named alone: the thing, and of several the caller's
+    own beside it."""
+    return [step, replace(step, relation="own")] if step.kind == "bulk" else [step]
+
+
 def heard(step: Step, about: About, answer: Answer) -> Sequence[tuple[str, str]]:
-    """What an answer says of each thing that the call named, as code and reason."""
+    """What an answer says of each thing that the call named, as code and reason; one that was
+    refused as a whole says the same of all."""
     if answer.code != "OK":
-        return [answer.short]
+        return [answer.short for _ in named(step)]
     if step.kind in SEVERAL:
         return [_item(result) for result in answer.message.results]
     if step.kind == "list":
-        named, key, wanted = LISTED[step.method]
-        rows = getattr(answer.message, named)
+        field, key, wanted = LISTED[step.method]
+        rows = getattr(answer.message, field)
         if any(getattr(row, key) == wanted(about) for row in rows):
             return [OK]
         return [("OK", "FILTERED" if rows or step.role != "vetoed" else "EMPTY")]
@@ -181,9 +188,8 @@ def walk(world: World, chosen: Iterable[Step]) -> Walked:
 def differences(
     step: Step, said: Sequence[tuple[str, str]], later: Collection[str]
 ) -> Iterator[str]:
-    """Where an answer is not the table's: of the thing, and of the caller's own beside it."""
-    named = [step, replace(step, relation="own")] if step.kind == "bulk" else [step]
-    for each, heard_of in zip(named, said, strict=False):
+    """Where an answer is not the table's, of whatever the call named."""
+    for each, heard_of in zip(named(step), said, strict=True):
         hoped = wanted(each, later)
         if heard_of != hoped:
             told, table = " ".join(heard_of), " ".join(hoped)

@@ -30,7 +30,7 @@ from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_authorization.tokens import read_signer
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.tokens import TokenSigner
+from gridlane_kit.tokens import TokenSigner, new_key
 from gridlane_transfer.room import MIGRATIONS
 from gridlane_transfer.store.tables import CHANNEL, METADATA
 from permission_cells import RELATIONS, ROLES
@@ -50,6 +50,7 @@ VO_OF: Final = {
 """Where a thing of a relation belongs. Callers belong to `bound` and `its`: what is their own they
 made in a VO that they have left. There is no VO `nowhere`."""
 BELONGS: Final = ("bound", "its")
+WALKED_ISSUER: Final = "walked"
 NOBODYS: Final = "01939f5e-0000-7000-8000-000000000001"
 MANAGED_UID: Final = "01939f5e-0000-7000-8000-00000000c4a1"
 MANAGED: Final = "to-far"
@@ -94,6 +95,9 @@ class Things:
     entry: str
     """Of the audit: that of the binding."""
     group: str
+    issuer: str
+    key: str
+    """That signs the walk's tokens."""
     channel: str
     channel_uid: str
     element: str
@@ -202,6 +206,7 @@ class World:
             request = self.wire.request("VoService/CreateVo", vo_id=vo, vo={})
             self.done("VoService/CreateVo", self.admin, request)
             self.declare(vo, f"/{vo}/team", "team")
+        self.add_issuer(WALKED_ISSUER)
         self.declare("left", MAKERS, "makers")
         self.bind(group=MAKERS, vo="left", role=_R.ROLE_SUBMITTER)
         self.bind(subject="bob", role=_R.ROLE_SUBMITTER)
@@ -240,6 +245,12 @@ class World:
         request = self.wire.request(method, parent=f"vos/{vo}", group_id=name, group={"path": path})
         self.done(method, self.admin, request)
 
+    def add_issuer(self, id_: str) -> str:
+        """Adds an issuer that is not believed; returns its name."""
+        method = "IssuerService/CreateIssuer"
+        request = self.wire.request(method, issuer_id=id_, issuer=issuer_fields(id_))
+        return str(self.done(method, self.admin, request).name)
+
     def _make(self, relation: str, token: str, owner: str) -> Things:
         """Has somebody make one of everything."""
         vo = VO_OF[relation]
@@ -258,6 +269,8 @@ class World:
             binding=binding,
             entry=self._entry(binding),
             group=f"vos/{vo}/groups/team",
+            issuer=f"issuers/{WALKED_ISSUER}",
+            key=f"signingKeys/{self._signer.key.kid}",
             channel=f"channels/{MANAGED if relation == 'channel' else 'default'}",
             channel_uid=MANAGED_UID if relation == "channel" else NOBODYS,
             element="storageElements/local",
@@ -374,6 +387,12 @@ class World:
             time.sleep(0.05)
 
 
+def issuer_fields(id_: str) -> Mapping[str, Any]:
+    """An issuer whose keys need not be fetched, since they are there."""
+    jwks = TokenSigner(new_key(), ISSUER, "").jwks()
+    return {"url": f"https://issuer.test/{id_}", "vo": "bound", "jwks": json.dumps(jwks)}
+
+
 def _nobodys(url: str) -> Things:
     return Things(
         vo="nowhere",
@@ -386,6 +405,8 @@ def _nobodys(url: str) -> Things:
         binding=f"roleBindings/{NOBODYS}",
         entry=f"auditEntries/{NOBODYS}",
         group="vos/nowhere/groups/team",
+        issuer="issuers/nobodys",
+        key="signingKeys/nobodys",
         channel="channels/nobodys",
         channel_uid=NOBODYS,
         element="storageElements/nobodys",

@@ -20,8 +20,10 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Group(_message.Message):
     """A group of a virtual organisation, as tokens assert it. Who is in it is said by the issuer of the token; it is
-    declared here so that roles and quotas can be given to it, which one that is not declared never has. A group that a
-    token asserts and whose path does not begin with the VO of its issuer counts for nothing.
+    declared here so that roles and quotas can be given to it, which one that is not declared never has. From the first
+    one that a VO declares, its members act in declared groups alone (`Principal.active_group`); what was submitted before
+    keeps its group. A group that a token asserts and whose path does not begin with the VO of its issuer counts for
+    nothing.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

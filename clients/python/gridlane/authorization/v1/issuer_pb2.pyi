@@ -77,7 +77,10 @@ class Issuer(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"issuers/{id}", for example "issuers/cms-iam". Chosen at creation, cannot be changed."""
+    """"issuers/{id}", for example "issuers/cms-iam". Chosen at creation, cannot be changed. Gridlane's own is
+    "issuers/own"; one from the settings is "issuers/settings-" and the first 16 hexadecimal digits of the SHA-256 of
+    its URL, so that it has the same name as long as it has the same URL.
+    """
     url: _builtins.str
     """The claim `iss`, compared exactly, character by character, so also to a trailing slash:
     "https://cms-auth.example.org/". Unique. An https URL. Cannot be changed.
@@ -126,8 +129,9 @@ class Issuer(_message.Message):
 
     @_builtins.property
     def max_group_age(self) -> _duration_pb2.Duration:
-        """How long the groups that a token asserted are believed for work that was submitted with it and runs later. Default
-        24 h, at most 30 days.
+        """How long the groups that a token asserted are believed for work that was submitted with it and runs later, counted
+        from when the token was checked for the submission; work that was accepted before a change of this keeps what it
+        had. Steps that are taken later are decided without the groups. Default 24 h, at most 30 days.
         """
 
     @_builtins.property
@@ -195,7 +199,7 @@ class IssuerKeys(_message.Message):
 
     @_builtins.property
     def fetch_time(self) -> _timestamp_pb2.Timestamp:
-        """When they were fetched last; unset: never, or they are static. They are fetched again as often as the operator
+        """When they were fetched last by the process that answers; unset: never, or they are static. They are fetched again as often as the operator
         set, every 10 minutes by default, and soon when a token names a key that is not among them; until then the last
         ones are used.
         """

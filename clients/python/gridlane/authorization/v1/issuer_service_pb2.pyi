@@ -33,7 +33,7 @@ class CreateIssuerRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     issuer_id: _builtins.str
     """The name that it gets, without "issuers/": small letters, digits, "." and "-", 1 to 64 of them, the first a letter
-    or digit.
+    or digit. Names that begin with "settings-" are those of the settings.
     """
     reason: _builtins.str
     """Why, for those concerned; kept in the audit. At most 1024 characters."""

@@ -9,7 +9,7 @@ from gridlane.authorization.v1 import issuer_service_pb2 as gridlane_dot_authori
 class IssuerServiceStub(object):
     """The allow-list of issuers. Each change is a revision of the policy, durable when it is answered and in force in
     every process within a second; each is in the audit. Administrators change it; every caller sees it, without
-    `client_id`. Young: answers UNIMPLEMENTED until a version serves it.
+    `client_id`.
     """
 
     def __init__(self, channel):
@@ -48,13 +48,14 @@ class IssuerServiceStub(object):
 class IssuerServiceServicer(object):
     """The allow-list of issuers. Each change is a revision of the policy, durable when it is answered and in force in
     every process within a second; each is in the audit. Administrators change it; every caller sees it, without
-    `client_id`. Young: answers UNIMPLEMENTED until a version serves it.
+    `client_id`.
     """
 
     def CreateIssuer(self, request, context):
         """Adds an issuer; the answer means that it is durable, not that its keys are there: see `keys`. Idempotent by
         `request_id`. ALREADY_EXISTS: there is one of that name or URL. INVALID_ARGUMENT, ADDRESS_FORBIDDEN: policy
-        forbids to connect to the URL of the keys; give `jwks` instead.
+        forbids to connect to the URL of the keys; give `jwks` instead. FAILED_PRECONDITION, PRECONDITION: there is no such
+        VO. INVALID_ARGUMENT, CAPABILITY_MISSING: this version does not do what `client_id` and `client_secret` are for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -65,7 +66,7 @@ class IssuerServiceServicer(object):
         Idempotent; a repeat with `revision` answers REVISION_CONFLICT. ABORTED, REVISION_CONFLICT: it changed since it
         was read. INVALID_ARGUMENT, ADDRESS_FORBIDDEN: as at creation. FAILED_PRECONDITION, LAST_ADMIN: no administrator
         could prove its identity any more. FAILED_PRECONDITION, PRECONDITION: it is Gridlane's own, or comes from the
-        settings.
+        settings. INVALID_ARGUMENT, CAPABILITY_MISSING: as at creation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,7 +134,7 @@ def add_IssuerServiceServicer_to_server(servicer, server):
 class IssuerService(object):
     """The allow-list of issuers. Each change is a revision of the policy, durable when it is answered and in force in
     every process within a second; each is in the audit. Administrators change it; every caller sees it, without
-    `client_id`. Young: answers UNIMPLEMENTED until a version serves it.
+    `client_id`.
     """
 
     @staticmethod

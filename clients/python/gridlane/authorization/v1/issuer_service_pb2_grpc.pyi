@@ -30,7 +30,7 @@ GRPC_VERSION: str
 class IssuerServiceStub:
     """The allow-list of issuers. Each change is a revision of the policy, durable when it is answered and in force in
     every process within a second; each is in the audit. Administrators change it; every caller sees it, without
-    `client_id`. Young: answers UNIMPLEMENTED until a version serves it.
+    `client_id`.
     """
 
     @_typing.overload
@@ -40,14 +40,15 @@ class IssuerServiceStub:
     CreateIssuer: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.CreateIssuerRequest, _issuer_pb2.Issuer]
     """Adds an issuer; the answer means that it is durable, not that its keys are there: see `keys`. Idempotent by
     `request_id`. ALREADY_EXISTS: there is one of that name or URL. INVALID_ARGUMENT, ADDRESS_FORBIDDEN: policy
-    forbids to connect to the URL of the keys; give `jwks` instead.
+    forbids to connect to the URL of the keys; give `jwks` instead. FAILED_PRECONDITION, PRECONDITION: there is no such
+    VO. INVALID_ARGUMENT, CAPABILITY_MISSING: this version does not do what `client_id` and `client_secret` are for.
     """
     UpdateIssuer: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.UpdateIssuerRequest, _issuer_pb2.Issuer]
     """Changes an issuer. Switched off, its tokens are TOKEN_INVALID from then on; open streams of its users end.
     Idempotent; a repeat with `revision` answers REVISION_CONFLICT. ABORTED, REVISION_CONFLICT: it changed since it
     was read. INVALID_ARGUMENT, ADDRESS_FORBIDDEN: as at creation. FAILED_PRECONDITION, LAST_ADMIN: no administrator
     could prove its identity any more. FAILED_PRECONDITION, PRECONDITION: it is Gridlane's own, or comes from the
-    settings.
+    settings. INVALID_ARGUMENT, CAPABILITY_MISSING: as at creation.
     """
     DeleteIssuer: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.DeleteIssuerRequest, _issuer_service_pb2.DeleteIssuerResponse]
     """Takes an issuer off the list. Role bindings of its identities stay, and count again when it is added again.
@@ -64,21 +65,22 @@ class IssuerServiceStub:
 class IssuerServiceAsyncStub(IssuerServiceStub):
     """The allow-list of issuers. Each change is a revision of the policy, durable when it is answered and in force in
     every process within a second; each is in the audit. Administrators change it; every caller sees it, without
-    `client_id`. Young: answers UNIMPLEMENTED until a version serves it.
+    `client_id`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateIssuer: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.CreateIssuerRequest, _issuer_pb2.Issuer]  # type: ignore[assignment]
     """Adds an issuer; the answer means that it is durable, not that its keys are there: see `keys`. Idempotent by
     `request_id`. ALREADY_EXISTS: there is one of that name or URL. INVALID_ARGUMENT, ADDRESS_FORBIDDEN: policy
-    forbids to connect to the URL of the keys; give `jwks` instead.
+    forbids to connect to the URL of the keys; give `jwks` instead. FAILED_PRECONDITION, PRECONDITION: there is no such
+    VO. INVALID_ARGUMENT, CAPABILITY_MISSING: this version does not do what `client_id` and `client_secret` are for.
     """
     UpdateIssuer: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.UpdateIssuerRequest, _issuer_pb2.Issuer]  # type: ignore[assignment]
     """Changes an issuer. Switched off, its tokens are TOKEN_INVALID from then on; open streams of its users end.
     Idempotent; a repeat with `revision` answers REVISION_CONFLICT. ABORTED, REVISION_CONFLICT: it changed since it
     was read. INVALID_ARGUMENT, ADDRESS_FORBIDDEN: as at creation. FAILED_PRECONDITION, LAST_ADMIN: no administrator
     could prove its identity any more. FAILED_PRECONDITION, PRECONDITION: it is Gridlane's own, or comes from the
-    settings.
+    settings. INVALID_ARGUMENT, CAPABILITY_MISSING: as at creation.
     """
     DeleteIssuer: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.DeleteIssuerRequest, _issuer_service_pb2.DeleteIssuerResponse]  # type: ignore[assignment]
     """Takes an issuer off the list. Role bindings of its identities stay, and count again when it is added again.
@@ -94,7 +96,7 @@ class IssuerServiceAsyncStub(IssuerServiceStub):
 class IssuerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The allow-list of issuers. Each change is a revision of the policy, durable when it is answered and in force in
     every process within a second; each is in the audit. Administrators change it; every caller sees it, without
-    `client_id`. Young: answers UNIMPLEMENTED until a version serves it.
+    `client_id`.
     """
 
     @_abc_1.abstractmethod
@@ -105,7 +107,8 @@ class IssuerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_issuer_pb2.Issuer, _abc.Awaitable[_issuer_pb2.Issuer]]:
         """Adds an issuer; the answer means that it is durable, not that its keys are there: see `keys`. Idempotent by
         `request_id`. ALREADY_EXISTS: there is one of that name or URL. INVALID_ARGUMENT, ADDRESS_FORBIDDEN: policy
-        forbids to connect to the URL of the keys; give `jwks` instead.
+        forbids to connect to the URL of the keys; give `jwks` instead. FAILED_PRECONDITION, PRECONDITION: there is no such
+        VO. INVALID_ARGUMENT, CAPABILITY_MISSING: this version does not do what `client_id` and `client_secret` are for.
         """
 
     @_abc_1.abstractmethod
@@ -118,7 +121,7 @@ class IssuerServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent; a repeat with `revision` answers REVISION_CONFLICT. ABORTED, REVISION_CONFLICT: it changed since it
         was read. INVALID_ARGUMENT, ADDRESS_FORBIDDEN: as at creation. FAILED_PRECONDITION, LAST_ADMIN: no administrator
         could prove its identity any more. FAILED_PRECONDITION, PRECONDITION: it is Gridlane's own, or comes from the
-        settings.
+        settings. INVALID_ARGUMENT, CAPABILITY_MISSING: as at creation.
         """
 
     @_abc_1.abstractmethod

@@ -118,7 +118,10 @@ Global___WorkAction: _TypeAlias = WorkAction  # noqa: Y015
 
 @_typing.final
 class RoleBinding(_message.Message):
-    """One role given to one identity, or to a group: everybody whose token asserts it. A veto is a binding of VETOED_USER."""
+    """One role given to one identity, or to a group: everybody whose token asserts it. A veto is a binding of VETOED_USER.
+    `RoleService` tells all of it. A policy (`Policy`, `PolicyService`) and `WhoAmI` tell what is decided from: `name`,
+    `reason`, `create_time`, `creator` and `revision` are unset there.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -162,7 +165,7 @@ class RoleBinding(_message.Message):
     """
     reason: _builtins.str
     """Why it is in force: the `reason` of the call that made it or changed it last. Shown to those who may see the
-    binding.
+    binding; not with work that a veto stops, which others may see too.
     """
     queued_work: Global___WorkAction.ValueType
     """For VETOED_USER only: what happens to work that has not begun. Default HOLD."""

@@ -105,6 +105,7 @@ class PolicySnapshot(_message.Message):
     ISSUERS_FIELD_NUMBER: _builtins.int
     QUOTAS_FIELD_NUMBER: _builtins.int
     REVOKED_TOKENS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.str
     """A UUID; a restored database begins another one, in which revisions mean something else."""
     revision: _builtins.int
@@ -125,8 +126,8 @@ class PolicySnapshot(_message.Message):
 
     @_builtins.property
     def issuers(self) -> _containers.RepeatedCompositeFieldContainer[_issuer_pb2.Issuer]:
-        """Some of the issuers that are believed, without what is secret, those that are switched off not among them.
-        Gridlane's own is one of them.
+        """Some of the issuers that are believed by policy, without what is secret, those that are switched off not among
+        them. Gridlane's own and those of the settings are not sent: each process has them from its own settings.
         """
 
     @_builtins.property
@@ -136,6 +137,10 @@ class PolicySnapshot(_message.Message):
     @_builtins.property
     def revoked_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevokedToken]:
         """Some of the tokens that were revoked and have not ended."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Some of the groups that are declared, by their paths."""
 
     def __init__(
         self,
@@ -149,10 +154,11 @@ class PolicySnapshot(_message.Message):
         issuers: _abc.Iterable[_issuer_pb2.Issuer] | None = ...,
         quotas: _abc.Iterable[_quota_pb2.Quota] | None = ...,
         revoked_tokens: _abc.Iterable[Global___RevokedToken] | None = ...,
+        groups: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings", "epoch", b"epoch", "issuers", b"issuers", "last", b"last", "quotas", b"quotas", "revision", b"revision", "revoked_tokens", b"revoked_tokens", "settings", b"settings", "vos", b"vos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings", "epoch", b"epoch", "groups", b"groups", "issuers", b"issuers", "last", b"last", "quotas", b"quotas", "revision", b"revision", "revoked_tokens", b"revoked_tokens", "settings", b"settings", "vos", b"vos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,6 +183,8 @@ class PolicyChange(_message.Message):
     SET_QUOTAS_FIELD_NUMBER: _builtins.int
     REMOVED_QUOTAS_FIELD_NUMBER: _builtins.int
     REVOKED_TOKENS_FIELD_NUMBER: _builtins.int
+    ADDED_GROUPS_FIELD_NUMBER: _builtins.int
+    REMOVED_GROUPS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The revision that it leads to."""
     @_builtins.property
@@ -223,6 +231,14 @@ class PolicyChange(_message.Message):
     def revoked_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevokedToken]:
         """Tokens that are not accepted any more."""
 
+    @_builtins.property
+    def added_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Groups that are declared from now on, by their paths."""
+
+    @_builtins.property
+    def removed_groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Groups that are declared no more, by their paths."""
+
     def __init__(
         self,
         *,
@@ -237,10 +253,12 @@ class PolicyChange(_message.Message):
         set_quotas: _abc.Iterable[_quota_pb2.Quota] | None = ...,
         removed_quotas: _abc.Iterable[_builtins.str] | None = ...,
         revoked_tokens: _abc.Iterable[Global___RevokedToken] | None = ...,
+        added_groups: _abc.Iterable[_builtins.str] | None = ...,
+        removed_groups: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_bindings", b"added_bindings", "added_vos", b"added_vos", "removed_bindings", b"removed_bindings", "removed_issuers", b"removed_issuers", "removed_quotas", b"removed_quotas", "removed_vos", b"removed_vos", "revision", b"revision", "revoked_tokens", b"revoked_tokens", "set_issuers", b"set_issuers", "set_quotas", b"set_quotas", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_bindings", b"added_bindings", "added_groups", b"added_groups", "added_vos", b"added_vos", "removed_bindings", b"removed_bindings", "removed_groups", b"removed_groups", "removed_issuers", b"removed_issuers", "removed_quotas", b"removed_quotas", "removed_vos", b"removed_vos", "revision", b"revision", "revoked_tokens", b"revoked_tokens", "set_issuers", b"set_issuers", "set_quotas", b"set_quotas", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

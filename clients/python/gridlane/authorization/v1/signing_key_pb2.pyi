@@ -74,11 +74,11 @@ class SigningKey(_message.Message):
     """Where it is in its life."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made, and told to those who verify."""
+        """When it was made, and told to those who verify; of one that an operator put in place, when Authorization found it."""
 
     @_builtins.property
     def activate_time(self) -> _timestamp_pb2.Timestamp:
-        """When it begins, or began, to sign."""
+        """When it begins to sign, or began: of one that was REVOKED before, when it would have."""
 
     @_builtins.property
     def retire_time(self) -> _timestamp_pb2.Timestamp:

@@ -86,7 +86,8 @@ class RotateSigningKeyRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     revoke_present: _builtins.bool
     """The present key is known to others than its owner: it is REVOKED, every token that it signed is refused within a
-    second, jobs' tokens among them, and the new key signs at once. Not with `publish_for`.
+    second, jobs' tokens among them, and the new key signs at once. A key that is PUBLISHED is REVOKED too: its private
+    half lay beside the present one's. Not with `publish_for`.
     """
     reason: _builtins.str
     """Why, for those concerned; kept in the audit. At most 1024 characters."""

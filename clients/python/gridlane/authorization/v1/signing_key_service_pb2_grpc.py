@@ -7,8 +7,7 @@ from gridlane.authorization.v1 import signing_key_service_pb2 as gridlane_dot_au
 
 
 class SigningKeyServiceStub(object):
-    """The keys with which Gridlane signs its own tokens. Private halves are never answered. Young: answers UNIMPLEMENTED
-    until a version serves it.
+    """The keys with which Gridlane signs its own tokens. Private halves are never answered.
     """
 
     def __init__(self, channel):
@@ -30,8 +29,7 @@ class SigningKeyServiceStub(object):
 
 
 class SigningKeyServiceServicer(object):
-    """The keys with which Gridlane signs its own tokens. Private halves are never answered. Young: answers UNIMPLEMENTED
-    until a version serves it.
+    """The keys with which Gridlane signs its own tokens. Private halves are never answered.
     """
 
     def ListSigningKeys(self, request, context):
@@ -46,7 +44,9 @@ class SigningKeyServiceServicer(object):
         """Makes a new key, and answers it. Gridlane's services know it within a second. It signs at once, or after
         `publish_for`, so that those who fetch the keys from outside know it before they meet it; the present key retires
         then. Idempotent by `request_id`. It is in the audit. Administrators alone may call it. FAILED_PRECONDITION,
-        PRECONDITION: a key is PUBLISHED that has not begun to sign, and `revoke_present` is not set.
+        PRECONDITION: a key is PUBLISHED that has not begun to sign, and `revoke_present` is not set; or so many keys have
+        retired whose tokens are good that those who verify would not look at one more; or Authorization cannot write the
+        files of its key, because another program keeps them: nothing is stored, and the message says the cure.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,8 +73,7 @@ def add_SigningKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SigningKeyService(object):
-    """The keys with which Gridlane signs its own tokens. Private halves are never answered. Young: answers UNIMPLEMENTED
-    until a version serves it.
+    """The keys with which Gridlane signs its own tokens. Private halves are never answered.
     """
 
     @staticmethod

@@ -28,9 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SigningKeyServiceStub:
-    """The keys with which Gridlane signs its own tokens. Private halves are never answered. Young: answers UNIMPLEMENTED
-    until a version serves it.
-    """
+    """The keys with which Gridlane signs its own tokens. Private halves are never answered."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -44,14 +42,14 @@ class SigningKeyServiceStub:
     """Makes a new key, and answers it. Gridlane's services know it within a second. It signs at once, or after
     `publish_for`, so that those who fetch the keys from outside know it before they meet it; the present key retires
     then. Idempotent by `request_id`. It is in the audit. Administrators alone may call it. FAILED_PRECONDITION,
-    PRECONDITION: a key is PUBLISHED that has not begun to sign, and `revoke_present` is not set.
+    PRECONDITION: a key is PUBLISHED that has not begun to sign, and `revoke_present` is not set; or so many keys have
+    retired whose tokens are good that those who verify would not look at one more; or Authorization cannot write the
+    files of its key, because another program keeps them: nothing is stored, and the message says the cure.
     """
 
 @_typing.type_check_only
 class SigningKeyServiceAsyncStub(SigningKeyServiceStub):
-    """The keys with which Gridlane signs its own tokens. Private halves are never answered. Young: answers UNIMPLEMENTED
-    until a version serves it.
-    """
+    """The keys with which Gridlane signs its own tokens. Private halves are never answered."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListSigningKeys: _aio.UnaryUnaryMultiCallable[_signing_key_service_pb2.ListSigningKeysRequest, _signing_key_service_pb2.ListSigningKeysResponse]  # type: ignore[assignment]
@@ -62,13 +60,13 @@ class SigningKeyServiceAsyncStub(SigningKeyServiceStub):
     """Makes a new key, and answers it. Gridlane's services know it within a second. It signs at once, or after
     `publish_for`, so that those who fetch the keys from outside know it before they meet it; the present key retires
     then. Idempotent by `request_id`. It is in the audit. Administrators alone may call it. FAILED_PRECONDITION,
-    PRECONDITION: a key is PUBLISHED that has not begun to sign, and `revoke_present` is not set.
+    PRECONDITION: a key is PUBLISHED that has not begun to sign, and `revoke_present` is not set; or so many keys have
+    retired whose tokens are good that those who verify would not look at one more; or Authorization cannot write the
+    files of its key, because another program keeps them: nothing is stored, and the message says the cure.
     """
 
 class SigningKeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The keys with which Gridlane signs its own tokens. Private halves are never answered. Young: answers UNIMPLEMENTED
-    until a version serves it.
-    """
+    """The keys with which Gridlane signs its own tokens. Private halves are never answered."""
 
     @_abc_1.abstractmethod
     def ListSigningKeys(
@@ -89,7 +87,9 @@ class SigningKeyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes a new key, and answers it. Gridlane's services know it within a second. It signs at once, or after
         `publish_for`, so that those who fetch the keys from outside know it before they meet it; the present key retires
         then. Idempotent by `request_id`. It is in the audit. Administrators alone may call it. FAILED_PRECONDITION,
-        PRECONDITION: a key is PUBLISHED that has not begun to sign, and `revoke_present` is not set.
+        PRECONDITION: a key is PUBLISHED that has not begun to sign, and `revoke_present` is not set; or so many keys have
+        retired whose tokens are good that those who verify would not look at one more; or Authorization cannot write the
+        files of its key, because another program keeps them: nothing is stored, and the message says the cure.
         """
 
 def add_SigningKeyServiceServicer_to_server(servicer: SigningKeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

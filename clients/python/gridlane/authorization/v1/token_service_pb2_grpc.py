@@ -91,7 +91,9 @@ class TokenServiceServicer(object):
         subject token): for the same identity, with some of its scopes, VOs and groups, an active group, another audience.
         Never more, and never good for longer. Not idempotent, but harmless to repeat: each answer is a token of its own.
         PERMISSION_DENIED, SCOPE_TOO_NARROW: a scope is not covered by the caller's. PERMISSION_DENIED: a VO or group is
-        not the caller's. A job's token cannot be exchanged.
+        not the caller's, or the active group is none of those that its VO declares. A job's token cannot be exchanged.
+        RESOURCE_EXHAUSTED, OVERLOADED: the caller had as many tokens by exchange within six hours as the operator lets a
+        user have, 1000 by default; `google.rpc.RetryInfo` says when there is room for one more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

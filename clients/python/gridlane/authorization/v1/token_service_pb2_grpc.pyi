@@ -62,7 +62,9 @@ class TokenServiceStub:
     subject token): for the same identity, with some of its scopes, VOs and groups, an active group, another audience.
     Never more, and never good for longer. Not idempotent, but harmless to repeat: each answer is a token of its own.
     PERMISSION_DENIED, SCOPE_TOO_NARROW: a scope is not covered by the caller's. PERMISSION_DENIED: a VO or group is
-    not the caller's. A job's token cannot be exchanged.
+    not the caller's, or the active group is none of those that its VO declares. A job's token cannot be exchanged.
+    RESOURCE_EXHAUSTED, OVERLOADED: the caller had as many tokens by exchange within six hours as the operator lets a
+    user have, 1000 by default; `google.rpc.RetryInfo` says when there is room for one more.
     """
 
 @_typing.type_check_only
@@ -98,7 +100,9 @@ class TokenServiceAsyncStub(TokenServiceStub):
     subject token): for the same identity, with some of its scopes, VOs and groups, an active group, another audience.
     Never more, and never good for longer. Not idempotent, but harmless to repeat: each answer is a token of its own.
     PERMISSION_DENIED, SCOPE_TOO_NARROW: a scope is not covered by the caller's. PERMISSION_DENIED: a VO or group is
-    not the caller's. A job's token cannot be exchanged.
+    not the caller's, or the active group is none of those that its VO declares. A job's token cannot be exchanged.
+    RESOURCE_EXHAUSTED, OVERLOADED: the caller had as many tokens by exchange within six hours as the operator lets a
+    user have, 1000 by default; `google.rpc.RetryInfo` says when there is room for one more.
     """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -161,7 +165,9 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         subject token): for the same identity, with some of its scopes, VOs and groups, an active group, another audience.
         Never more, and never good for longer. Not idempotent, but harmless to repeat: each answer is a token of its own.
         PERMISSION_DENIED, SCOPE_TOO_NARROW: a scope is not covered by the caller's. PERMISSION_DENIED: a VO or group is
-        not the caller's. A job's token cannot be exchanged.
+        not the caller's, or the active group is none of those that its VO declares. A job's token cannot be exchanged.
+        RESOURCE_EXHAUSTED, OVERLOADED: the caller had as many tokens by exchange within six hours as the operator lets a
+        user have, 1000 by default; `google.rpc.RetryInfo` says when there is room for one more.
         """
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

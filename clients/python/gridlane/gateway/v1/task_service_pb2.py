@@ -19,7 +19,7 @@ from gridlane.type.v1 import status_pb2 as gridlane_dot_type_dot_v1_dot_status__
 from gridlane.workload.v1 import job_pb2 as gridlane_dot_workload_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&gridlane/gateway/v1/task_service.proto\x12\x13gridlane.gateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egridlane/gateway/v1/task.proto\x1a\x1egridlane/type/v1/options.proto\x1a\x1dgridlane/type/v1/status.proto\x1a\x1egridlane/workload/v1/job.proto\"\xeb\x01\n\x11SubmitTaskRequest\x12\x37\n\x03job\x18\x01 \x01(\x0b\x32\x19.gridlane.workload.v1.JobB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x03job\x12r\n\nrequest_id\x18\x02 \x01(\tBS\xe2\x41\x01\x01\xbaHL\xd8\x01\x01rG2E^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$R\trequestId\x12)\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0cvalidateOnly\"R\n\x13\x44\x65scribeTaskRequest\x12;\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^(tasks|jobs)/[0-9a-f-]{36}$R\x04name\"\x80\x01\n\x10WatchTaskRequest\x12;\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^(tasks|jobs)/[0-9a-f-]{36}$R\x04name\x12/\n\x0cresume_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80 R\x0bresumeToken\"n\n\x11WatchTaskResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.gridlane.gateway.v1.TaskEventR\x06\x65vents\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"P\n\x11\x43\x61ncelTaskRequest\x12;\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^(tasks|jobs)/[0-9a-f-]{36}$R\x04name\"\r\n\x0bPingRequest\"K\n\x0cPingResponse\x12;\n\x08services\x18\x01 \x03(\x0b\x32\x1f.gridlane.type.v1.ServiceStatusR\x08services2\xd2\x04\n\x0bTaskService\x12s\n\nSubmitTask\x12&.gridlane.gateway.v1.SubmitTaskRequest\x1a\x19.gridlane.gateway.v1.Task\"\"\x8a\xb5\x18\x1e\n\x14gateway.tasks.submit\x12\x06job.vo\x12s\n\x0c\x44\x65scribeTask\x12(.gridlane.gateway.v1.DescribeTaskRequest\x1a\x19.gridlane.gateway.v1.Task\"\x1e\x8a\xb5\x18\x1a\n\x12gateway.tasks.view\x12\x04name\x12~\n\tWatchTask\x12%.gridlane.gateway.v1.WatchTaskRequest\x1a&.gridlane.gateway.v1.WatchTaskResponse\" \x8a\xb5\x18\x1c\n\x12gateway.tasks.view\x12\x04name\x18\x03\x30\x01\x12q\n\nCancelTask\x12&.gridlane.gateway.v1.CancelTaskRequest\x1a\x19.gridlane.gateway.v1.Task\" \x8a\xb5\x18\x1c\n\x14gateway.tasks.cancel\x12\x04name\x12\x66\n\x04Ping\x12 .gridlane.gateway.v1.PingRequest\x1a!.gridlane.gateway.v1.PingResponse\"\x19\x8a\xb5\x18\x15\n\x13gateway.status.viewb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&gridlane/gateway/v1/task_service.proto\x12\x13gridlane.gateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egridlane/gateway/v1/task.proto\x1a\x1egridlane/type/v1/options.proto\x1a\x1dgridlane/type/v1/status.proto\x1a\x1egridlane/workload/v1/job.proto\"\xeb\x01\n\x11SubmitTaskRequest\x12\x37\n\x03job\x18\x01 \x01(\x0b\x32\x19.gridlane.workload.v1.JobB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x03job\x12r\n\nrequest_id\x18\x02 \x01(\tBS\xe2\x41\x01\x01\xbaHL\xd8\x01\x01rG2E^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$R\trequestId\x12)\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01R\x0cvalidateOnly\"R\n\x13\x44\x65scribeTaskRequest\x12;\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^(tasks|jobs)/[0-9a-f-]{36}$R\x04name\"\x80\x01\n\x10WatchTaskRequest\x12;\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^(tasks|jobs)/[0-9a-f-]{36}$R\x04name\x12/\n\x0cresume_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80 R\x0bresumeToken\"n\n\x11WatchTaskResponse\x12\x36\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.gridlane.gateway.v1.TaskEventR\x06\x65vents\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"v\n\x11\x43\x61ncelTaskRequest\x12;\n\x04name\x18\x01 \x01(\tB\'\xe2\x41\x01\x02\xbaH r\x1e\x32\x1c^(tasks|jobs)/[0-9a-f-]{36}$R\x04name\x12$\n\x06reason\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x08R\x06reason\"\r\n\x0bPingRequest\"K\n\x0cPingResponse\x12;\n\x08services\x18\x01 \x03(\x0b\x32\x1f.gridlane.type.v1.ServiceStatusR\x08services2\xd2\x04\n\x0bTaskService\x12s\n\nSubmitTask\x12&.gridlane.gateway.v1.SubmitTaskRequest\x1a\x19.gridlane.gateway.v1.Task\"\"\x8a\xb5\x18\x1e\n\x14gateway.tasks.submit\x12\x06job.vo\x12s\n\x0c\x44\x65scribeTask\x12(.gridlane.gateway.v1.DescribeTaskRequest\x1a\x19.gridlane.gateway.v1.Task\"\x1e\x8a\xb5\x18\x1a\n\x12gateway.tasks.view\x12\x04name\x12~\n\tWatchTask\x12%.gridlane.gateway.v1.WatchTaskRequest\x1a&.gridlane.gateway.v1.WatchTaskResponse\" \x8a\xb5\x18\x1c\n\x12gateway.tasks.view\x12\x04name\x18\x03\x30\x01\x12q\n\nCancelTask\x12&.gridlane.gateway.v1.CancelTaskRequest\x1a\x19.gridlane.gateway.v1.Task\" \x8a\xb5\x18\x1c\n\x14gateway.tasks.cancel\x12\x04name\x12\x66\n\x04Ping\x12 .gridlane.gateway.v1.PingRequest\x1a!.gridlane.gateway.v1.PingResponse\"\x19\x8a\xb5\x18\x15\n\x13gateway.status.viewb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,6 +40,8 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_WATCHTASKREQUEST'].fields_by_name['resume_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\200 '
   _globals['_CANCELTASKREQUEST'].fields_by_name['name']._options = None
   _globals['_CANCELTASKREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H r\0362\034^(tasks|jobs)/[0-9a-f-]{36}$'
+  _globals['_CANCELTASKREQUEST'].fields_by_name['reason']._options = None
+  _globals['_CANCELTASKREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\010'
   _globals['_TASKSERVICE'].methods_by_name['SubmitTask']._options = None
   _globals['_TASKSERVICE'].methods_by_name['SubmitTask']._serialized_options = b'\212\265\030\036\n\024gateway.tasks.submit\022\006job.vo'
   _globals['_TASKSERVICE'].methods_by_name['DescribeTask']._options = None
@@ -59,11 +61,11 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_WATCHTASKRESPONSE']._serialized_start=676
   _globals['_WATCHTASKRESPONSE']._serialized_end=786
   _globals['_CANCELTASKREQUEST']._serialized_start=788
-  _globals['_CANCELTASKREQUEST']._serialized_end=868
-  _globals['_PINGREQUEST']._serialized_start=870
-  _globals['_PINGREQUEST']._serialized_end=883
-  _globals['_PINGRESPONSE']._serialized_start=885
-  _globals['_PINGRESPONSE']._serialized_end=960
-  _globals['_TASKSERVICE']._serialized_start=963
-  _globals['_TASKSERVICE']._serialized_end=1557
+  _globals['_CANCELTASKREQUEST']._serialized_end=906
+  _globals['_PINGREQUEST']._serialized_start=908
+  _globals['_PINGREQUEST']._serialized_end=921
+  _globals['_PINGRESPONSE']._serialized_start=923
+  _globals['_PINGRESPONSE']._serialized_end=998
+  _globals['_TASKSERVICE']._serialized_start=1001
+  _globals['_TASKSERVICE']._serialized_end=1595
 # @@protoc_insertion_point(module_scope)

@@ -37,8 +37,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     may see and not touch, a virtual organisation that does not exist or in which its role does not count. Do not
     retry. `permission` is the one that is missing; `resource` is there when the call names something that the caller
     may see, or a virtual organisation, the name of that. A caller who wants to act in a group that its token does not
-    assert is told the `group` alone. Metadata: `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}` or
-    `{"permission": "authorization.vos.manage"}` or `{"group": "/cms/production"}`.
+    assert, or that is none of those which its virtual organisation declares, is told the `group` alone. Metadata:
+    `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}` or `{"permission": "authorization.vos.manage"}` or
+    `{"group": "/cms/production"}`.
     """
     ERROR_REASON_CALLER_VETOED: _ErrorReason.ValueType  # 5
     """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role. Cure: ask an administrator. Metadata: none."""
@@ -99,7 +100,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS. A resource of that name is there. Metadata: `{"name": "channels/cern-desy"}`."""
     ERROR_REASON_ILLEGAL_TRANSITION: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION. The state machine has no such transition; `google.rpc.PreconditionFailure` names the present
-    state and the one asked for. Metadata: `{"name": "jobs/0192…", "from": "DONE", "to": "RUNNING"}`.
+    state and the one asked for. Where a call may ask for several states, `allowed` names those that may follow the
+    present one; it is empty when none does. Metadata:
+    `{"name": "jobs/0192…", "from": "WAITING", "to": "DONE", "allowed": "MATCHED,KILLED"}` or
+    `{"name": "transfers/0192…", "from": "FINISHED", "to": "READY"}`.
     """
     ERROR_REASON_PRECONDITION: _ErrorReason.ValueType  # 24
     """FAILED_PRECONDITION. What the call needs is not there yet or no more; the message says what, and the cure.
@@ -123,8 +127,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     one, then retry. Metadata: `{"name": "credentials/0192…", "expire_time": "2026-01-31T12:00:00Z"}`.
     """
     ERROR_REASON_LAST_ADMIN: _ErrorReason.ValueType  # 29
-    """FAILED_PRECONDITION. The change would leave nobody who is an administrator: not vetoed, and without an end. Give
-    the role to another identity first. Metadata: `{"name": "roleBindings/0192…"}`, the last one.
+    """FAILED_PRECONDITION. The change would leave nobody who is an administrator: of an issuer that is believed, not
+    vetoed, and without an end. Give the role to such an identity first. Metadata: `{"name": "roleBindings/0192…"}`,
+    the last one.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 30
     """RESOURCE_EXHAUSTED. The server takes no more of this class of call; `google.rpc.RetryInfo` says when to come
@@ -209,8 +214,9 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 4
 may see and not touch, a virtual organisation that does not exist or in which its role does not count. Do not
 retry. `permission` is the one that is missing; `resource` is there when the call names something that the caller
 may see, or a virtual organisation, the name of that. A caller who wants to act in a group that its token does not
-assert is told the `group` alone. Metadata: `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}` or
-`{"permission": "authorization.vos.manage"}` or `{"group": "/cms/production"}`.
+assert, or that is none of those which its virtual organisation declares, is told the `group` alone. Metadata:
+`{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}` or `{"permission": "authorization.vos.manage"}` or
+`{"group": "/cms/production"}`.
 """
 ERROR_REASON_CALLER_VETOED: ErrorReason.ValueType  # 5
 """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role. Cure: ask an administrator. Metadata: none."""
@@ -271,7 +277,10 @@ ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 22
 """ALREADY_EXISTS. A resource of that name is there. Metadata: `{"name": "channels/cern-desy"}`."""
 ERROR_REASON_ILLEGAL_TRANSITION: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION. The state machine has no such transition; `google.rpc.PreconditionFailure` names the present
-state and the one asked for. Metadata: `{"name": "jobs/0192…", "from": "DONE", "to": "RUNNING"}`.
+state and the one asked for. Where a call may ask for several states, `allowed` names those that may follow the
+present one; it is empty when none does. Metadata:
+`{"name": "jobs/0192…", "from": "WAITING", "to": "DONE", "allowed": "MATCHED,KILLED"}` or
+`{"name": "transfers/0192…", "from": "FINISHED", "to": "READY"}`.
 """
 ERROR_REASON_PRECONDITION: ErrorReason.ValueType  # 24
 """FAILED_PRECONDITION. What the call needs is not there yet or no more; the message says what, and the cure.
@@ -295,8 +304,9 @@ ERROR_REASON_CREDENTIAL_EXPIRED: ErrorReason.ValueType  # 28
 one, then retry. Metadata: `{"name": "credentials/0192…", "expire_time": "2026-01-31T12:00:00Z"}`.
 """
 ERROR_REASON_LAST_ADMIN: ErrorReason.ValueType  # 29
-"""FAILED_PRECONDITION. The change would leave nobody who is an administrator: not vetoed, and without an end. Give
-the role to another identity first. Metadata: `{"name": "roleBindings/0192…"}`, the last one.
+"""FAILED_PRECONDITION. The change would leave nobody who is an administrator: of an issuer that is believed, not
+vetoed, and without an end. Give the role to such an identity first. Metadata: `{"name": "roleBindings/0192…"}`,
+the last one.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 30
 """RESOURCE_EXHAUSTED. The server takes no more of this class of call; `google.rpc.RetryInfo` says when to come

@@ -73,8 +73,10 @@ class Principal(_message.Message):
     active_group: _builtins.str
     """The one of `groups` under which the caller acts: the one that it chose for the call (metadata `gridlane-group`) or
     in its token (`TokenService.ExchangeToken`), otherwise the first that its token asserts (VOMS: the primary one);
-    empty when it asserts none. DIRAC wants exactly one, and JOB_SHARER reaches the work of owners who had the same
-    one at submission.
+    empty when it asserts none. A virtual organisation that has declared a group (`GroupService`) wants its declared
+    ones and no others: to choose another one is PERMISSION_DENIED, and when the token's own is another one the caller
+    acts in none. Where none is declared, each asserted one may be chosen. DIRAC wants exactly one, and JOB_SHARER
+    reaches the work of owners who had the same one at submission.
     """
     @_builtins.property
     def vos(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -1,14 +1,14 @@
 """Storage elements, and bans of them.
 
-Revision 0005, after 0004. Expand only: an older version of the service knows the configured storage
+Revision 0006, after 0005. Expand only: an older version of the service knows the configured storage
 elements alone.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

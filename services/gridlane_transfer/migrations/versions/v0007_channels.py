@@ -1,14 +1,14 @@
 """Channels with shares and limits, held files, queues by VO and activity.
 
-Revision 0006, after 0005. Expand only: what an older version of the service reads stays. Files that
+Revision 0007, after 0006. Expand only: what an older version of the service reads stays. Files that
 it writes have no queue, and wait as those of a VO without a name.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

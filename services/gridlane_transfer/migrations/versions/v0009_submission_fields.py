@@ -1,14 +1,14 @@
 """What submissions ask for of their files.
 
-Revision 0008, after 0007. Expand only: an older version of the service does not do what these
+Revision 0009, after 0008. Expand only: an older version of the service does not do what these
 columns say, and writes none.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

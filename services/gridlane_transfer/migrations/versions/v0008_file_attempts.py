@@ -1,14 +1,14 @@
 """Attempts of files, jobs that come in as streams, the audit, and what verbs on jobs read.
 
-Revision 0007, after 0006. Expand only: what an older version of the service reads stays, and what
+Revision 0008, after 0007. Expand only: what an older version of the service reads stays, and what
 it writes has no attempts, sizes or classes of failures.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
@@ -77,6 +77,7 @@ def upgrade() -> None:
         sa.Column("job_number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("kind", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("create_us", sa.BigInteger(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("job_number", "kind", name=op.f("pk_sweep")),
     )
     op.create_table(
