@@ -80,7 +80,7 @@ def _cancel(
     if found.cancel_us is None and found.state not in JOB_FINAL:
         swept = sweeps.cancel_files(conn, feed, channels, found.number, entry.why)
         if not swept.done:
-            sweeps.begin(conn, found.number, SweepKind.CANCEL, why=entry.why)
+            sweeps.begin(conn, found.number, SweepKind.CANCEL)
     running = conn.execute(_CANCELING, {"number": found.number}).scalars().all()
     if entry.bare:
         return Canceled(read(conn, [entry.uuid])[entry.uuid], (), running)

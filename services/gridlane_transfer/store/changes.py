@@ -50,6 +50,7 @@ _JOB_CHANGING = (
     "counts",
     "failure",
     "cancel_us",
+    "cancel_failure",
     "update_us",
     "end_us",
     "total_bytes",
@@ -72,6 +73,7 @@ _FILE_RARELY_CHANGING = (
 # From a state of the first kind into one of the second, an attempt has brought its bytes.
 _MOVING = frozenset({FileState.ACTIVE, FileState.CANCELING})
 _BROUGHT = frozenset({FileState.FINISHED, FileState.REGISTERING, FileState.ARCHIVING})
+_PLAIN_END = messages.failure_message(canceled()).SerializeToString()
 _LOAD = (
     select(*JOB_COLUMNS)
     .where(JOB.c.number.in_(bindparam("numbers", expanding=True)))
@@ -106,6 +108,7 @@ class _JobChanges:
     counts: Counter[str]
     failure: bytes | None
     cancel_us: int | None
+    cancel_failure: bytes | None
     total_bytes: int
     moved_bytes: int
     start_us: int | None
@@ -145,6 +148,7 @@ class Changes:
                 counts,
                 row.failure,
                 row.cancel_us,
+                row.cancel_failure,
                 row.total_bytes,
                 row.moved_bytes,
                 row.start_us,
@@ -169,9 +173,9 @@ class Changes:
         Parameters:
             row: the file as it is.
             state: what it becomes; the present state for an attempt that is taken up again.
-            failure: why, when it fails, waits, or is cancelled for a reason; otherwise it has none
-                any more, but for what a cancel that ends was asked for, and for that for which a
-                file was held that is given up.
+            failure: why, when it fails, waits, or is cancelled for a reason of its own; otherwise
+                it has none any more, but for what a cancel of it or of its job was asked for, and
+                for that for which a file was held that is given up.
             moved: for CATALOG_FAILED: its bytes are at the target.
             told: whether an event tells of it; the job's own event tells of all files that are let
                 onto their channels together.
@@ -188,14 +192,14 @@ class Changes:
             raise IllegalTransitionError(
                 f"file transfer {row.number}: {before.name} → {state.name}"
             )
-        reason = _reason(row, before, state, failure)
+        job = self._jobs[row.job_number]
+        reason = _reason(row, before, state, failure, job.cancel_failure)
         columns["failure_class"] = messages.failure_class(reason)
         self._imply(row, before, state, columns)
         if failure is not None and before in _MOVING:
             columns.setdefault("transferred_bytes", failure.moved_bytes)
         changed = row._replace(state=int(state), failure=reason, **columns)
         self._attempts.note(row, changed)
-        job = self._jobs[row.job_number]
         job.files[row.number] = changed
         if not columns.keys().isdisjoint(_FILE_RARELY_CHANGING):
             job.rarely.add(row.number)
@@ -233,9 +237,16 @@ class Changes:
         for_a_right = failure_class == failure_pb2.FAILURE_CLASS_PERMISSION
         return None if state is not FileState.HELD or for_a_right else self._time_us
 
-    def cancel(self, job_number: int) -> None:
-        """Note that a job's end was asked for."""
-        self._jobs[job_number].cancel_us = self._time_us
+    def cancel(self, job_number: int, why: Failed | None = None) -> None:
+        """Note that a job's end was asked for.
+
+        Parameters:
+            why: what the files that it ends keep of it, now and later; None: no more than that.
+        """
+        job = self._jobs[job_number]
+        job.cancel_us = self._time_us
+        if why is not None:
+            job.cancel_failure = messages.failure_message(why).SerializeToString()
 
     def save(self) -> None:
         """Write everything, with its events."""
@@ -278,14 +289,13 @@ class Changes:
         ended = state in JOB_FINAL
         failure = job.failure
         if state is JobState.CANCELED and failure is None:
-            ends = (row.failure for row in job.files.values() if row.state == FileState.CANCELED)
-            plain = messages.failure_message(canceled()).SerializeToString()
-            failure = next(ends, plain)
+            failure = job.cancel_failure or _PLAIN_END
         return job.row._replace(
             state=int(state),
             counts=json.dumps({key: count for key, count in job.counts.items() if count}),
             failure=failure,
             cancel_us=job.cancel_us,
+            cancel_failure=job.cancel_failure,
             update_us=self._time_us,
             end_us=self._time_us if ended and job.row.end_us is None else job.row.end_us,
             total_bytes=job.total_bytes,
@@ -334,14 +344,20 @@ def new_event(
 
 
 def _reason(
-    row: FileRow, before: FileState, state: FileState, failure: Failed | None
+    row: FileRow,
+    before: FileState,
+    state: FileState,
+    failure: Failed | None,
+    of_job: bytes | None,
 ) -> bytes | None:
-    """Why a file is in its new state, as it is stored."""
+    """Why a file is in its new state, as it is stored; `of_job` is why its job was cancelled."""
     if failure is not None:
         return messages.failure_message(failure).SerializeToString()
+    if state is FileState.CANCELING:
+        return of_job
     if state is FileState.CANCELED:
         asked = row.failure if before is FileState.CANCELING else None
-        return asked or messages.failure_message(canceled()).SerializeToString()
+        return asked or of_job or _PLAIN_END
     return row.failure if state is FileState.FAILED and before is FileState.HELD else None
 
 

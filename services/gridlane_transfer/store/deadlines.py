@@ -41,6 +41,9 @@ _LATE_OF_JOB = (
     .limit(PAGE)
     .with_for_update()
 )
+_EXPIRED: Final = timed_out(
+    "cancelled: the time at which the job was to end has come", "give it more"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def end(
 def _end(conn: Connection, feed: Feed, channels: Channels, number: int) -> Ended:
     now = now_us()
     if conn.execute(_LATE_JOBS.where(JOB.c.number == number), {"now": now}).first() is not None:
-        swept = sweeps.cancel_files(conn, feed, channels, number)
+        swept = sweeps.cancel_files(conn, feed, channels, number, _EXPIRED)
         if not swept.done:
             sweeps.begin(conn, number, SweepKind.CANCEL)
         return Ended(more=not swept.done, aborted=swept.aborted)

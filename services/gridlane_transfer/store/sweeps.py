@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, u
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed, canceled, timed_out
+from gridlane_transfer.failures import Failed
 from gridlane_transfer.states import UNSTARTED, FileState
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import (
@@ -25,7 +25,6 @@ from gridlane_transfer.store.tables import (
     JOB,
     SWEEP,
     FileRow,
-    JobRow,
 )
 
 PAGE: Final = 500
@@ -98,20 +97,11 @@ class Swept:
     aborted: Sequence[int] = ()
 
 
-def begin(conn: Connection, job_number: int, kind: SweepKind, *, why: Failed | None = None) -> None:
-    """Note that work is to be done; again is once.
-
-    Parameters:
-        why: what cancelled files keep of it.
-    """
+def begin(conn: Connection, job_number: int, kind: SweepKind) -> None:
+    """Note that work is to be done; again is once."""
     key = (SWEEP.c.job_number == job_number, SWEEP.c.kind == int(kind))
     if conn.execute(select(SWEEP.c.kind).where(*key)).first() is None:
-        values = {
-            "job_number": job_number,
-            "kind": int(kind),
-            "create_us": now_us(),
-            "reason": None if why is None else why.message,
-        }
+        values = {"job_number": job_number, "kind": int(kind), "create_us": now_us()}
         conn.execute(insert(SWEEP).values(values))
 
 
@@ -130,20 +120,16 @@ def step(
 
 def _step(conn: Connection, feed: Feed, channels: Channels, sweep: Sweep) -> Swept:
     key = (SWEEP.c.job_number == sweep.job_number, SWEEP.c.kind == int(sweep.kind))
-    held = select(SWEEP.c.reason).where(*key).with_for_update(skip_locked=True)
-    row = conn.execute(held).first()
-    if row is None:
+    held = select(SWEEP.c.kind).where(*key).with_for_update(skip_locked=True)
+    if conn.execute(held).first() is None:
         return Swept(done=True)  # done, or another process is about to
-    why = None if row.reason is None else canceled(row.reason)
-    swept = _work(conn, feed, channels, sweep, why)
+    swept = _work(conn, feed, channels, sweep)
     if swept.done:
         conn.execute(delete(SWEEP).where(*key))
     return swept
 
 
-def _work(
-    conn: Connection, feed: Feed, channels: Channels, sweep: Sweep, why: Failed | None
-) -> Swept:
+def _work(conn: Connection, feed: Feed, channels: Channels, sweep: Sweep) -> Swept:
     is_there = select(JOB.c.number).where(JOB.c.number == sweep.job_number)
     if sweep.kind is SweepKind.DELETE:
         return _delete(conn, sweep.job_number)
@@ -153,7 +139,7 @@ def _work(
         case SweepKind.OPEN:
             return _open(conn, feed, channels, sweep.job_number)
         case SweepKind.CANCEL:
-            return cancel_files(conn, feed, channels, sweep.job_number, why)
+            return cancel_files(conn, feed, channels, sweep.job_number)
         case SweepKind.RANK | SweepKind.ACTIVITY:
             return rank_files(conn, sweep.job_number, _rank_of(conn, sweep))
 
@@ -175,28 +161,19 @@ def cancel_files(
     CANCELING. The wish itself is noted at its first files.
 
     Parameters:
-        why: what they keep of it; None: the time that the job was given, when it has passed.
+        why: what they all keep of it, when the wish is noted.
     """
     rows = _files(conn, job_number, _CANCELABLE)
     changes = Changes(conn, feed, channels, now_us())
     changes.load([job_number])
     if changes.job(job_number).cancel_us is None:
-        changes.cancel(job_number)
+        changes.cancel(job_number, why)
     aborted = [row.number for row in rows if row.state == FileState.ACTIVE]
-    failure = why or _expired(changes.job(job_number))
     for row in rows:
         moves = row.state == FileState.ACTIVE
-        changes.file(row, FileState.CANCELING if moves else FileState.CANCELED, failure=failure)
+        changes.file(row, FileState.CANCELING if moves else FileState.CANCELED)
     changes.save()
     return Swept(len(rows) < PAGE, aborted=aborted)
-
-
-def _expired(job: JobRow) -> Failed | None:
-    """Why a job's files are cancelled when it is for the time that it was given."""
-    asked_us = now_us() if job.cancel_us is None else job.cancel_us
-    if job.expire_us is None or asked_us < job.expire_us:
-        return None
-    return timed_out("cancelled: the time at which the job was to end has come", "give it more")
 
 
 def rank_files(

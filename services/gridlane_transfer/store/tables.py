@@ -161,6 +161,8 @@ class JobRow(NamedTuple):
     """When what has not ended is cancelled."""
     options: str | None = None
     """What few jobs ask for, as `options.Options` writes it."""
+    cancel_failure: bytes | None = None
+    """Why its end was asked for, as the files that it ends keep it; None: nothing was told."""
 
 
 JOB: Final = Table(
@@ -197,6 +199,7 @@ JOB: Final = Table(
     Column("metadata", Text),
     Column("expire_us", Micros),
     Column("options", Text),
+    Column("cancel_failure", LargeBinary),
 )
 
 
@@ -351,8 +354,6 @@ SWEEP: Final = Table(
     Column("job_number", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", Integer, primary_key=True, autoincrement=False),
     Column("create_us", Micros, nullable=False),
-    # Why files are cancelled, as each of them keeps it; none told: nothing.
-    Column("reason", Text),
 )
 
 # What managers changed, and why (`store.audit`).

@@ -31,15 +31,32 @@ assert gridlane_transfer.room.__name__  # registers the failpoints
 CONTENT = b"a measured series\n" * 60_000
 PROGRAM = Path(__file__).with_name("killed_server.py")
 CANCEL = frozenset({"transfer.cancel.committed", "transfer.cancel.aborted"})
-# Met where the policy or a channel changes, which they do not here: the fault suite does that.
+# Met where the policy, a channel or a storage element changes, and by the verbs on jobs that are
+# more than a plain transfer: the fault suite's lives do that.
 ELSEWHERE = frozenset(
     {
-        "transfer.rights.committed",
         "transfer.activities.committed",
+        "transfer.banned.committed",
+        "transfer.batch.committed",
         "transfer.channel.committed",
         "transfer.channel_files.committed",
+        "transfer.deadline.committed",
+        "transfer.deletion.committed",
+        "transfer.files.canceled",
+        "transfer.held.committed",
+        "transfer.hop.removed",
+        "transfer.job.updated",
         "transfer.optimizer.committed",
+        "transfer.publish.committed",
+        "transfer.removal.claimed",
+        "transfer.removal.committed",
+        "transfer.removal.removed",
+        "transfer.rights.committed",
+        "transfer.stage.abandoned",
+        "transfer.stage.committed",
+        "transfer.storage.committed",
         "transfer.stranded.committed",
+        "transfer.sweep.committed",
     }
 )
 POINTS = [

@@ -197,12 +197,25 @@ async def test_a_caller_who_leaves_in_the_middle_leaves_nothing(house: Any, sue:
 
 async def test_a_large_job_is_cancelled_as_a_whole(house: Any, sue: Any, words: Any) -> None:
     job = await streamed(sue, files(1700))
-    canceled = await sue.jobs.CancelTransferJob(rpc.CancelTransferJobRequest(name=job.name))
+    cancel = rpc.CancelTransferJobRequest(name=job.name, reason="wrong dataset")
+    canceled = await sue.jobs.CancelTransferJob(cancel)
     assert len(canceled.files) == 1000
+    later = rpc.CancelTransferJobRequest(name=job.name, reason="something else")
+    await sue.jobs.CancelTransferJob(later)
     ended = await sue.ended(job.name, 60)
     counts = {one.state: one.count for one in ended.summary}
     assert sum(counts.values()) == 1700
     assert words.job(ended) == "CANCELED"
+    rest = rpc.ListFileTransfersRequest(
+        parent=job.name, filter="state = CANCELED", page_size=1000, page_token=""
+    )
+    told: list[str] = []
+    while not told or rest.page_token:
+        page = await sue.jobs.ListFileTransfers(rest)
+        told += [file.failure.message for file in page.files]
+        rest.page_token = page.next_page_token
+    assert len(told) > 1000
+    assert {ended.failure.message, *told} == {"cancelled by sue: wrong dataset"}
 
 
 async def test_a_large_job_that_is_old_goes_with_all_its_files(

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("total_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("moved_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("start_us", sa.BigInteger(), nullable=True),
+        sa.Column("cancel_failure", sa.LargeBinary(), nullable=True),
     ):
         op.add_column("transfer_job", column)
     counted = ["state", "counts", "total_bytes", "moved_bytes", "create_us", "end_us"]
@@ -77,7 +78,6 @@ def upgrade() -> None:
         sa.Column("job_number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("kind", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("create_us", sa.BigInteger(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("job_number", "kind", name=op.f("pk_sweep")),
     )
     op.create_table(
