@@ -21,6 +21,7 @@ from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer import messages
 from gridlane_transfer.channels import Channels
+from gridlane_transfer.file_transfers import VERIFY_BOTH
 from gridlane_transfer.reach import Reach, job_of, place_of
 from gridlane_transfer.states import JOB_FINAL, FileState, JobState
 from gridlane_transfer.store import audit, jobs
@@ -170,6 +171,9 @@ def _described(job: JobRow) -> transfer_job_pb2.TransferJob:
     described = messages.job_message(job)
     if job.expire_us is not None and job.expire_us <= now_us():
         described.ClearField("expire_time")
+    if not described.HasField("strict_copy") and described.verify == VERIFY_BOTH:
+        # What holds where nothing is said, which a storage element's own strict_copy goes before.
+        described.ClearField("verify")
     return described
 
 

@@ -125,7 +125,8 @@ def new_transfer(
         vo: the virtual organisation; may be empty when the caller has one alone.
         placement: register each target that is a logical file name in the catalogue.
         overwrite: replace what is at a target; otherwise such a file fails (TARGET_EXISTS).
-        max_retries: how often a file is tried again, 0 to 256; None means 3.
+        max_retries: how often a file is tried again, 0 to 256; None: as its channel says, 3 where
+            nobody set it.
         priority: from 1 (last) to 5 (first); 0 means 3.
         tags: free pairs, at most 32.
 

@@ -86,6 +86,8 @@ def test_what_must_be_said_is_asked_for(command: Command) -> None:
     assert command("transfer", "submit", "a:b", "c:d", "--from", "x.csv").code == 64
     assert command("transfer", "submit", "a:b", "c:d", "--tag", "x").code == 64
     assert command("transfer", "cancel", "a", "b", "--file", "1").code == 64
+    assert command("transfer", "cancel", "a", "b", "--reason", "late").code == 64
+    assert command("transfer", "cancel", "a", "--file", "1", "--reason", "late").code == 64
     assert command("transfer", "submit", "--from", "none.csv").code == 65
 
 

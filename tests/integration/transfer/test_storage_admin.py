@@ -17,6 +17,7 @@ from gridlane.transfer.v1 import (
     storage_element_pb2,
     storage_service_pb2,
     transfer_job_pb2,
+    transfer_service_pb2,
 )
 from gridlane.type.v1 import checksum_pb2
 from gridlane_transfer.store.tables import AUDIT
@@ -136,6 +137,22 @@ async def test_every_field_comes_back_and_survives_a_restart(place: Place) -> No
     await place.house.restart()
     after = Place(place.house, place.root)
     assert await after.get("new") == made
+
+
+async def test_what_goes_to_an_element_that_copies_strictly_is_tried_again(
+    place: Place, words: Any
+) -> None:
+    await place.make("new", transfer_defaults={"strict_copy": True})
+    (place.folder("new") / "local").mkdir()
+    source = place.house.storage / "local/a"
+    target = f"{place.folder('new').as_uri()}/local/a"
+    failed = await place.sue.ended((await place.sue.submit((source.as_uri(), target))).name)
+    assert words.job(failed) == "FAILED"
+    place.house.file("local/a", b"bytes")
+    request = transfer_service_pb2.RetryTransferJobRequest(name=failed.name)
+    again = await place.sue.jobs.RetryTransferJob(request)
+    assert words.job(await place.sue.ended(again.name)) == "FINISHED"
+    assert await place.sue.read(target) == b"bytes"
 
 
 async def test_the_same_request_makes_one_element(place: Place, words: Any) -> None:
