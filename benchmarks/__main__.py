@@ -32,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     rows = [row for row in given.rows if _is_on(row, given.engine)]
     if given.list:
+        width = max(len(row.name) for row in rows)
         for row in rows:
-            print(f"{row.name:32}{row.title}")
+            print(f"{row.name:{width}}  {row.title}")
         return 0
     now = datetime.now(UTC)
     machine = report.machine(now)

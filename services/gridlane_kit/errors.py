@@ -16,6 +16,7 @@ from gridlane_kit.error_reasons import CODES as CODES
 from gridlane_kit.error_reasons import ErrorReason as ErrorReason
 from gridlane_kit.gridlane_error import DOMAIN as DOMAIN
 from gridlane_kit.gridlane_error import GridlaneError as GridlaneError
+from gridlane_kit.permissions import roles_giving
 
 _MAX_VIOLATIONS = 1500
 """Bytes of violations that an error tells, paths and descriptions: it travels in the trailing
@@ -77,16 +78,21 @@ def group_not_declared(group: str, vo: str) -> GridlaneError:
 def permission_denied(permission: str, resource: str = "", message: str = "") -> GridlaneError:
     """No role of the caller gives `permission`, or gives it for what is named.
 
+    Which roles give it is no secret: they follow from the permission alone, whatever is named.
+
     Parameters:
         resource: the name of what is concerned, only when the caller may see it: of a resource or
             file, or a virtual organisation's.
         message: when there is more to say than which permission is missing.
     """
     where = f" for {resource}" if resource else ""
+    roles = [role.name for role in roles_giving(permission)]
+    who = f": {' or '.join(roles)} does" if roles else ""
+    metadata = {"permission": permission, "resource": resource, "roles": " ".join(roles)}
     return GridlaneError(
         ErrorReason.PERMISSION_DENIED,
-        message or f"none of your roles gives the permission {permission}{where}",
-        {"permission": permission, **({"resource": resource} if resource else {})},
+        message or f"none of your roles gives the permission {permission}{where}{who}",
+        {name: value for name, value in metadata.items() if value},
     )
 
 

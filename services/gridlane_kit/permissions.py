@@ -14,7 +14,7 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final
 
-from gridlane_kit.policy import IN_ITS_VOS, Role
+from gridlane_kit.roles import IN_ITS_VOS, Role
 
 _NONE: Final[frozenset[str]] = frozenset()
 _SERVICES: Final = frozenset({"authorization", "transfer", "workload", "reporting", "gateway"})
@@ -267,3 +267,17 @@ PERMISSIONS: Final[Mapping[str, Rule]] = MappingProxyType(
         "server.reflection.view": _OPEN,
     }
 )
+
+_BY_ROLES: Final[Mapping[str, tuple[Role, ...]]] = MappingProxyType(
+    {
+        name: tuple(r for r in _REACHES if r is not Role.REGULAR and getattr(rule, r) is not None)
+        for name, rule in PERMISSIONS.items()
+    }
+)
+
+
+def roles_giving(permission: str) -> tuple[Role, ...]:
+    """Returns the roles that give a permission somewhere, the strongest first; the one that
+    everybody has is none of them. Of no permission: none.
+    """
+    return _BY_ROLES.get(permission, ())

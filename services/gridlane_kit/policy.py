@@ -16,28 +16,10 @@ from typing import Final
 from gridlane_kit.clock import now_us
 from gridlane_kit.identity import Principal, owner_key
 from gridlane_kit.issuers import PolicyIssuer
+from gridlane_kit.roles import IN_ITS_VOS as IN_ITS_VOS
+from gridlane_kit.roles import Role as Role
 
 _Key = tuple[str, str, str]
-
-
-class Role(StrEnum):
-    """The roles of the gLite File Transfer Service, and those of DIRAC's properties that they lack:
-    JobSharing, GenericPilot, JobMonitor. REGULAR needs no binding.
-    """
-
-    ADMIN = "admin"
-    CHANNEL_MANAGER = "channel_manager"
-    VO_MANAGER = "vo_manager"
-    SUBMITTER = "submitter"
-    REGULAR = "regular"
-    VETOED = "vetoed"
-    JOB_SHARER = "job_sharer"
-    PILOT = "pilot"
-    JOB_MONITOR = "job_monitor"
-
-
-IN_ITS_VOS: Final = (Role.SUBMITTER, Role.JOB_SHARER, Role.PILOT, Role.JOB_MONITOR)
-"""The roles that count only in VOs to which their holder belongs."""
 
 
 class WorkAction(StrEnum):

@@ -107,6 +107,9 @@ _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
 # its first start, which takes several times as long as the second.
 _OF_FIRST_START: Final = frozenset({"authorization.key.written"})
 
+ALSO_AT_FIRST_START: Final = frozenset({"authorization.signing_key.moved"})
+"""Those that other lives are killed at, and that a very first start comes by too."""
+
 # Failpoints that a life comes by more than once, and at which hits it is killed besides the first:
 # the second of two files, the outputs after the inputs, commits along the whole way.
 _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {

@@ -1,6 +1,7 @@
 """Virtual organisations and their groups over the wire; on each engine."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from integration.authorization.policy_office import (
     office,
 )
 
-from gridlane.authorization.v1 import group_service_pb2, vo_service_pb2
+from gridlane.authorization.v1 import group_service_pb2, issuer_service_pb2, vo_service_pb2
 from gridlane.authorization.v1.group_pb2 import Group
 from gridlane.authorization.v1.vo_pb2 import Vo
 from gridlane.ids import uuid7
+from gridlane_kit.tokens import new_key
 
 DENIED = ("PERMISSION_DENIED", "PERMISSION_DENIED")
 NOT_FOUND = ("NOT_FOUND", "NOT_FOUND")
@@ -150,11 +152,15 @@ async def test_a_vo_that_something_names_is_not_deleted(served: Office) -> None:
 
 
 async def test_a_vo_that_a_configured_issuer_speaks_for_is_not_deleted(database_url: str) -> None:
-    issuer = {"url": "https://iam.example.org/", "vo": "cms", "jwks_file": "/none"}
+    keys = {"keys": [new_key().as_dict(private=False)]}
+    issuer = {"url": "https://iam.example.org/", "vo": "cms", "jwks": json.dumps(keys)}
     async with office(database_url, issuers=[issuer]) as replica:
         await replica.root.make_vo("cms")
         refused = await replica.root.refused(replica.root.vos.DeleteVo, delete_vo("vos/cms"))
-        assert refused.metadata == {"name": "vos/cms", "by": issuer["url"]}
+        assert refused.metadata["name"] == "vos/cms"
+        asked = issuer_service_pb2.GetIssuerRequest(name=refused.metadata["by"])
+        named = await replica.root(replica.root.issuers.GetIssuer, asked)
+        assert named.url == issuer["url"]
 
 
 async def test_vos_are_seen_by_members_and_managers_and_changed_by_administrators(

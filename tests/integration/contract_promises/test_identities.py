@@ -220,7 +220,7 @@ def test_a_denial_names_the_permission_and_only_what_the_caller_sees(
 ) -> None:
     found = tried(house.user(user), verb, house.anns)
     assert found is not None
-    assert found.metadata.keys() - {"resource"} == {"permission"}
+    assert found.metadata.keys() - {"resource"} == {"permission", "roles"}
     assert re.fullmatch(r"[a-z]+\.[a-z]+\.[a-z]+", found.metadata["permission"])
     sees = user == "bob" and verb in TOUCHING
     thing = house.anns.transfer if "Transfer" in verb else house.anns.job
@@ -238,10 +238,14 @@ def test_a_denial_for_a_vo_has_the_same_keys(house: House, vo: str) -> None:
     ):
         found = bob.refused(method, request)
         assert found.reason == DENIED
-        assert found.metadata.keys() - {"resource"} == {"permission"}
+        assert found.metadata.keys() - {"resource"} == {"permission", "roles"}
     ann = house.user("ann")
     found = ann.refused(ann.jobs.SubmitJob, submission("true", vo="other"))
-    assert found.metadata == {"permission": "workload.jobs.submit", "resource": "other"}
+    assert found.metadata == {
+        "permission": "workload.jobs.submit",
+        "resource": "other",
+        "roles": "ADMIN SUBMITTER",
+    }
 
 
 @pytest.mark.parametrize(

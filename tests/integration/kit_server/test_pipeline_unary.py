@@ -221,7 +221,7 @@ async def test_permission_is_decided_before_validation_and_also_for_what_is_not_
         assert (failure.code, failure.reason, failure.metadata) == (
             grpc.StatusCode.PERMISSION_DENIED,
             "PERMISSION_DENIED",
-            {"permission": "workload.jobs.submit"},
+            {"permission": "workload.jobs.submit", "roles": "ADMIN SUBMITTER"},
         )
 
 

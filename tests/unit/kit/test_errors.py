@@ -166,3 +166,22 @@ def test_what_is_worth_a_retry_says_when(name: str) -> None:
 def test_an_overload_names_its_limit() -> None:
     assert MADE["overloaded"].code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert MADE["overloaded"].metadata == {"limit": "unary"}
+
+
+@pytest.mark.parametrize(
+    ("permission", "roles"),
+    [
+        ("workload.jobs.submit", "ADMIN SUBMITTER"),
+        ("workload.jobs.kill", "ADMIN VO_MANAGER JOB_SHARER"),
+        ("transfer.jobs.cancel", "ADMIN CHANNEL_MANAGER VO_MANAGER JOB_SHARER"),
+        ("authorization.vos.manage", "ADMIN"),
+    ],
+)
+def test_a_denial_names_the_roles_that_would_do(permission: str, roles: str) -> None:
+    denied = errors.permission_denied(permission, "jobs/1")
+    assert denied.metadata == {"permission": permission, "resource": "jobs/1", "roles": roles}
+    assert denied.message.endswith(f"for jobs/1: {' or '.join(roles.split())} does")
+
+
+def test_a_denial_of_what_no_role_gives_names_none() -> None:
+    assert "roles" not in errors.permission_denied("authorization.tokens.mint").metadata

@@ -36,10 +36,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the caller
     may see and not touch, a virtual organisation that does not exist or in which its role does not count. Do not
     retry. `permission` is the one that is missing; `resource` is there when the call names something that the caller
-    may see, or a virtual organisation, the name of that. A caller who wants to act in a group that its token does not
+    may see, or a virtual organisation, the name of that; `roles` are those that give the permission, each in its place
+    (its VO, its channel), and it is there when a role does. A caller who wants to act in a group that its token does not
     assert, or that is none of those which its virtual organisation declares, is told the `group` alone. Metadata:
-    `{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}` or `{"permission": "authorization.vos.manage"}` or
-    `{"group": "/cms/production"}`.
+    `{"permission": "workload.jobs.kill", "resource": "jobs/0192…", "roles": "ADMIN VO_MANAGER JOB_SHARER"}` or
+    `{"permission": "authorization.vos.manage", "roles": "ADMIN"}` or `{"group": "/cms/production"}`.
     """
     ERROR_REASON_CALLER_VETOED: _ErrorReason.ValueType  # 5
     """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role. Cure: ask an administrator. Metadata: none."""
@@ -213,10 +214,11 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 4
 """PERMISSION_DENIED. No role of the caller allows the method, or allows it for what is named: that which the caller
 may see and not touch, a virtual organisation that does not exist or in which its role does not count. Do not
 retry. `permission` is the one that is missing; `resource` is there when the call names something that the caller
-may see, or a virtual organisation, the name of that. A caller who wants to act in a group that its token does not
+may see, or a virtual organisation, the name of that; `roles` are those that give the permission, each in its place
+(its VO, its channel), and it is there when a role does. A caller who wants to act in a group that its token does not
 assert, or that is none of those which its virtual organisation declares, is told the `group` alone. Metadata:
-`{"permission": "workload.jobs.kill", "resource": "jobs/0192…"}` or `{"permission": "authorization.vos.manage"}` or
-`{"group": "/cms/production"}`.
+`{"permission": "workload.jobs.kill", "resource": "jobs/0192…", "roles": "ADMIN VO_MANAGER JOB_SHARER"}` or
+`{"permission": "authorization.vos.manage", "roles": "ADMIN"}` or `{"group": "/cms/production"}`.
 """
 ERROR_REASON_CALLER_VETOED: ErrorReason.ValueType  # 5
 """PERMISSION_DENIED. The caller is vetoed; a veto overrides every role. Cure: ask an administrator. Metadata: none."""
