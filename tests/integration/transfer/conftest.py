@@ -104,7 +104,7 @@ class Client:
         """The job once it is final, waited for by its watch."""
         request = transfer_service_pb2.WatchTransferJobsRequest(names=[name])
         async with asyncio.timeout(seconds):
-            async for page in self.jobs.WatchTransferJobs(request):
+            async for page in self.jobs.WatchTransferJobs(request, timeout=seconds):
                 if page.events[-1].job.state in FINAL:
                     break
         return await self.get(name)
