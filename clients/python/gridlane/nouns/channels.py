@@ -8,7 +8,6 @@ from gridlane.calls import Timeout
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
 from gridlane.nouns.noun import ClientNoun
-from gridlane.pages import all_items, page_size
 from gridlane.transfer.v1 import channel_service_pb2 as rpc
 from gridlane.transfer.v1.channel_pb2 import Channel
 from gridlane.transport import Method
@@ -45,10 +44,5 @@ class Channels(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListChannelsResponse:
-            request = rpc.ListChannelsRequest(page_size=size, page_token=token)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.channels, limit)
+        request = rpc.ListChannelsRequest()
+        return self._listed(LIST, request, lambda page: page.channels, limit, timeout)

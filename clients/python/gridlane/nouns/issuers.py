@@ -16,7 +16,6 @@ from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
 from gridlane.nouns.noun import ClientNoun, equals
-from gridlane.pages import all_items, page_size
 from gridlane.transport import Method
 
 _SERVICE = "gridlane.authorization.v1.IssuerService"
@@ -207,13 +206,9 @@ class Issuers(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page.
         """
-        size, asked = page_size(limit), equals(vo=vo)
-
-        async def fetch(token: str) -> rpc.ListIssuersResponse:
-            request = rpc.ListIssuersRequest(page_size=size, page_token=token, filter=asked)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.issuers, limit)
+        asked = equals(vo=vo)
+        request = rpc.ListIssuersRequest(filter=asked)
+        return self._listed(LIST, request, lambda page: page.issuers, limit, timeout)
 
 
 def _issuer(**fields: Any) -> Issuer:

@@ -13,7 +13,6 @@ from gridlane.calls import Timeout
 from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.nouns.noun import ClientNoun
-from gridlane.pages import all_items, page_size
 from gridlane.transport import Method
 
 _SERVICE = "gridlane.authorization.v1.SigningKeyService"
@@ -34,13 +33,8 @@ class Keys(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListSigningKeysResponse:
-            request = rpc.ListSigningKeysRequest(page_size=size, page_token=token)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.signing_keys, limit)
+        request = rpc.ListSigningKeysRequest()
+        return self._listed(LIST, request, lambda page: page.signing_keys, limit, timeout)
 
     @verb
     async def rotate(

@@ -14,7 +14,6 @@ from gridlane.errors import NotFound
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
 from gridlane.nouns.noun import ClientNoun
-from gridlane.pages import all_items, page_size
 from gridlane.transfer.v1 import storage_service_pb2 as rpc
 from gridlane.transfer.v1.storage_element_pb2 import StorageElement
 from gridlane.transport import Method
@@ -205,13 +204,10 @@ class Storage(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListStorageElementsResponse:
-            request = rpc.ListStorageElementsRequest(page_size=size, page_token=token)
-            return await self._calls.unary(LIST_ELEMENTS, request, timeout)
-
-        return all_items(fetch, lambda page: page.storage_elements, limit)
+        request = rpc.ListStorageElementsRequest()
+        return self._listed(
+            LIST_ELEMENTS, request, lambda page: page.storage_elements, limit, timeout
+        )
 
     @verb
     async def element(self, name: str, *, timeout: Timeout = None) -> StorageElement:

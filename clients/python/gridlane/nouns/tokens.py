@@ -13,7 +13,6 @@ from gridlane.calls import Timeout
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
 from gridlane.nouns.noun import ClientNoun, equals
-from gridlane.pages import all_items, page_size
 from gridlane.transport import Method
 
 _SERVICE = "gridlane.authorization.v1.TokenService"
@@ -138,13 +137,9 @@ class Tokens(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        filtered, size = equals(subject=subject), page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListTokensResponse:
-            request = rpc.ListTokensRequest(page_size=size, page_token=token, filter=filtered)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.tokens, limit)
+        filtered = equals(subject=subject)
+        request = rpc.ListTokensRequest(filter=filtered)
+        return self._listed(LIST, request, lambda page: page.tokens, limit, timeout)
 
 
 def _duration(time: timedelta | None) -> Duration | None:
