@@ -29,7 +29,7 @@ _START_SECONDS = 60
 _START = "import sys; from pgserver import get_server; get_server(sys.argv[1], cleanup_mode=None)"
 
 
-def is_dead(process: psutil.Process) -> bool:
+def _is_dead(process: psutil.Process) -> bool:
     """Whether a process runs no more, be it that nobody has asked how it ended."""
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
@@ -86,7 +86,7 @@ class PostgresqlServer:
     def _bury(self, processes: Sequence[psutil.Process]) -> None:
         """Wait for their deaths, and forget the server."""
         deadline = time.monotonic() + _DEATH_SECONDS
-        while not all(map(is_dead, processes)):
+        while not all(map(_is_dead, processes)):
             assert time.monotonic() < deadline, "PostgreSQL does not die"
             time.sleep(0.005)
         # Their numbers are taken until somebody has asked how they ended, which may last: without

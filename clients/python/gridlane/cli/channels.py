@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,14 +10,12 @@ from gridlane.cli import terminal
 from gridlane.cli.session import connect
 from gridlane.cli.terminal import Output
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gridlane.transfer.v1.channel_pb2 import Channel
+
 app = typer.Typer(help="Channels: list, show.", no_args_is_help=True)
-
-
-def _state(number: int) -> str:
-    from gridlane.transfer.v1.channel_pb2 import ChannelState
-
-    word = ChannelState.Name(ChannelState.ValueType(number)).removeprefix("CHANNEL_STATE_")
-    return f"[green]{word}[/]" if word == "ACTIVE" else f"[yellow]{word}[/]"
 
 
 @app.command("list")
@@ -25,11 +23,11 @@ def list_channels(output: Output = "text") -> None:
     """List channels by name."""
     with connect() as client:
         channels = list(client.channels.list())
-    if output == "json":
-        terminal.show_messages(channels)
-        return
-    rows = ((channel.name.removeprefix("channels/"), _state(channel.state)) for channel in channels)
-    terminal.table(("NAME", "STATE"), rows, "no channels")
+    terminal.show_list(channels, ("NAME", "STATE"), _row, "no channels", output)
+
+
+def _row(channel: Channel) -> tuple[str, ...]:
+    return channel.name.removeprefix("channels/"), _state(channel)
 
 
 @app.command()
@@ -40,16 +38,21 @@ def show(
     """Show all of one channel: for admins, its manager and VO managers."""
     with connect() as client:
         channel = client.channels.get(name)
-    if output == "json":
-        terminal.show_json(terminal.as_dict(channel))
-        return
-    terminal.details(
-        (
-            ("channel", channel.name),
-            ("uid", channel.uid),
-            ("from", channel.source),
-            ("to", channel.target),
-            ("state", _state(channel.state)),
-            ("files at once", str(channel.max_files)),
-        )
-    )
+    terminal.show_message(channel, _pairs(channel), output)
+
+
+def _pairs(channel: Channel) -> Iterator[tuple[str, str]]:
+    yield "channel", channel.name
+    yield "uid", channel.uid
+    yield "from", channel.source
+    yield "to", channel.target
+    yield "state", _state(channel)
+    yield "files at once", str(channel.max_files)
+
+
+def _state(channel: Channel) -> str:
+    from gridlane.states import enum_word
+    from gridlane.transfer.v1.channel_pb2 import ChannelState
+
+    word = enum_word(ChannelState, channel.state, "CHANNEL_STATE_")
+    return f"[green]{word}[/]" if word == "ACTIVE" else f"[yellow]{word}[/]"

@@ -26,20 +26,18 @@ def list_elements(output: Output = "text") -> None:
     """List storage elements by name."""
     with connect() as client:
         elements = list(client.storage.elements())
-    if output == "json":
-        terminal.show_messages(elements)
-        return
     columns = ("NAME", "MEDIUM", "READ", "WRITE", ">FREE", "VO PATHS", "ENDPOINTS")
-    terminal.table(columns, map(_row, elements), "no storage elements")
+    terminal.show_list(elements, columns, _row, "no storage elements", output)
 
 
 def _row(element: StorageElement) -> tuple[str, ...]:
+    from gridlane.states import enum_word
     from gridlane.transfer.v1.storage_element_pb2 import StorageMedium
 
     internal = " (internal)" if element.internal else ""
     return (
         element.name.removeprefix("storageElements/") + internal,
-        StorageMedium.Name(element.medium).removeprefix("STORAGE_MEDIUM_").lower(),
+        enum_word(StorageMedium, element.medium, "STORAGE_MEDIUM_").lower(),
         "yes" if element.readable else "[red]no[/]",
         "yes" if element.writable else "[red]no[/]",
         units.size(element.free_bytes) if element.free_bytes >= 0 else "",

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 
-from google.protobuf.duration_pb2 import Duration
-
 from gridlane.authorization.v1 import signing_key_service_pb2 as rpc
 from gridlane.authorization.v1.signing_key_pb2 import SigningKey
 from gridlane.calls import Timeout
 from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
-from gridlane.nouns.noun import ClientNoun
+from gridlane.nouns.noun import ClientNoun, duration
 from gridlane.transport import Method
 
 _SERVICE = "gridlane.authorization.v1.SigningKeyService"
@@ -63,10 +61,9 @@ class Keys(ClientNoun[Mode]):
             PermissionDenied: the caller is no administrator.
         """
         request = rpc.RotateSigningKeyRequest(
-            revoke_present=revoke_present, reason=reason, request_id=request_id or uuid7()
+            publish_for=duration(publish_for),
+            revoke_present=revoke_present,
+            reason=reason,
+            request_id=request_id or uuid7(),
         )
-        if publish_for is not None:
-            waits = Duration()
-            waits.FromTimedelta(publish_for)
-            request.publish_for.CopyFrom(waits)
         return await self._calls.unary(ROTATE, request, timeout)

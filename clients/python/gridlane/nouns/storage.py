@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from gridlane.calls import Timeout, in_seconds
 from gridlane.checksums import parse_checksum
 from gridlane.content import Content, Download, content_of
-from gridlane.errors import NotFound
+from gridlane.errors import GridlaneError, NotFound
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
 from gridlane.nouns.noun import ClientNoun
@@ -94,7 +95,8 @@ class Storage(ClientNoun[Mode]):
                 in_seconds(timeout, default),
                 repeat=True,
             )
-        except Exception:
+        except (GridlaneError, CancelledError):
+            # Of an error of the local file gRPC says only that the call was cancelled.
             content.raise_own_error()
             raise
 
