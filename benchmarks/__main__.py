@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     rows = [row for row in given.rows if _is_on(row, given.engine)]
     if given.list:
-        width = max(len(row.name) for row in rows)
+        width = max((len(row.name) for row in rows), default=0)
         for row in rows:
             print(f"{row.name:{width}}  {row.title}")
         return 0

@@ -4,6 +4,8 @@ import itertools
 import logging
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -23,9 +25,11 @@ logging.getLogger("pgserver").setLevel(logging.CRITICAL)
 
 
 _DEATH_SECONDS = 10
+_START_SECONDS = 60
+_START = "import sys; from pgserver import get_server; get_server(sys.argv[1], cleanup_mode=None)"
 
 
-def is_dead(process: psutil.Process) -> bool:
+def _is_dead(process: psutil.Process) -> bool:
     """Whether a process runs no more, be it that nobody has asked how it ended."""
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
@@ -44,11 +48,31 @@ class PostgresqlServer:
         self.start()
         # Several deployments at once, each of five processes with a pool of connections.
         self.sql("ALTER SYSTEM SET max_connections = 500")
-        self._server.cleanup()
+        postmaster = psutil.Process(self._server.get_pid())
+        postmaster.send_signal(signal.SIGINT)  # a fast shutdown (manual, 19.5)
+        self._bury([postmaster])
         self.start()
 
     def start(self) -> None:
-        """Start, again too."""
+        """Start, again too; waits until it serves.
+
+        By a process of its own: the server runs as another user, for which Python forks, and a fork
+        beside the threads of gRPC may die of a segmentation fault.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            done = subprocess.run(
+                [sys.executable, "-c", _START, str(self.data)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_START_SECONDS,
+            )
+            if done.returncode == 0:
+                break
+            # It is given ten seconds, and may have more to recover on a busy machine.
+            assert time.monotonic() < deadline, done.stderr
+            time.sleep(0.2)
         self._server = get_server(self.data, cleanup_mode="stop")
 
     def crash(self) -> None:
@@ -62,7 +86,7 @@ class PostgresqlServer:
     def _bury(self, processes: Sequence[psutil.Process]) -> None:
         """Wait for their deaths, and forget the server."""
         deadline = time.monotonic() + _DEATH_SECONDS
-        while not all(map(is_dead, processes)):
+        while not all(map(_is_dead, processes)):
             assert time.monotonic() < deadline, "PostgreSQL does not die"
             time.sleep(0.005)
         # Their numbers are taken until somebody has asked how they ended, which may last: without

@@ -76,6 +76,15 @@ class SplitServer(Deployment):
         template = self._databases or sqlite_url(self.data_dir / "db" / "{service}.sqlite")
         return template.replace("{service}", service)
 
+    def another(self, service: str, root: Path) -> ServerProcess:
+        """A further process of a service, on ports of its own; not yet started.
+
+        Parameters:
+            root: a folder for its ready file and its log.
+        """
+        ports = ("--port", "0", "--health-port", "0")
+        return ServerProcess(root, [service, "--config", self.config, *ports], self._environment)
+
     @property
     def alive(self) -> bool:
         return bool(self._parts) and all(part.alive for part in self._parts.values())

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -282,6 +282,15 @@ class EmbeddedServer(ServerProcess, Deployment):
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+
+def eventually(holds: Callable[[], Any], within_s: float = CALL_SECONDS) -> Any:
+    """Waits until something holds that nothing tells of; returns it."""
+    deadline = time.monotonic() + within_s
+    while not (found := holds()):
+        assert time.monotonic() < deadline, "it does not come true"
+        time.sleep(0.02)
+    return found
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:

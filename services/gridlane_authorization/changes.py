@@ -242,7 +242,7 @@ class Changes:
 
 
 class Denials:
-    """Keeps attempts to change the policy that were denied before what they named was looked at.
+    """Keeps attempts to change something that were denied before what they named was looked at.
 
     They are written behind the answers, and not all when they come in a flood.
     """
@@ -252,8 +252,8 @@ class Denials:
         self._writes: set[asyncio.Task[None]] = set()
 
     def keep(self, permission: str, call: Call, error: GridlaneError) -> None:
-        """Keeps an attempt, if it was one to change something."""
-        if not permission.endswith((".manage", ".rotate")):
+        """Keeps an attempt, unless it was only to look at something."""
+        if permission.endswith(".view"):
             return
         if len(self._writes) >= _MOST_DENIALS:
             _log.warning("a denied attempt is not in the audit: there are too many")

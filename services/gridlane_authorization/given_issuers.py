@@ -12,16 +12,14 @@ from typing import Final
 from sqlalchemy import Connection
 
 from gridlane.authorization.v1 import issuer_pb2
-from gridlane_authorization.messages import span
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_authorization.store import issuers
-from gridlane_kit.issuers import Issuer
+from gridlane_kit.policy_messages import issuer_message
 from gridlane_kit.tokens import TokenSigner
 
 OWN: Final = "issuers/own"
 SETTINGS_PREFIX: Final = "issuers/settings-"
 _DIGITS: Final = 16
-_MICROS: Final = 1_000_000
 
 
 class GivenIssuers:
@@ -57,7 +55,9 @@ class GivenIssuers:
         if name == OWN:
             return self._own()
         configured = self._configured.get(name)
-        return None if configured is None else _of_settings(name, configured)
+        if configured is None:
+            return None
+        return issuer_message(configured, name, issuer_pb2.ISSUER_ORIGIN_SETTINGS)
 
     def _own(self) -> issuer_pb2.Issuer:
         keys = self._signer.jwks()
@@ -75,21 +75,3 @@ class GivenIssuers:
 def settings_name(url: str) -> str:
     """Returns the name of an issuer of the settings: the same as long as its URL is."""
     return SETTINGS_PREFIX + sha256(url.encode()).hexdigest()[:_DIGITS]
-
-
-def _of_settings(name: str, issuer: Issuer) -> issuer_pb2.Issuer:
-    message = issuer_pb2.Issuer(
-        name=name,
-        url=issuer.url,
-        vo=issuer.vo,
-        audiences=issuer.audiences,
-        algorithms=sorted(issuer.algorithms),
-        jwks_uri=issuer.jwks_uri,
-        jwks=issuer.jwks,
-        enabled=True,
-        max_group_age=span(round(issuer.max_group_age_s * _MICROS)),
-        origin=issuer_pb2.ISSUER_ORIGIN_SETTINGS,
-    )
-    if issuer.max_token_lifetime_s is not None:
-        message.max_token_lifetime.CopyFrom(span(round(issuer.max_token_lifetime_s * _MICROS)))
-    return message

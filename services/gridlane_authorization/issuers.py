@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from sqlalchemy import Connection
 
 from gridlane.authorization.v1 import issuer_pb2, issuer_service_pb2
@@ -28,7 +29,7 @@ from gridlane_kit.clock import to_timestamp
 from gridlane_kit.database import Database
 from gridlane_kit.filters import Field, FilterRules
 from gridlane_kit.issuer_keys import KeyStatus
-from gridlane_kit.issuers import PolicyIssuer, TrustedIssuers
+from gridlane_kit.issuers import TrustedIssuers
 from gridlane_kit.pages import Keyset, next_page_token, page_request
 from gridlane_kit.policy import PolicyChange
 
@@ -346,18 +347,24 @@ def _check(wanted: StoredIssuer) -> None:
     Raises:
         GridlaneError: INVALID_FIELDS.
     """
-    bad: list[tuple[str, str]] = []
     try:
-        terms: PolicyIssuer | None = wanted.terms
+        terms = wanted.terms
     except ValidationError as error:
-        terms = None
-        for problem in error.errors(include_url=False, include_input=False):
-            field = str(problem["loc"][0]).removesuffix("_s") if problem["loc"] else "jwks"
-            bad.append((f"issuer.{field}", problem["msg"]))
-    if terms is not None and any(map(_is_secret, _keys_in(wanted.jwks))):
-        bad.append(("issuer.jwks", "public keys alone: whoever sees these can sign with them"))
-    if bad:
-        raise errors.invalid(bad)
+        raise errors.invalid(
+            [
+                (f"issuer.{_field(problem)}", problem["msg"])
+                for problem in error.errors(include_url=False, include_input=False)
+            ]
+        ) from None
+    if any(map(_is_secret, _keys_in(terms.jwks))):
+        raise errors.invalid(
+            [("issuer.jwks", "public keys alone: whoever sees these can sign with them")]
+        )
+
+
+def _field(problem: ErrorDetails) -> str:
+    """The contract's name of the field that is wrong; what is wrong with several is the keys."""
+    return str(problem["loc"][0]).removesuffix("_s") if problem["loc"] else "jwks"
 
 
 def _keys_in(jwks: str) -> list[Any]:

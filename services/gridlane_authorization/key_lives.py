@@ -2,7 +2,8 @@
 
 Responsible for the rules, as plain functions on rows and on what the files say; no I/O. A key is
 PUBLISHED, then ACTIVE, then RETIRED; from each of them it may become REVOKED. One at a time is
-ACTIVE. Not for the files (`key_files`), nor for when somebody looks (`key_upkeep`).
+ACTIVE, and at most one PUBLISHED. Not for the files (`key_files`), nor for when somebody looks
+(`key_upkeep`).
 
 The rows are the truth, but for one thing: a key in the file that signs of which no row knows was
 put there by the `rotate-key` command or by whoever keeps the files, and is adopted as the present
@@ -137,10 +138,9 @@ def is_published(stored: Sequence[StoredKey], published: Sequence[Jwk], now_us: 
     return set(map(_essence, jwks_of(stored, now_us))) == set(map(_essence, published))
 
 
-def next_us(stored: Sequence[StoredKey]) -> int | None:
-    """Returns when the next key begins to sign; None: none waits."""
-    waiting = (k.activate_time_us for k in stored if k.state is KeyState.PUBLISHED)
-    return min(waiting, default=None)
+def in_state(stored: Sequence[StoredKey], state: KeyState) -> StoredKey | None:
+    """Returns the key that is PUBLISHED, or ACTIVE; None: there is none."""
+    return next((key for key in stored if key.state is state), None)
 
 
 def _essence(jwk: Jwk) -> tuple[object, ...]:
@@ -152,7 +152,7 @@ def _due(
     stored: Sequence[StoredKey], found: Found, now_us: int, longest_us: int
 ) -> Sequence[StoredKey]:
     """The keys that begin to sign, and what becomes of those before them."""
-    waiting = next((key for key in stored if key.state is KeyState.PUBLISHED), None)
+    waiting = in_state(stored, KeyState.PUBLISHED)
     if waiting is None or now_us < waiting.activate_time_us:
         return ()
     if waiting.kid in found.staged:
@@ -169,7 +169,8 @@ def _retired(key: StoredKey, now_us: int, ends_us: int) -> StoredKey:
 def _ends_us(jwk: Jwk, now_us: int, longest_us: int) -> int:
     """When a key of a JWKS that does not sign ends; one without an end was left behind by a change
     that did not come to its own. No token lasts longer."""
-    return min(int(jwk.get("exp", now_us)) * _US, now_us + longest_us)
+    latest_us = now_us + longest_us
+    return min(jwk["exp"] * _US, latest_us) if "exp" in jwk else latest_us
 
 
 def _published(key: StoredKey) -> Jwk:

@@ -92,7 +92,8 @@ class KeyUpkeep:
             self._tell(str(error))
         present = next((row for row in self._rows if row.kid == self._signer.key.kid), None)
         if present is not None and present.state is KeyState.REVOKED:
-            raise SigningKeyError(_lost(self.files, present.kid, self._active_kid()))
+            active = key_lives.in_state(self._rows, KeyState.ACTIVE)
+            raise SigningKeyError(_lost(self.files, present.kid, active.kid if active else ""))
         self._task = asyncio.create_task(self._run(), name="authorization-keys")
 
     async def stop(self) -> None:
@@ -155,7 +156,8 @@ class KeyUpkeep:
         now = now_us()
         wanted = key_lives.jwks_of(rows, now)
         published = key_lives.is_published(rows, found.published or (), now)
-        active = next((row.kid for row in rows if row.state is KeyState.ACTIVE), found.kid)
+        signs = key_lives.in_state(rows, KeyState.ACTIVE)
+        active = found.kid if signs is None else signs.kid
         try:
             if self.files.jwks is not None and not published:
                 await asyncio.to_thread(self.files.publish, wanted)
@@ -200,16 +202,14 @@ class KeyUpkeep:
 
     async def _is_due(self) -> bool:
         """Whether files or rows are not what they were, or a key is to begin."""
-        begins_us = key_lives.next_us(self._rows)
-        if self.files.stamps != self._stamps or (begins_us is not None and now_us() >= begins_us):
+        next_key = key_lives.in_state(self._rows, KeyState.PUBLISHED)
+        begins = next_key is not None and now_us() >= next_key.activate_time_us
+        if begins or self.files.stamps != self._stamps:
             return True
         if monotonic() < self._asked + _ASK_S:
             return False
         self._asked = monotonic()
         return list(await self._db.read(signing_keys.every)) != list(self._rows)
-
-    def _active_kid(self) -> str:
-        return next((row.kid for row in self._rows if row.state is KeyState.ACTIVE), "")
 
     def _tell(self, what: str) -> None:
         """Tells what is wrong, and not again at each look."""

@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from google.protobuf import struct_pb2
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.rpc import status_pb2
@@ -31,7 +30,7 @@ from gridlane_authorization.store.signing_keys import KeyState, StoredKey
 from gridlane_authorization.store.user_tokens import StoredToken
 from gridlane_authorization.store.vos import StoredVo
 from gridlane_kit import errors
-from gridlane_kit.clock import to_timestamp
+from gridlane_kit.clock import to_duration, to_timestamp
 from gridlane_kit.identity import Principal
 from gridlane_kit.policy_messages import binding_message
 from gridlane_kit.principal_messages import principal_message
@@ -86,9 +85,9 @@ def issuer(stored: StoredIssuer) -> issuer_pb2.Issuer:
         revision=stored.revision,
     )
     if stored.max_group_age_us is not None:
-        message.max_group_age.CopyFrom(span(stored.max_group_age_us))
+        message.max_group_age.CopyFrom(to_duration(stored.max_group_age_us))
     if stored.max_token_lifetime_us is not None:
-        message.max_token_lifetime.CopyFrom(span(stored.max_token_lifetime_us))
+        message.max_token_lifetime.CopyFrom(to_duration(stored.max_token_lifetime_us))
     return message
 
 
@@ -171,13 +170,6 @@ def as_json(message: Message | None) -> str | None:
         return None
     fields = MessageToDict(message, preserving_proto_field_name=True)
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
-
-
-def span(micros: int) -> Duration:
-    """Returns the contract's form of a length of time in microseconds."""
-    duration = Duration()
-    duration.FromMicroseconds(micros)
-    return duration
 
 
 def micros(message: Message, field: str) -> int | None:

@@ -185,6 +185,7 @@ class AuthorizationRoom:
                 TokenShell(
                     self._signer,
                     UserTokens(db, changes, self._signer, self._settings.max_exchanged_tokens),
+                    denied,
                 ),
             ),
             ("gridlane.authorization.v1.VoService", VoShell(Vos(db, changes, given.vos), denied)),

@@ -161,9 +161,10 @@ class JobTokenShell:
 class TokenShell(JobTokenShell):
     """`gridlane.authorization.v1.TokenService`."""
 
-    def __init__(self, signer: TokenSigner, tokens: UserTokens) -> None:
+    def __init__(self, signer: TokenSigner, tokens: UserTokens, denied: Denied) -> None:
         super().__init__(signer)
         self._tokens = tokens
+        self.denied = denied
 
     async def CreateToken(  # noqa: N802
         self, request: token_service_pb2.CreateTokenRequest, call: Call

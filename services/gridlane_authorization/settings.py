@@ -1,11 +1,11 @@
 """What can be set: `GRIDLANE_AUTHORIZATION_…`, `[authorization]` of the file."""
 
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from gridlane_kit.addresses import Network
 from gridlane_kit.issuers import Issuer
 from gridlane_kit.settings import StoreSettings
 
@@ -29,7 +29,7 @@ class AuthorizationSettings(StoreSettings):
         " `[[authorization.issuers]]`, or JSON: see"
         " [how to accept their tokens](../how-to/accept-tokens-of-an-issuer.md)",
     )
-    issuers_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+    issuers_networks: tuple[Network, ...] = Field(
         default=(),
         description="networks (`10.1.0.0/16`) in which the keys of issuers that administrators add"
         " may lie, beside the public internet; those of `issuers` may lie anywhere",

@@ -18,7 +18,7 @@ from gridlane_authorization.changes import Attempt, Changed, Changes
 from gridlane_authorization.key_files import SigningKeyError
 from gridlane_authorization.key_upkeep import KeyUpkeep
 from gridlane_authorization.store import signing_keys
-from gridlane_authorization.store.signing_keys import NEWEST_FIRST, KeyState, StoredKey
+from gridlane_authorization.store.signing_keys import NEWEST_FIRST, PREFIX, KeyState, StoredKey
 from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us, to_timestamp
@@ -32,8 +32,6 @@ from gridlane_kit.pages import page_request
 from gridlane_kit.tokens import new_key
 
 STAGED: Final = failpoint("authorization.signing_key.staged")
-
-PREFIX: Final = "signingKeys/"
 
 Rotate = signing_key_service_pb2.RotateSigningKeyRequest
 _log = logger("authorization.keys")
@@ -117,9 +115,7 @@ class SigningKeys:
             waits_us, state = request.publish_for.ToMicroseconds(), KeyState.PUBLISHED
         now = attempt.time_us
         row = key_lives.new_row(key.as_dict(private=False), state, now, now + waits_us)
-        act = partial(
-            _begin, row, refusal, request.revoke_present, self._upkeep.longest_us, attempt.time_us
-        )
+        act = partial(_begin, row, refusal, request.revoke_present, self._upkeep.longest_us)
         try:
             made = await self._changes.create(attempt, act, _read)
         except BaseException as error:
@@ -150,14 +146,13 @@ def _begin(
     refusal: GridlaneError | None,
     revoke: bool,
     longest_us: int,
-    now_us: int,
     conn: Connection,
     revision: int,
 ) -> Changed[signing_key_pb2.SigningKey]:
     if refusal is not None:
         raise refusal
-    stored = signing_keys.every(conn)
-    waiting = next((key for key in stored if key.state is KeyState.PUBLISHED), None)
+    stored, now = signing_keys.every(conn), row.create_time_us
+    waiting = key_lives.in_state(stored, KeyState.PUBLISHED)
     if waiting is not None and not revoke:
         begins = to_timestamp(waiting.activate_time_us).ToJsonString()
         raise errors.precondition(
@@ -165,9 +160,9 @@ def _begin(
             f"{waiting.name} is published and begins to sign at {begins}: wait for that, or set"
             " revoke_present when the present key is known to others",
         )
-    changed = key_lives.replaced(stored, row, revoke=revoke, now_us=now_us, longest_us=longest_us)
+    changed = key_lives.replaced(stored, row, revoke=revoke, now_us=now, longest_us=longest_us)
     after = {key.kid: key for key in (*stored, *changed)}.values()
-    if not revoke and len(key_lives.jwks_of(list(after), now_us)) > MAX_KEYS:
+    if not revoke and len(key_lives.jwks_of(list(after), now)) > MAX_KEYS:
         raise errors.precondition(
             "signingKeys",
             f"tokens of {MAX_KEYS - 1} keys before are good still, and those who verify look at no"

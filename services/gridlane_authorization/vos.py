@@ -29,8 +29,7 @@ class Vos:
     """Makes, changes, deletes and shows virtual organisations.
 
     Parameters:
-        issuers: the outside issuers that are set in the configuration: the VO that each speaks for,
-            by its name.
+        issuers: those that no call changes: the VO that each speaks for, by its name.
     """
 
     def __init__(self, db: Database, changes: Changes, issuers: Mapping[str, str]) -> None:

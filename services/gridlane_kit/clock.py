@@ -1,11 +1,12 @@
 """The wall clock as the services store it: whole microseconds since 1970-01-01 UTC.
 
-Responsible for reading the clock and for turning stored times into protobuf's and back. Leases do
-not use it: they expire by the database's clock (`leases`).
+Responsible for reading the clock, and for turning stored times and lengths of time into protobuf's
+and back. Leases do not use it: they expire by the database's clock (`leases`).
 """
 
 import time
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -31,3 +32,14 @@ def from_timestamp(timestamp: Timestamp) -> int:
         Microseconds since 1970-01-01 UTC.
     """
     return timestamp.seconds * 1_000_000 + timestamp.nanos // 1000
+
+
+def to_duration(length_us: int) -> Duration:
+    """A length of time as a protobuf Duration.
+
+    Parameters:
+        length_us: microseconds.
+    """
+    duration = Duration()
+    duration.FromMicroseconds(length_us)
+    return duration

@@ -364,7 +364,7 @@ class _Tailer:
                 cursor = page.up_to
                 if not page.full:
                     await self._next_wake()
-        except Exception:
+        except Exception:  # a defect: told, and no follower waits for ever
             _log.exception("the feed's tailer failed; its followers are told to come again")
             self._end_all(errors.draining)
         finally:

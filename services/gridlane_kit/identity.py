@@ -98,26 +98,13 @@ class Principal:
         return replace(self, groups=frozenset(), active_group="", groups_until_us=None)
 
     def to_json(self) -> str:
-        """Returns the storage form: stable text that `from_json` reads back.
+        """Returns the storage form: stable text that `from_json` reads back. It is remembered, for
+        the same few submit most work.
 
         The token's id and expiry are left out: what is stored outlives the token, and is decided
         anew under the policy of the day.
         """
-        stored: dict[str, object] = {
-            "issuer": self.issuer,
-            "subject": self.subject,
-            "display_name": self.display_name,
-            "vos": sorted(self.vos),
-            "groups": sorted(self.groups),
-            "active_group": self.active_group,
-            "scopes": None if self.scopes is None else sorted(self.scopes),
-            "kind": self.kind.value,
-            "job": self.job,
-            "attempt": self.attempt,
-        }
-        if self.groups and self.groups_until_us is not None:
-            stored["groups_until_us"] = self.groups_until_us
-        return json.dumps(stored, sort_keys=True, separators=(",", ":"))
+        return _stored(self, self.groups_until_us)
 
     @staticmethod
     @lru_cache(maxsize=4096)
@@ -143,6 +130,27 @@ class Principal:
             # Nor had the groups an age.
             groups_until_us=stored.get("groups_until_us"),
         )
+
+
+@lru_cache(maxsize=4096)
+def _stored(principal: Principal, groups_until_us: int | None) -> str:
+    """The storage form; `groups_until_us` is the one thing of it that equal principals can differ
+    in."""
+    stored: dict[str, object] = {
+        "issuer": principal.issuer,
+        "subject": principal.subject,
+        "display_name": principal.display_name,
+        "vos": sorted(principal.vos),
+        "groups": sorted(principal.groups),
+        "active_group": principal.active_group,
+        "scopes": None if principal.scopes is None else sorted(principal.scopes),
+        "kind": principal.kind.value,
+        "job": principal.job,
+        "attempt": principal.attempt,
+    }
+    if principal.groups and groups_until_us is not None:
+        stored["groups_until_us"] = groups_until_us
+    return json.dumps(stored, sort_keys=True, separators=(",", ":"))
 
 
 class Trust:

@@ -113,8 +113,7 @@ class StaticKeys:
     def _take(self, keys: PublicKeys) -> None:
         before, self._keys = self._keys, keys
         if not before.kept_in(keys):
-            ending, self.trust = self.trust, Trust()
-            ending.end()
+            self.renew()
 
 
 class FileKeys(StaticKeys):
@@ -267,8 +266,7 @@ class RemoteKeys:
         self._fetched_us = now_us()
         if not before.kept_in(keys):
             _log.info("a key of %s is gone", self._issuer)
-            ending, self.trust = self.trust, Trust()
-            ending.end()
+            self.renew()
 
     def _pause_s(self) -> float:
         """How long to wait for the next time: longer with every failure, never in step."""

@@ -126,7 +126,7 @@ def fetch_page(
     if len(rows) <= page.size:
         return rows, ""
     rows = rows[: page.size]
-    return rows, _encode(keyset.key_of(rows[-1]), page.binding)
+    return rows, next_page_token(keyset.key_of(rows[-1]), page)
 
 
 def next_page_token(key: Sequence[KeyValue], page: Page) -> str:

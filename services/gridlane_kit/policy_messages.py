@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator
 from types import MappingProxyType
 from typing import Any, Final
 
-from google.protobuf.duration_pb2 import Duration
 from pydantic import ValidationError
 
 from gridlane.authorization.v1 import issuer_pb2, policy_pb2, policy_service_pb2
-from gridlane_kit.clock import from_timestamp, now_us, to_timestamp
-from gridlane_kit.issuers import PolicyIssuer
+from gridlane_kit.clock import from_timestamp, now_us, to_duration, to_timestamp
+from gridlane_kit.issuers import Issuer, PolicyIssuer
 from gridlane_kit.logs import logger
 from gridlane_kit.policy import (
     Binding,
@@ -111,7 +110,7 @@ def change_message(change: PolicyChange) -> policy_service_pb2.PolicyChange:
         added_groups=sorted(change.added_groups),
         removed_groups=sorted(change.removed_groups),
         revoked_tokens=map(_revoked_message, change.revoked.items()),
-        set_issuers=map(issuer_message, change.set_issuers),
+        set_issuers=map(_policy_issuer_message, change.set_issuers),
         removed_issuers=sorted(change.removed_issuers),
     )
     if change.jobs_vo_readable is not None:
@@ -167,7 +166,7 @@ def snapshot_parts(epoch: str, policy: Policy) -> Iterator[policy_service_pb2.Po
             last=number == parts - 1,
             revoked_tokens=map(_revoked_message, revoked[start:end]),
             groups=groups[start:end],
-            issuers=map(issuer_message, issuers[of_issuers]),
+            issuers=map(_policy_issuer_message, issuers[of_issuers]),
         )
 
 
@@ -188,10 +187,12 @@ def take_part(draft: PolicyDraft, part: policy_service_pb2.PolicySnapshot) -> Po
     return draft.finished(part.revision, jobs_vo_readable=part.settings.jobs_vo_readable)
 
 
-def issuer_message(issuer: PolicyIssuer) -> issuer_pb2.Issuer:
-    """Returns the contract's form of an issuer that is believed, as followers are told of it."""
+def issuer_message(
+    issuer: Issuer, name: str, origin: issuer_pb2.IssuerOrigin.ValueType
+) -> issuer_pb2.Issuer:
+    """Returns the contract's form of an issuer that is believed, without how its keys are."""
     message = issuer_pb2.Issuer(
-        name=issuer.name,
+        name=name,
         url=issuer.url,
         vo=issuer.vo,
         audiences=issuer.audiences,
@@ -199,11 +200,12 @@ def issuer_message(issuer: PolicyIssuer) -> issuer_pb2.Issuer:
         jwks_uri=issuer.jwks_uri,
         jwks=issuer.jwks,
         enabled=True,
-        origin=issuer_pb2.ISSUER_ORIGIN_POLICY,
-        max_group_age=_duration(issuer.max_group_age_s),
+        origin=origin,
+        max_group_age=to_duration(round(issuer.max_group_age_s * _MICROS)),
     )
     if issuer.max_token_lifetime_s is not None:
-        message.max_token_lifetime.CopyFrom(_duration(issuer.max_token_lifetime_s))
+        lifetime_us = round(issuer.max_token_lifetime_s * _MICROS)
+        message.max_token_lifetime.CopyFrom(to_duration(lifetime_us))
     return message
 
 
@@ -250,10 +252,8 @@ def _names(messages: Iterable[issuer_pb2.Issuer]) -> frozenset[str]:
     return frozenset(message.name for message in messages)
 
 
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromMicroseconds(round(seconds * _MICROS))
-    return duration
+def _policy_issuer_message(issuer: PolicyIssuer) -> issuer_pb2.Issuer:
+    return issuer_message(issuer, issuer.name, issuer_pb2.ISSUER_ORIGIN_POLICY)
 
 
 def _revoked_message(token: tuple[str, int]) -> policy_service_pb2.RevokedToken:

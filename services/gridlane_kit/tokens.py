@@ -63,7 +63,8 @@ class TokenSigner:
         key: the private key.
         issuer: `iss`, compared exactly by verifiers.
         audience: `aud`, one for the whole deployment.
-        retired: public halves (JWK) of keys before this one; each proves until its `exp`.
+        others: public halves (JWK) of keys before this one, each of which proves until its `exp`,
+            and of those after it.
     """
 
     def __init__(
@@ -71,10 +72,10 @@ class TokenSigner:
         key: ECKey,
         issuer: str,
         audience: str,
-        retired: Sequence[Mapping[str, Any]] = (),
+        others: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._key = key
-        self._retired = tuple(retired)
+        self._others = tuple(others)
         self._followers: list[Callable[[], None]] = []
         self.issuer = issuer
         self.audience = audience
@@ -88,17 +89,17 @@ class TokenSigner:
 
     def jwks(self) -> dict[str, Any]:
         """Returns the public halves, as a JWKS."""
-        return {"keys": [self._key.as_dict(private=False), *self._retired]}
+        return {"keys": [self._key.as_dict(private=False), *self._others]}
 
     def replace_key(self, key: ECKey, others: Sequence[Mapping[str, Any]]) -> None:
         """Signs with this key from now on, believes it and the others, and tells who follows when
         it is another one than before.
 
         Parameters:
-            others: public halves (JWK): of keys before it, each with its `exp`, and of those after.
+            others: as for the constructor.
         """
         before, self._key = self._key, key
-        self._retired = tuple(others)
+        self._others = tuple(others)
         self.keys.replace(self.jwks())
         if key.kid != before.kid:
             for follower in self._followers:
@@ -282,7 +283,9 @@ class TokenVerifier:
         return both
 
     def _forget(self, keys: Trust, word: Trust) -> None:
-        del self._both[keys, word]
+        both = self._both.pop((keys, word))
+        keys.leave(both.end)
+        word.leave(both.end)
 
     def _issuer(self, url: str) -> TrustedIssuer | None:
         own = self._own.get(url)

@@ -28,8 +28,6 @@ _MAX_MESSAGE: Final = 700
 _MAX_SHORT: Final = 200
 _MAX_DETAILS: Final = 4096
 
-NO_HELP: Final[Mapping[str, bytes]] = MappingProxyType({})
-
 _DETAIL_CLASSES: Final[tuple[type[Message], ...]] = (
     error_details_pb2.BadRequest,
     error_details_pb2.PreconditionFailure,
@@ -73,7 +71,7 @@ def help_links(page: str) -> Mapping[str, bytes]:
             none, and no error names it.
     """
     if not page:
-        return NO_HELP
+        return MappingProxyType({})
     return MappingProxyType({reason.value: _help(page, reason) for reason in ErrorReason})
 
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid5
 
-from google.protobuf.duration_pb2 import Duration
-
 from gridlane.reporting.v1 import accounting_record_pb2
 from gridlane.transfer.v1 import event_pb2 as transfer_event_pb2
 from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane.type.v1 import principal_pb2
 from gridlane.workload.v1 import event_pb2 as job_event_pb2
 from gridlane.workload.v1 import job_pb2
-from gridlane_kit.clock import from_timestamp
+from gridlane_kit.clock import from_timestamp, to_duration
 from gridlane_kit.identity import owner_key
 
 JOB: Final = "job"
@@ -133,8 +131,6 @@ def _job_usage(event: job_event_pb2.JobEvent) -> accounting_record_pb2.JobUsage:
     job = event.job
     use = job.resource_use
     wall_us = use.wall_time.ToMicroseconds()
-    exec_time = Duration()
-    exec_time.FromMicroseconds(wall_us * max(1, use.processors))
     return accounting_record_pb2.JobUsage(
         attempt=event.attempt,
         user_group=job.owner.active_group or next(iter(job.owner.groups), ""),
@@ -146,7 +142,7 @@ def _job_usage(event: job_event_pb2.JobEvent) -> accounting_record_pb2.JobUsage:
         final_minor_status=event.minor_status,
         cpu_time=use.cpu_time,
         norm_cpu_time=use.cpu_time,
-        exec_time=exec_time,
+        exec_time=to_duration(wall_us * max(1, use.processors)),
         input_data_files=use.input_files,
         output_data_files=use.output_files,
         input_data_bytes=use.input_bytes,
@@ -162,10 +158,9 @@ def _data_operation(file: transfer_job_pb2.FileTransfer) -> accounting_record_pb
     moved = finished or (
         registering and file.state == transfer_job_pb2.FILE_TRANSFER_STATE_CATALOG_FAILED
     )
-    transfer_time = Duration()
+    elapsed_us = 0
     if file.HasField("start_time") and file.HasField("end_time"):
         elapsed_us = from_timestamp(file.end_time) - from_timestamp(file.start_time)
-        transfer_time.FromMicroseconds(max(0, elapsed_us))
     word = transfer_job_pb2.FileTransferState.Name(file.state)
     return accounting_record_pb2.DataOperation(
         operation_type="transfer",
@@ -175,7 +170,7 @@ def _data_operation(file: transfer_job_pb2.FileTransfer) -> accounting_record_pb
         protocol=file.protocol,
         final_status=word.removeprefix("FILE_TRANSFER_STATE_"),
         transfer_bytes=file.transferred_bytes,
-        transfer_time=transfer_time,
+        transfer_time=to_duration(max(0, elapsed_us)),
         registration_time=file.registration_time if registering else None,
         transfer_ok=int(moved),
         transfer_total=1,

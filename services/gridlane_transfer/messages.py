@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 
-from google.protobuf.duration_pb2 import Duration
-
 from gridlane.transfer.v1 import (
     content_pb2,
     replica_pb2,
@@ -16,7 +14,7 @@ from gridlane.transfer.v1 import (
     transfer_job_pb2,
 )
 from gridlane.type.v1 import checksum_pb2, failure_pb2, principal_pb2
-from gridlane_kit.clock import to_timestamp
+from gridlane_kit.clock import to_duration, to_timestamp
 from gridlane_kit.identity import Principal
 from gridlane_kit.principal_messages import principal_message
 from gridlane_transfer import alternatives, routes
@@ -129,7 +127,7 @@ def file_message(
     if row.failure is not None:
         message.failure.ParseFromString(row.failure)
     if row.registration_us is not None:
-        message.registration_time.CopyFrom(_duration(row.registration_us))
+        message.registration_time.CopyFrom(to_duration(row.registration_us))
     _tell_asked(message, row, job)
     return message
 
@@ -252,12 +250,6 @@ def state_counts(text: str) -> list[tuple[int, int]]:
 def _completeness(counts: list[tuple[int, int]], files: int) -> int:
     """How many of the files have ended, in percent, rounded down."""
     return sum(count for state, count in counts if state in FILE_FINAL) * 100 // files
-
-
-def _duration(micros: int) -> Duration:
-    duration = Duration()
-    duration.FromMicroseconds(micros)
-    return duration
 
 
 _ALGORITHMS: Mapping[int, str] = {

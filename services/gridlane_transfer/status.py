@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from google.protobuf.duration_pb2 import Duration
 from sqlalchemy import select
 
 from gridlane.transfer.v1 import storage_element_pb2
 from gridlane.type.v1 import status_pb2
+from gridlane_kit.clock import to_duration
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.version import VERSION
@@ -101,8 +101,7 @@ async def _timed(name: str, ask: Callable[[], Awaitable[str]]) -> status_pb2.Bac
     """How a backend is; `ask` answers what it is short of, empty when of nothing."""
     begun = time.monotonic()
     message = await ask()
-    latency = Duration()
-    latency.FromMicroseconds(round((time.monotonic() - begun) * 1_000_000))
+    latency = to_duration(round((time.monotonic() - begun) * 1_000_000))
     return status_pb2.BackendStatus(
         name=name, reachable=not message, version=VERSION, latency=latency, message=message
     )

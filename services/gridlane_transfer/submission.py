@@ -8,14 +8,12 @@ the contract.
 
 import json
 from collections.abc import Sequence
-from functools import lru_cache
 
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
 from gridlane_kit import errors, request_ids
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us, to_timestamp
-from gridlane_kit.identity import Principal
 from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer import access, barred_ends, capabilities, descriptions, messages, options
 from gridlane_transfer.channels import Channels
@@ -232,11 +230,6 @@ def request_key(
     )
 
 
-@lru_cache(maxsize=4096)
-def _stored(principal: Principal, _groups_until_us: int | None) -> str:
-    return principal.to_json()
-
-
 def _job_row(job: transfer_job_pb2.TransferJob, call: Call, vo: str) -> JobRow:
     now = now_us()
     return JobRow(
@@ -244,7 +237,7 @@ def _job_row(job: transfer_job_pb2.TransferJob, call: Call, vo: str) -> JobRow:
         uuid=uuid7(),
         owner=call.principal.owner,
         vo=vo,
-        principal=_stored(call.principal, call.principal.groups_until_us),
+        principal=call.principal.to_json(),
         state=int(JobState.READY),
         counts=f'{{"{int(FileState.READY)}":{len(job.files)}}}',
         placement=job.placement,

@@ -100,14 +100,13 @@ class Change:
 
 def submitter(principal: Principal) -> Submitter:
     """What jobs keep of a principal."""
-    return _submitter(principal, principal.groups_until_us)
+    group = principal.active_group or None
+    return Submitter(principal.owner, group, _encoded_owner(principal), principal.to_json())
 
 
 @lru_cache(maxsize=1024)
-def _submitter(principal: Principal, _groups_until_us: int | None) -> Submitter:
-    encoded = Job(owner=principal_message(principal)).SerializeToString()
-    group = principal.active_group or None
-    return Submitter(principal.owner, group, encoded, principal.to_json())
+def _encoded_owner(principal: Principal) -> bytes:
+    return Job(owner=principal_message(principal)).SerializeToString()
 
 
 def check(description: JobDescription, capabilities: Capabilities) -> None:

@@ -7,10 +7,9 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
-from google.protobuf.duration_pb2 import Duration
-
 from gridlane.type.v1.failure_pb2 import FailureClass
 from gridlane.workload.v1.job_pb2 import Job, JobDescription, ResourceUse
+from gridlane_kit.clock import to_duration
 from gridlane_kit.errors import GridlaneError
 from gridlane_workload import jobs, states
 from gridlane_workload.backends.interface import End, EndKind, OutputFile
@@ -24,8 +23,8 @@ _READ_LOG: Final = "read its standard error: gridlane logs --stderr JOB"
 def resource_use(end: End, description: JobDescription) -> ResourceUse:
     """What a payload used, without what was moved for it."""
     return ResourceUse(
-        cpu_time=_duration(end.cpu_us),
-        wall_time=_duration(end.wall_us),
+        cpu_time=to_duration(end.cpu_us),
+        wall_time=to_duration(end.wall_us),
         peak_memory_bytes=end.peak_memory_bytes,
         processors=description.resources.cpu_cores or 1,
         disk_bytes=end.disk_bytes,
@@ -193,9 +192,3 @@ def _walltime(description: JobDescription) -> str:
     if description.resources.HasField("walltime"):
         return f"{description.resources.walltime.ToTimedelta().total_seconds():g} s"
     return "the server's default"
-
-
-def _duration(us: int) -> Duration:
-    duration = Duration()
-    duration.FromMicroseconds(us)
-    return duration

@@ -5,6 +5,7 @@ import time
 from google.protobuf.duration_pb2 import Duration
 
 from gridlane.type.v1.status_pb2 import BackendStatus, ServiceStatus
+from gridlane_kit.clock import to_duration
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.version import VERSION
@@ -52,6 +53,4 @@ class Status:
 
 
 def _since(begun: float) -> Duration:
-    latency = Duration()
-    latency.FromMicroseconds(round((time.monotonic() - begun) * 1e6))
-    return latency
+    return to_duration(round((time.monotonic() - begun) * 1e6))

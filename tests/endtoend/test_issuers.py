@@ -12,11 +12,23 @@ from typing import Any, Final
 
 import grpc
 import pytest
+from endtoend.every_service import (
+    IN_FORCE_S,
+    METHODS,
+    OK,
+    PATIENCE_S,
+    REFUSED,
+    Longest,
+    code_of,
+    codes_of,
+    until,
+    until_all,
+)
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from hostile_tokens import Forge
 from split import SplitServer
-from support import Deployment, EmbeddedServer, bearer
+from support import Deployment, EmbeddedServer, bearer, eventually
 from workers import Told
 
 from gridlane.authorization.v1 import (
@@ -41,19 +53,8 @@ from gridlane.workload.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_kit.wire import read_error
 
-IN_FORCE_S: Final = 1.0
-PATIENCE_S: Final = 20.0
 ROUNDS: Final = 3
-METHODS: Final = {
-    "authorization": "/gridlane.authorization.v1.AuthorizationService/GetAuthorizationStatus",
-    "transfer": "/gridlane.transfer.v1.StorageService/GetTransferStatus",
-    "workload": "/gridlane.workload.v1.JobService/GetWorkloadStatus",
-    "reporting": "/gridlane.reporting.v1.AccountingService/GetReportingStatus",
-    "gateway": "/gridlane.gateway.v1.TaskService/Ping",
-}
-"""Of each service one that everybody may call; an empty request will do."""
-OK: Final = grpc.StatusCode.OK
-REFUSED: Final = grpc.StatusCode.UNAUTHENTICATED
+EVENTUALLY_S: Final = 60.0
 
 
 class Added:
@@ -135,56 +136,27 @@ def added(server: Deployment) -> Iterator[Added]:
     issuer.delete()
 
 
-def code_of(server: Deployment, path: str, token: str) -> grpc.StatusCode:
-    """What a service says to a token."""
-    method: Any = server.channel.unary_unary(path)
-    try:
-        method(b"", metadata=bearer(token), timeout=PATIENCE_S)
-    except grpc.RpcError as error:
-        code: grpc.StatusCode = error.code()
-        return code
-    return OK
-
-
-def until(server: Deployment, path: str, token: str, code: grpc.StatusCode) -> float:
-    """Calls again and again; returns how long it took until a service said so, seconds."""
-    begun = time.monotonic()
-    while code_of(server, path, token) is not code:
-        assert time.monotonic() - begun < PATIENCE_S, f"{path} never says {code}"
-        time.sleep(0.01)
-    return time.monotonic() - begun
-
-
 @pytest.mark.timeout(180)
 def test_every_service_believes_an_issuer_and_believes_it_no_more_within_a_second(
     server: Deployment, tell: Told
 ) -> None:
     issuer = Added(server)
     token = issuer.token()
-    longest = {code: dict.fromkeys(METHODS, 0.0) for code in (OK, REFUSED)}
-
-    def all_say(code: grpc.StatusCode) -> None:
-        def measured(path: str) -> float:
-            return until(server, path, token, code)
-
-        for service, took_s in zip(METHODS, pool.map(measured, METHODS.values()), strict=True):
-            longest[code][service] = max(longest[code][service], took_s)
-
+    longest = {code: Longest() for code in (OK, REFUSED)}
+    assert codes_of(server, token) == [REFUSED] * len(METHODS)
     with ThreadPoolExecutor(len(METHODS)) as pool:
-        assert [code_of(server, path, token) for path in METHODS.values()] == [REFUSED] * 5
         for _ in range(ROUNDS):
-            issuer.create()
-            all_say(OK)
-            issuer.switch(enabled=False)
-            all_say(REFUSED)
-            issuer.switch(enabled=True)
-            all_say(OK)
-            issuer.delete()
-            all_say(REFUSED)
+            for change, code in (
+                (issuer.create, OK),
+                (partial(issuer.switch, enabled=False), REFUSED),
+                (partial(issuer.switch, enabled=True), OK),
+                (issuer.delete, REFUSED),
+            ):
+                change()
+                longest[code].add(until_all(pool, server, token, code))
     for code, found in longest.items():
-        lines = [f"{service}: at most {took * 1000:.0f} ms" for service, took in found.items()]
-        tell(f"issuer, {server.shape}: until its tokens are {code.name}", lines)
-        assert max(found.values()) < IN_FORCE_S
+        tell(f"issuer, {server.shape}: until its tokens are {code.name}", found.lines)
+        assert found.of_all_s < IN_FORCE_S
 
 
 @pytest.mark.timeout(120)
@@ -219,11 +191,13 @@ def test_what_its_users_watch_ends_when_an_issuer_is_switched_off(
         ),
     }
     for watched in ends.values():
-        watched.begun.wait(PATIENCE_S)
+        assert watched.begun.wait(PATIENCE_S)
+        assert watched.goes_on
     added.switch(enabled=False)
     off = time.monotonic()
     for service in ("gateway", "workload"):
         ended, error = ends[service].end()
+        assert error is not None, "it ended well"
         assert error.code() is REFUSED
         trailing: Any = error.trailing_metadata()
         told = read_error(error.code(), trailing)
@@ -234,7 +208,7 @@ def test_what_its_users_watch_ends_when_an_issuer_is_switched_off(
             [f"{service}: {(ended - off) * 1000:.0f} ms"],
         )
         assert ended - off < IN_FORCE_S
-    assert ends["an administrator"].thread.is_alive()
+    assert ends["an administrator"].goes_on
     added.switch(enabled=True)
     again = may_come(
         lambda: server.call(
@@ -243,7 +217,7 @@ def test_what_its_users_watch_ends_when_an_issuer_is_switched_off(
     )
     assert again.job.state not in (job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_KILLED)
     server.call(tasks.CancelTask, task_service_pb2.CancelTaskRequest(name=task.name))
-    ends["an administrator"].thread.join(PATIENCE_S)
+    assert ends["an administrator"].end()[1] is None
 
 
 @pytest.mark.timeout(120)
@@ -266,13 +240,13 @@ def test_work_waits_when_the_groups_of_its_token_are_too_old(server: Deployment)
         got: job_pb2.Job = server.call(jobs.GetJob, job_service_pb2.GetJobRequest(name=name))
         return got
 
-    held = eventually(lambda: found().hold.reason)
+    held = eventually(lambda: found().hold.reason, EVENTUALLY_S)
     assert "asserted too long ago" in held
     # The token itself is good, and asks with its groups.
     seen = server.call(jobs.GetJob, job_service_pb2.GetJobRequest(name=name), token=token)
     assert seen.state != job_pb2.JOB_STATE_DONE
     added.may_submit()
-    eventually(lambda: not found().HasField("hold"))
+    eventually(lambda: not found().HasField("hold"), EVENTUALLY_S)
     added.delete()
 
 
@@ -313,7 +287,7 @@ def test_a_service_that_starts_without_authorization_believes_what_was_believed(
             for service in ("reporting", "workload")
         }
         for file in kept.values():
-            eventually(partial(issuer.is_in, file))
+            eventually(partial(issuer.is_in, file), EVENTUALLY_S)
         split_server.part("authorization").kill()
         for service in kept:
             part = split_server.part(service)
@@ -336,13 +310,18 @@ class Watched:
         self._stream = stream
         self._error: grpc.RpcError | None = None
         self._ended_s = 0.0
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
-    def end(self) -> tuple[float, grpc.RpcError]:
-        """When it ended, and why."""
-        self.thread.join(PATIENCE_S)
-        assert self._error is not None, "it goes on, or ended well"
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not ended."""
+        return self._thread.is_alive()
+
+    def end(self) -> tuple[float, grpc.RpcError | None]:
+        """When it ended, and why; nothing when it ended well."""
+        self._thread.join(PATIENCE_S)
+        assert not self.goes_on
         return self._ended_s, self._error
 
     def _read(self) -> None:
@@ -352,16 +331,6 @@ class Watched:
         except grpc.RpcError as error:
             self._error = error
         self._ended_s = time.monotonic()
-        self.begun.set()
-
-
-def eventually(holds: Callable[[], Any]) -> Any:
-    """Waits until something holds; returns it."""
-    deadline = time.monotonic() + 3 * PATIENCE_S
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "it does not come true"
-        time.sleep(0.05)
-    return found
 
 
 def may_come(call: Callable[[], Any]) -> Any:

@@ -4,16 +4,24 @@ one process. Streams of those whom it proved end; those of others go on."""
 import base64
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import grpc
 import pytest
-from endtoend.test_token_revocation import IN_FORCE_S, METHODS, caller, until_refused
+from endtoend.every_service import (
+    IN_FORCE_S,
+    METHODS,
+    OK,
+    PATIENCE_S,
+    REFUSED,
+    Longest,
+    codes_of,
+    until_all,
+)
 from split import SplitServer
-from support import Deployment, EmbeddedServer, bearer
+from support import Deployment, EmbeddedServer, bearer, eventually
 from workers import Told
 
 from gridlane.authorization.v1 import signing_key_service_pb2, signing_key_service_pb2_grpc
@@ -23,14 +31,6 @@ from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_authorization.tokens import read_signer
 
 ROUNDS: Final = 3
-PATIENCE_S: Final = 20
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.02)
 
 
 def rotate(server: Deployment, **fields: Any) -> str:
@@ -56,24 +56,20 @@ def tokens(server: Deployment) -> tuple[str, str]:
     )
 
 
-def measured(server: Deployment, pool: ThreadPoolExecutor) -> dict[str, float]:
+def measured(server: Deployment, pool: ThreadPoolExecutor) -> list[float]:
     """How long each service took a revoked key's tokens, seconds."""
-    users, jobs = (
-        [caller(server, path, token) for path in METHODS.values()]  # type: ignore[arg-type]
-        for token in tokens(server)
-    )
-    assert [call() for call in users] == ["OK"] * len(users)
+    user, job = tokens(server)
+    everybody = [OK] * len(METHODS)
+    assert codes_of(server, user) == everybody
     # A job may do little, and is known all the same.
-    assert "UNAUTHENTICATED" not in [call() for call in jobs]
+    assert REFUSED not in codes_of(server, job)
     new = rotate(server, revoke_present=True, reason="measured")
-    of_users, of_jobs = (pool.map(until_refused, calls) for calls in (users, jobs))
-    took = dict(zip(METHODS, map(max, of_users, of_jobs), strict=True))
+    of_user, of_job = [until_all(pool, server, token, REFUSED) for token in (user, job)]
+    took_s = list(map(max, of_user, of_job))
     # The first user goes on, with a token that the new key signed.
     eventually(lambda: signed_by(server.token) == new)
-    mine = [caller(server, path, server.token) for path in METHODS.values()]  # type: ignore[arg-type]
-    for call in mine:
-        eventually(lambda call=call: call() == "OK")  # type: ignore[misc]
-    return took
+    eventually(lambda: codes_of(server, server.token) == everybody)
+    return took_s
 
 
 @pytest.mark.timeout(180)
@@ -92,16 +88,12 @@ def test_what_a_revoked_key_signed_is_refused_in_one_process_within_a_second(
 
 
 def _within_a_second(server: Deployment, tell: Told, where: str) -> None:
-    longest = dict.fromkeys(METHODS, 0.0)
+    longest = Longest()
     with ThreadPoolExecutor(2 * len(METHODS)) as pool:
         for _ in range(ROUNDS):
-            for service, took_s in measured(server, pool).items():
-                longest[service] = max(longest[service], took_s)
-    tell(
-        f"signing key revoked, {where}, until its tokens are refused",
-        [f"{service}: at most {seconds * 1000:.0f} ms" for service, seconds in longest.items()],
-    )
-    assert max(longest.values()) < IN_FORCE_S
+            longest.add(measured(server, pool))
+    tell(f"signing key revoked, {where}, until its tokens are refused", longest.lines)
+    assert longest.of_all_s < IN_FORCE_S
 
 
 class Watcher:

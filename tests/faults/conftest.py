@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 from postgresql import PostgresqlServer
+from split import SplitServer
+from support import lent
 from workers import Told
 
 # Before they are imported: their assertions, too, tell what they compared.
@@ -24,7 +26,7 @@ pytest.register_assert_rewrite(
 )
 
 from faults.cycles import Cycle, Cycles, Outcome  # noqa: E402
-from faults.split_cycles import SplitCycles  # noqa: E402
+from faults.split_cycles import ENVIRONMENT, SplitCycles  # noqa: E402
 
 # They wait for leases and starts more than they compute.
 _DEPLOYMENTS_AT_ONCE = 4
@@ -58,6 +60,29 @@ def split_cycles(
     yield running
     running.close()
     _tell(tell, running.outcomes())
+
+
+@pytest.fixture(scope="module")
+def database(postgresql_server: PostgresqlServer) -> PostgresqlServer:
+    """Where the five processes of a module have their databases."""
+    return postgresql_server
+
+
+@pytest.fixture(scope="module")
+def _shared_server_of_five(
+    database: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SplitServer]:
+    folder = tmp_path_factory.mktemp("split")
+    server = SplitServer(folder / "server", database.new_databases(), ENVIRONMENT)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(_shared_server_of_five: SplitServer) -> Iterator[SplitServer]:
+    """The module's five processes; what a test ended is started again for the next."""
+    with lent(_shared_server_of_five):
+        yield _shared_server_of_five
 
 
 def _asked(request: pytest.FixtureRequest, parameter: str) -> Iterator[Cycle]:

@@ -214,7 +214,7 @@ def lives_of(failpoint: str) -> tuple[type[lives.Life], ...]:
 
 
 class Cycles:
-    """Runs cycles, some at once, each one time.
+    """Runs cycles, some at once, each one time, and anew when it failed and is asked for again.
 
     Parameters:
         folder: for their data directories.
@@ -238,18 +238,26 @@ class Cycles:
         """Waits for the life of a task whose server dies at one failpoint after the other."""
         self.begin_in_turn()
         assert self._in_turn is not None
-        return self._in_turn.result()
+        try:
+            return self._in_turn.result()
+        except BaseException:
+            self._in_turn = None
+            raise
 
     def begin_in_turn(self) -> None:
         """Begins that life; the first thing to begin, since it takes longest."""
         if self._in_turn is None:
-            folder = self._folder / "in-turn"
+            folder = _emptied(self._folder / "in-turn")
             self._in_turn = self._pool.submit(run_in_turn, registered(), lives.TaskLife, folder)
 
     def outcome(self, cycle: Cycle) -> Outcome:
         """Waits for a cycle; raises what it failed with."""
         self.begin([cycle])
-        return self._begun[cycle].result()
+        try:
+            return self._begun[cycle].result()
+        except BaseException:
+            del self._begun[cycle]
+            raise
 
     def outcomes(self) -> list[Outcome]:
         """Of all that was run and went well."""
@@ -262,7 +270,7 @@ class Cycles:
         self._pool.shutdown(cancel_futures=True)
 
     def _run(self, cycle: Cycle) -> Outcome:
-        folder = self._folder / str(cycle)
+        folder = _emptied(self._folder / str(cycle))
         if cycle.failpoint not in _OF_FIRST_START:
             shutil.copytree(self._had_first_start(), folder / "data")
         return run(cycle, folder)
@@ -278,6 +286,12 @@ class Cycles:
                 finally:
                     server.close()
             return root / "data"
+
+
+def _emptied(folder: Path) -> Path:
+    """A folder, without what an earlier try left there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def run(cycle: Cycle, folder: Path) -> Outcome:

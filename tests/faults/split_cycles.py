@@ -141,6 +141,7 @@ def run(cycle: Cycle, server: SplitServer, folder: Path) -> Outcome:
     """One cycle: a process dies at the failpoint and comes back; the life goes on and ends once."""
     begun = time.monotonic()
     written = len(server.output)
+    shutil.rmtree(folder, ignore_errors=True)  # what an earlier try left
     folder.mkdir()
     life = cycle.life(server, folder)
     part = server.part(cycle.service)

@@ -1,19 +1,16 @@
 """Two processes of Authorization on one database and one folder of keys: one dies in the middle of
 replacing the key that is known to others, and the other one ends it."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import pytest
-from endtoend.test_token_revocation import METHODS, caller, until_refused
+from endtoend.every_service import METHODS, OK, REFUSED, code_of, codes_of, until
 from faults import cycles
-from faults.split_cycles import ENVIRONMENT
-from postgresql import PostgresqlServer
 from split import SplitServer
-from support import CALL_SECONDS, ServerProcess, bearer, lent
+from support import CALL_SECONDS, ServerProcess, bearer, eventually
 
 from gridlane.authorization.v1.signing_key_pb2 import SigningKeyState
 from gridlane.authorization.v1.signing_key_service_pb2 import (
@@ -32,42 +29,13 @@ ENDED_S: Final = 5.0
 pytestmark = [pytest.mark.five_processes, pytest.mark.timeout(180)]
 
 
-@pytest.fixture(scope="module")
-def running(
-    postgresql_server: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SplitServer]:
-    folder = tmp_path_factory.mktemp("key-replicas")
-    server = SplitServer(folder / "server", postgresql_server.new_databases(), ENVIRONMENT)
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def split_server(running: SplitServer) -> Iterator[SplitServer]:
-    """Five processes; what a test ended is started again for the next."""
-    with lent(running):
-        yield running
-
-
-@pytest.fixture
-def replica(split_server: SplitServer, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A second process of Authorization, on ports of its own; not yet started."""
-    ports = ("--port", "0", "--health-port", "0")
-    process = ServerProcess(
-        tmp_path / "replica",
-        ["authorization", "--config", split_server.config, *ports],
-        ENVIRONMENT,
-    )
+def replica(server: SplitServer, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A second process of Authorization; not yet started."""
+    process = server.another("authorization", tmp_path / "replica")
     yield process
     process.close()
     print(process.output)
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    ends = time.monotonic() + CALL_SECONDS
-    while not holds():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 def signed(server: SplitServer, subject: str) -> str:
@@ -86,13 +54,11 @@ def signed(server: SplitServer, subject: str) -> str:
     ],
 )
 def test_what_one_replica_began_the_other_one_ends(
-    split_server: SplitServer, replica: ServerProcess, failpoint: str
+    server: SplitServer, replica: ServerProcess, failpoint: str
 ) -> None:
-    server = split_server
     replica.start({"GRIDLANE_FAILPOINTS": failpoint})
     token = signed(server, "eve")
-    calls = [caller(server, path, token) for path in METHODS.values()]
-    assert [call() for call in calls] == ["OK"] * len(calls)
+    assert codes_of(server, token) == [OK] * len(METHODS)
     request = RotateSigningKeyRequest(revoke_present=True, request_id=uuid7(), reason="lost")
     ca = Path(server.client_environment["GRIDLANE_CA"]).read_bytes()
     with grpc.secure_channel(replica.address, grpc.ssl_channel_credentials(ca)) as channel:
@@ -100,18 +66,17 @@ def test_what_one_replica_began_the_other_one_ends(
         with pytest.raises(grpc.RpcError):
             rotate(request, metadata=bearer(server.token), timeout=CALL_SECONDS)
     assert replica.wait_dead() == cycles.KILLED
-    for call in calls:
-        assert until_refused(call) < ENDED_S
+    for path in METHODS.values():
+        assert until(server, path, token, REFUSED) < ENDED_S
     keys = SigningKeyServiceStub(server.channel)
     new = f"signingKeys/{read_key(server.token_key).kid}"
-    eventually(lambda: caller(server, METHODS["authorization"], server.token)() == "OK")
+    eventually(lambda: code_of(server, METHODS["authorization"], server.token) is OK)
     listed = server.call(keys.ListSigningKeys, ListSigningKeysRequest()).signing_keys
     active = [k.name for k in listed if k.state == SigningKeyState.SIGNING_KEY_STATE_ACTIVE]
     assert active == [new]
     # The answer that was lost is had by the same request, from whoever is there.
     assert server.call(keys.RotateSigningKey, request).name == new
-    assert len(server.call(keys.ListSigningKeys, ListSigningKeysRequest()).signing_keys) == len(
-        listed
-    )
+    again = server.call(keys.ListSigningKeys, ListSigningKeysRequest()).signing_keys
+    assert len(again) == len(listed)
     key = server.token_key
     assert not list(key.parent.glob(f"{key.stem}.*.pem"))

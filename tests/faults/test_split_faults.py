@@ -13,9 +13,9 @@ import pytest
 from faults import cycles, lives
 from faults.crowd import OneOfMany, Plain, Producer, Waiter, crowd, end_well, live
 from faults.split_cycles import ENVIRONMENT
-from postgresql import PostgresqlServer, is_dead
+from postgresql import PostgresqlServer
 from split import SERVICES, SplitServer
-from support import ServerProcess, lent
+from support import ServerProcess
 from tcp_proxy import TcpProxy, Trouble, half_close, reset
 
 import gridlane
@@ -41,33 +41,11 @@ def database() -> Iterator[PostgresqlServer]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def running(
-    database: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SplitServer]:
-    folder = tmp_path_factory.mktemp("split-faults")
-    server = SplitServer(folder / "server", database.new_databases(), ENVIRONMENT)
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def server(running: SplitServer) -> Iterator[SplitServer]:
-    """The five processes; what a test ended is started again for the next."""
-    with lent(running):
-        yield running
-
-
 @pytest.fixture
 def replica(server: SplitServer, tmp_path: Path) -> Iterator[dict[str, ServerProcess]]:
     """A second process of Transfer and of Workload, on ports of their own; not yet started."""
-    ports = ("--port", "0", "--health-port", "0")
-    made = {
-        service: ServerProcess(
-            tmp_path / "replica", [service, "--config", server.config, *ports], ENVIRONMENT
-        )
-        for service in ("transfer", "workload")
-    }
+    folder = tmp_path / "replica"
+    made = {service: server.another(service, folder) for service in ("transfer", "workload")}
     yield made
     for process in made.values():
         process.close()
@@ -102,8 +80,7 @@ def test_tasks_end_once_while_one_replica_dies_in_a_step_and_another_sleeps_past
         sleeper.resume()
         living.result()
     # Usually it has died by then; the other process of the service may have taken most of the work.
-    victim = psutil.Process(replica[killed].pid)
-    while not is_dead(victim) and len(many) < 5 * STREAM:
+    while replica[killed].alive and len(many) < 5 * STREAM:
         more = crowd(OneOfMany, 4, server, tmp_path)
         live(more)
         many = [*many, *more]

@@ -52,6 +52,7 @@ def test_what_fails_once_passes_and_is_told(
 def test_what_fails_twice_fails(tmp_path: Path, folder: str) -> None:
     code, said = outcome(tmp_path, folder, FAILS)
     assert code == 1, said
+    assert "1 failed, 1 rerun" in said
 
 
 @pytest.mark.parametrize("folder", ["tests/unit", "tests/contract"])
@@ -59,6 +60,14 @@ def test_what_has_no_clock_has_one_try(tmp_path: Path, folder: str) -> None:
     code, said = outcome(tmp_path, folder, FAILS_ONCE.format(count=1))
     assert code == 1, said
     assert "second tries" not in said
+
+
+def test_a_run_that_needs_few_passes(tmp_path: Path) -> None:
+    test = FAILS_ONCE.format(count=second_tries.MOST)
+    code, said = outcome(tmp_path, "tests/faults", test, "-n", "2")
+    assert code == 0, said
+    assert said.count("failed at first:") == second_tries.MOST
+    assert "the run fails" not in said
 
 
 @pytest.mark.parametrize("options", [(), ("-n", "2")])

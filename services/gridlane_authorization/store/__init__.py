@@ -1,10 +1,9 @@
 """What Authorization keeps: tables, statements, and the transactions that change the policy.
 
-`tables` declares · `policy` has the revisions and what changed with each · `bindings`, `vos` and
-`groups` the nouns that a policy is made of · `user_tokens` what was signed for users, and revoked ·
-`signing_keys` the keys that sign · `audit` who changed what · `users` those whom a first start
-makes · `listing` one way to list what lies along several indexes. All of it is synchronous and runs
-in the kit's database threads.
+`tables` declares · `policy` has the revisions and what changed with each · `bindings`, `vos`,
+`groups` and `issuers` the nouns that a policy is made of · `user_tokens` what was signed for users,
+and revoked · `signing_keys` the keys that sign · `audit` who changed what · `users` those whom a
+first start makes. All of it is synchronous and runs in the kit's database threads.
 
 Only Authorization holds bindings; every other service has the policy made from them.
 """

@@ -21,13 +21,11 @@ from sqlalchemy import (
 from gridlane_authorization.store.tables import ISSUER
 from gridlane_kit.filters import Filter
 from gridlane_kit.issuers import PolicyIssuer
-from gridlane_kit.token_profile import GROUP_AGE_S
 
 PREFIX: Final = "issuers/"
 _C: Final = ISSUER.c
 _FILTERED: Final = {"vo": _C.vo}
 _MICROS: Final = 1_000_000
-_ALGORITHMS: Final = ("ES256", "RS256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +55,24 @@ class StoredIssuer:
 
     @property
     def terms(self) -> PolicyIssuer:
-        """How its tokens are believed, when they are.
+        """How its tokens are believed, when they are; where nothing is said, by the defaults.
 
         Raises:
             ValidationError: a field says what nobody can do; never of what is stored.
         """
-        lifetime_us = self.max_token_lifetime_us
-        return PolicyIssuer.model_validate(
-            {
-                "name": self.name,
-                "url": self.url,
-                "vo": self.vo,
-                "audiences": self.audiences,
-                "algorithms": self.algorithms or _ALGORITHMS,
-                "jwks_uri": self.jwks_uri,
-                "jwks": self.jwks,
-                "max_group_age_s": _seconds(self.max_group_age_us) or GROUP_AGE_S,
-                "max_token_lifetime_s": _seconds(lifetime_us),
-            }
-        )
+        terms = {
+            "name": self.name,
+            "url": self.url,
+            "vo": self.vo,
+            "audiences": self.audiences,
+            "algorithms": self.algorithms or None,
+            "jwks_uri": self.jwks_uri,
+            "jwks": self.jwks,
+            "max_group_age_s": _seconds(self.max_group_age_us),
+            "max_token_lifetime_s": _seconds(self.max_token_lifetime_us),
+        }
+        said = {field: term for field, term in terms.items() if term is not None}
+        return PolicyIssuer.model_validate(said)
 
 
 def ids(conn: Connection, filter_: Filter) -> Iterable[str]:

@@ -3,7 +3,7 @@
 Responsible for the order of changes. Whoever changes the policy locks the row with the revision
 first (`lock`) and stores what followers are told last (`record`), so that revisions are committed
 in their order and no reader sees a gap. What a revision is made of are the rows of `bindings`,
-`vos` and `groups`, and the tokens that were revoked (`user_tokens`).
+`vos`, `groups` and `issuers`, and the tokens that were revoked (`user_tokens`).
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -23,11 +23,9 @@ from gridlane_kit.policy_messages import change_message
 KEPT_CHANGES: Final = 10_000
 """How many of the last changes are kept for followers that were away; others get the whole policy.
 """
-
-
 _FORM: Final = "2: with declared groups and issuers"
-"""What a policy tells its followers, besides its rows. It is a part of the epoch: whoever followed
-a version that told less is sent the whole policy."""
+"""Which kinds of rows a policy tells its followers of. It is a part of the epoch that they know:
+whoever followed a version that told less is sent the whole policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def read_policy(conn: Connection) -> StoredPolicy:
 
 
 def _told(epoch: str) -> str:
-    """The epoch as followers know it."""
+    """The epoch as followers know it: of the database, and of what they are told."""
     return str(uuid5(UUID(epoch), _FORM))
 
 

@@ -15,6 +15,7 @@ from gridlane_authorization.store.tables import SIGNING_KEY
 from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_kit.request_ids import RETENTION_DAYS
 
+PREFIX: Final = "signingKeys/"
 _C: Final = SIGNING_KEY.c
 NEWEST_FIRST: Final = Keyset(_C.uid, descending=True)
 # So long a request id may name a key; an id may be a day ahead of the clock.
@@ -50,7 +51,7 @@ class StoredKey:
     @property
     def name(self) -> str:
         """ "signingKeys/{kid}"."""
-        return f"signingKeys/{self.kid}"
+        return PREFIX + self.kid
 
     def proves(self, now_us: int) -> bool:
         """Whether tokens that it signed are accepted, or will be."""

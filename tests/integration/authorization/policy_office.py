@@ -21,6 +21,7 @@ from gridlane.authorization.v1 import (
     audit_entry_pb2,
     audit_service_pb2,
     audit_service_pb2_grpc,
+    authorization_service_pb2,
     authorization_service_pb2_grpc,
     group_pb2,
     group_service_pb2,
@@ -64,6 +65,7 @@ SUBMITTER: Final = policy_pb2.ROLE_SUBMITTER
 VETOED: Final = policy_pb2.ROLE_VETOED_USER
 JOB_MONITOR: Final = policy_pb2.ROLE_JOB_MONITOR
 _CALL_S: Final = 20
+_PAGE: Final = 50
 _SIGNER: Final = TokenSigner(new_key(), ISSUER, AuthorizationSettings().audience)
 
 
@@ -116,6 +118,27 @@ class Caller:
         """Calls what must be refused; returns the reason alone."""
         return (await self.refused(method, request)).reason
 
+    async def listed(self, method: Any, request: Any, field: str) -> list[Any]:
+        """All that a listing shows it in a field of its answers, page by page."""
+        found: list[Any] = []
+        while True:
+            page = await self(method, request)
+            assert len(getattr(page, field)) <= (request.page_size or _PAGE)
+            found += getattr(page, field)
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                return found
+
+    async def is_known(self) -> bool:
+        """Whether its token proves somebody; if not, it is because it is not acceptable."""
+        try:
+            await self(self.me.WhoAmI, authorization_service_pb2.WhoAmIRequest())
+        except aio.AioRpcError as error:
+            if error.code().name != "UNAUTHENTICATED":
+                raise
+            return False
+        return True
+
     async def give(
         self, subject: str, role: int, *, reason: str = "", request_id: str = "", **fields: Any
     ) -> policy_pb2.RoleBinding:
@@ -133,17 +156,8 @@ class Caller:
 
     async def bindings(self, asked: str = "", size: int = 1000) -> list[policy_pb2.RoleBinding]:
         """All bindings that it sees, page by page."""
-        found: list[policy_pb2.RoleBinding] = []
-        token = ""
-        while True:
-            request = role_service_pb2.ListRoleBindingsRequest(
-                filter=asked, page_size=size, page_token=token
-            )
-            answer = await self(self.roles.ListRoleBindings, request)
-            found += answer.role_bindings
-            token = answer.next_page_token
-            if not token:
-                return found
+        request = role_service_pb2.ListRoleBindingsRequest(filter=asked, page_size=size)
+        return await self.listed(self.roles.ListRoleBindings, request, "role_bindings")
 
     async def make_vo(self, vo: str, **options: Any) -> Any:
         """Makes a virtual organisation."""
@@ -161,17 +175,10 @@ class Caller:
         self, asked: str = "", size: int = 1000, **window: Any
     ) -> list[audit_entry_pb2.AuditEntry]:
         """The entries of the audit that it sees, page by page."""
-        found: list[audit_entry_pb2.AuditEntry] = []
-        token = ""
-        while True:
-            request = audit_service_pb2.ListAuditEntriesRequest(
-                filter=asked, page_size=size, page_token=token, window=TimeWindow(**window)
-            )
-            answer = await self(self.audit.ListAuditEntries, request)
-            found += answer.audit_entries
-            token = answer.next_page_token
-            if not token:
-                return found
+        request = audit_service_pb2.ListAuditEntriesRequest(
+            filter=asked, page_size=size, window=TimeWindow(**window)
+        )
+        return await self.listed(self.audit.ListAuditEntries, request, "audit_entries")
 
 
 class Office:

@@ -23,6 +23,7 @@ from gridlane.authorization.v1 import (
     audit_service_pb2,
     group_service_pb2,
     role_service_pb2,
+    token_service_pb2,
     vo_service_pb2,
 )
 from gridlane.authorization.v1.group_pb2 import Group
@@ -142,6 +143,21 @@ async def test_an_attempt_of_one_who_may_change_nothing_is_kept_and_a_look_is_no
     async with asyncio.timeout(10):
         while reason_of((await root.entries("actor = root"))[0]) != "SCOPE_TOO_NARROW":
             await asyncio.sleep(0.02)
+
+
+async def test_a_denied_attempt_to_have_a_token_made_is_kept(served: Office) -> None:
+    sue = served.caller("sue", "cms")
+    await sue.refused(sue.tokens.CreateToken, token_service_pb2.CreateTokenRequest(subject="root"))
+    await sue(sue.tokens.ListTokens, token_service_pb2.ListTokensRequest())
+    async with asyncio.timeout(10):  # it is written behind the answer
+        while not (kept := await served.root.entries("actor = sue")):
+            await asyncio.sleep(0.02)
+    (entry,) = kept
+    assert (entry.method.rpartition("/")[2], reason_of(entry)) == (
+        "CreateToken",
+        "PERMISSION_DENIED",
+    )
+    assert (entry.permission, entry.rule) == ("authorization.tokens.create", "denied")
 
 
 async def test_a_change_that_changes_nothing_has_no_revision(served: Office) -> None:

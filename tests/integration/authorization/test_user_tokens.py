@@ -43,17 +43,8 @@ async def revoke(who: Caller, name: str, reason: str = "") -> Any:
 
 async def names(who: Caller, asked: str = "", size: int = 0) -> list[str]:
     """The tokens that it sees, page by page."""
-    found: list[str] = []
-    token = ""
-    while True:
-        request = token_service_pb2.ListTokensRequest(
-            filter=asked, page_size=size, page_token=token
-        )
-        page = await who(who.tokens.ListTokens, request)
-        found += [listed.name for listed in page.tokens]
-        token = page.next_page_token
-        if not token:
-            return found
+    request = token_service_pb2.ListTokensRequest(filter=asked, page_size=size)
+    return [token.name for token in await who.listed(who.tokens.ListTokens, request, "tokens")]
 
 
 def stored(conn: Connection, jti: str) -> rows.StoredToken:

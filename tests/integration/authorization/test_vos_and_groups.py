@@ -19,6 +19,7 @@ from gridlane.authorization.v1 import group_service_pb2, issuer_service_pb2, vo_
 from gridlane.authorization.v1.group_pb2 import Group
 from gridlane.authorization.v1.vo_pb2 import Vo
 from gridlane.ids import uuid7
+from gridlane_authorization.given_issuers import settings_name
 from gridlane_kit.tokens import new_key
 
 DENIED = ("PERMISSION_DENIED", "PERMISSION_DENIED")
@@ -71,16 +72,8 @@ async def answer(who: Caller, method: Any, request: Any) -> tuple[str, str]:
 
 async def names_of_vos(who: Caller, size: int = 0) -> list[str]:
     """The virtual organisations that a caller sees, page by page."""
-    names: list[str] = []
-    token = ""
-    while True:
-        page = await who(
-            who.vos.ListVos, vo_service_pb2.ListVosRequest(page_size=size, page_token=token)
-        )
-        names += [vo.name for vo in page.vos]
-        token = page.next_page_token
-        if not token:
-            return names
+    request = vo_service_pb2.ListVosRequest(page_size=size)
+    return [vo.name for vo in await who.listed(who.vos.ListVos, request, "vos")]
 
 
 # --- virtual organisations ------------------------------------------------------------------------
@@ -157,7 +150,7 @@ async def test_a_vo_that_a_configured_issuer_speaks_for_is_not_deleted(database_
     async with office(database_url, issuers=[issuer]) as replica:
         await replica.root.make_vo("cms")
         refused = await replica.root.refused(replica.root.vos.DeleteVo, delete_vo("vos/cms"))
-        assert refused.metadata["name"] == "vos/cms"
+        assert refused.metadata == {"name": "vos/cms", "by": settings_name(issuer["url"])}
         asked = issuer_service_pb2.GetIssuerRequest(name=refused.metadata["by"])
         named = await replica.root(replica.root.issuers.GetIssuer, asked)
         assert named.url == issuer["url"]

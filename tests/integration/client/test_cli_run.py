@@ -50,6 +50,7 @@ def test_progress_can_be_told_in_lines(command: Command, tmp_path: Path) -> None
     job = [line for line in told if line.startswith("lined")]
     assert job[0] == "lined · RECEIVED · Job accepted"
     assert job[-1] == "lined · DONE · Execution Complete"
+    assert len(job) == len(set(job))  # each says something new
     assert "↓ in.csv · FINISHED · 2 B" in told
 
 

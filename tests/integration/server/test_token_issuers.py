@@ -311,33 +311,30 @@ def answers(server: Deployment, token: str, group: str = "") -> dict[str, str]:
     """What each service says to a token, and to a group: "OK", or the code of the refusal."""
     channel = server.channel
     metadata = (*bearer(token), *((("gridlane-group", group),) if group else ()))
-    calls: dict[str, Any] = {
-        "authorization": lambda: authorization_service_pb2_grpc.AuthorizationServiceStub(
-            channel
-        ).WhoAmI(
-            authorization_service_pb2.WhoAmIRequest(), metadata=metadata, timeout=CALL_SECONDS
+    records = accounting_service_pb2_grpc.AccountingServiceStub(channel).ListAccountingRecords
+    calls: dict[str, tuple[Any, Any]] = {
+        "authorization": (
+            authorization_service_pb2_grpc.AuthorizationServiceStub(channel).WhoAmI,
+            authorization_service_pb2.WhoAmIRequest(),
         ),
-        "transfer": lambda: channel_service_pb2_grpc.ChannelServiceStub(channel).ListChannels(
-            channel_service_pb2.ListChannelsRequest(), metadata=metadata, timeout=CALL_SECONDS
+        "transfer": (
+            channel_service_pb2_grpc.ChannelServiceStub(channel).ListChannels,
+            channel_service_pb2.ListChannelsRequest(),
         ),
-        "workload": lambda: job_service_pb2_grpc.JobServiceStub(channel).ListJobs(
-            job_service_pb2.ListJobsRequest(), metadata=metadata, timeout=CALL_SECONDS
+        "workload": (
+            job_service_pb2_grpc.JobServiceStub(channel).ListJobs,
+            job_service_pb2.ListJobsRequest(),
         ),
-        "reporting": lambda: accounting_service_pb2_grpc.AccountingServiceStub(
-            channel
-        ).ListAccountingRecords(
-            accounting_service_pb2.ListAccountingRecordsRequest(),
-            metadata=metadata,
-            timeout=CALL_SECONDS,
-        ),
-        "gateway": lambda: task_service_pb2_grpc.TaskServiceStub(channel).Ping(
-            task_service_pb2.PingRequest(), metadata=metadata, timeout=CALL_SECONDS
+        "reporting": (records, accounting_service_pb2.ListAccountingRecordsRequest()),
+        "gateway": (
+            task_service_pb2_grpc.TaskServiceStub(channel).Ping,
+            task_service_pb2.PingRequest(),
         ),
     }
     found = {}
-    for service, call in calls.items():
+    for service, (method, request) in calls.items():
         try:
-            call()
+            method(request, metadata=metadata, timeout=CALL_SECONDS)
             found[service] = "OK"
         except grpc.RpcError as error:
             found[service] = error.code().name

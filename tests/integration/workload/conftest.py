@@ -113,7 +113,7 @@ class User:
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 answer = await self.jobs.ListJobEvents(request, timeout=10, metadata=self.metadata)
-                if answer.events[-1].state == (await self.get(name)).state:
+                if answer.events and answer.events[-1].state == (await self.get(name)).state:
                     return list(answer.events)
                 await asyncio.sleep(0.02)
 

@@ -12,7 +12,7 @@ from gridlane.transfer.v1 import transfer_service_pb2_grpc
 from gridlane.transfer.v1.transfer_job_pb2 import TransferJobState
 from gridlane.transfer.v1.transfer_service_pb2 import GetTransferJobRequest
 from gridlane.type.v1.failure_pb2 import FailureClass
-from gridlane.workload.v1.job_pb2 import JobInput
+from gridlane.workload.v1.job_pb2 import Job, JobInput
 from gridlane_workload import states
 
 from .conftest import Grid, MakeGrid, User, words
@@ -20,13 +20,18 @@ from .conftest import Grid, MakeGrid, User, words
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
 
-async def test_a_waiting_job_is_killed_at_once(make_grid: MakeGrid) -> None:
-    grid = await make_grid(max_running=1)
-    ada = await grid.user("ada")
+async def one_runs_and_one_waits(make_grid: MakeGrid) -> tuple[User, Job, Job]:
+    """A user, and a job of hers that runs in the only place for which another one waits."""
+    ada = await (await make_grid(max_running=1)).user("ada")
     running = await ada.submit("sleep", "60")
     await ada.reached(running.name, states.RUNNING)
     waiting = await ada.submit("echo", "never")
     await ada.reached(waiting.name, states.WAITING)
+    return ada, running, waiting
+
+
+async def test_a_waiting_job_is_killed_at_once(make_grid: MakeGrid) -> None:
+    ada, running, waiting = await one_runs_and_one_waits(make_grid)
     killed = await ada.kill(waiting.name)
     assert killed.state == states.KILLED
     assert killed.HasField("end_time")
@@ -52,12 +57,7 @@ async def test_a_kill_is_idempotent_and_leaves_what_has_ended(ada: User) -> None
 async def test_the_reason_of_a_kill_is_in_the_history_and_in_the_failure(
     make_grid: MakeGrid,
 ) -> None:
-    grid = await make_grid(max_running=1)
-    ada = await grid.user("ada")
-    running = await ada.submit("sleep", "60")
-    await ada.reached(running.name, states.RUNNING)
-    waiting = await ada.submit("echo", "never")
-    await ada.reached(waiting.name, states.WAITING)
+    ada, running, waiting = await one_runs_and_one_waits(make_grid)
     await ada.kill(waiting.name, "wrong dataset")
     killing = await ada.kill(running.name, "wrong dataset")
     # The first one stays.

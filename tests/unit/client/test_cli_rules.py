@@ -12,13 +12,13 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridlane.cli import exit_codes, units
+from gridlane.cli import exit_codes, jobs, units
 from gridlane.cli.exit_codes import ExitCode, exit_code_of_job, exit_code_of_status
 from gridlane.cli.main import end_with
 from gridlane.cli.run_plan import read_environment, read_inputs, read_outputs
 from gridlane.cli.terminal import plain
 from gridlane.type.v1.failure_pb2 import Failure, FailureClass
-from gridlane.workload.v1.job_pb2 import Job, JobState
+from gridlane.workload.v1.job_pb2 import Job, JobHold, JobState
 
 DONE, FAILED, KILLED = (
     JobState.JOB_STATE_DONE,
@@ -54,6 +54,12 @@ def failed(word: str, exit_code: int | None = None) -> Job:
 )
 def test_a_jobs_end_has_its_exit_code(job: Job, code: int, whose: str) -> None:
     assert exit_code_of_job(job) == (code, whose)
+
+
+def test_a_job_that_is_shown_says_why_it_is_held() -> None:
+    held = Job(state=JobState.JOB_STATE_WAITING, hold=JobHold(by="policy", reason="a veto"))
+    assert dict(jobs._pairs(held))["held"] == "a veto"
+    assert not dict(jobs._pairs(Job()))["held"]
 
 
 def test_every_failure_class_has_an_exit_code_that_is_not_0() -> None:

@@ -115,6 +115,37 @@ def test_what_is_no_readable_file_is_an_error_of_the_file(
     assert store.headers == []
 
 
+def test_a_file_that_is_gone_when_it_is_sent_again_is_an_error_of_the_file(
+    client: gridlane.Client, store: Store, tmp_path: Path
+) -> None:
+    store.break_at = [1]
+    path = tmp_path / "a"
+    path.write_bytes(TEXT)
+    with pytest.raises(FileNotFoundError):
+        client.storage.put(path, "LFN:/local/a", progress=_removing(path))
+
+
+async def test_the_asynchronous_facade_tells_it_as_well(
+    scripted: Server, store: Store, tmp_path: Path
+) -> None:
+    store.break_at = [1]
+    path = tmp_path / "a"
+    path.write_bytes(TEXT)
+    async with gridlane.AsyncClient(scripted.address, token="t") as client:
+        with pytest.raises(FileNotFoundError):
+            await client.storage.put(path, "LFN:/local/a", progress=_removing(path))
+
+
+def _removing(path: Path) -> Callable[[int, int], None]:
+    """Removes a file when it has been sent."""
+
+    def progress(done: int, total: int) -> None:
+        if done == total:
+            path.unlink()
+
+    return progress
+
+
 def test_a_file_is_got_over_interruptions_and_verified(
     client: gridlane.Client, store: Store, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from gridlane.transfer.v1.event_pb2 import TransferEvent
 from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer, FileTransferState
 from gridlane.type.v1.failure_pb2 import Failure, FailureClass
 from gridlane.workload.v1.event_pb2 import JobEvent
-from gridlane.workload.v1.job_pb2 import Job, JobState
+from gridlane.workload.v1.job_pb2 import Job, JobHold, JobState
 
 TRACE = "ab" * 16
 
@@ -26,9 +26,10 @@ def at(seconds: float) -> Timestamp:
     return stamp
 
 
-def job_event(seconds: float, word: str, message: str = "") -> TaskEvent:
+def job_event(seconds: float, word: str, message: str = "", held: str = "") -> TaskEvent:
     state = JobState.Value(f"JOB_STATE_{word}")
-    return TaskEvent(job=JobEvent(time=at(seconds), state=state, message=message))
+    hold = JobHold(reason=held) if held else None
+    return TaskEvent(job=JobEvent(time=at(seconds), state=state, message=message, hold=hold))
 
 
 def file_event(seconds: float, word: str, **more: object) -> TaskEvent:
@@ -175,3 +176,45 @@ def test_the_picture_knows_which_transfers_move() -> None:
     out = io.StringIO()
     Console(file=out, width=100).print(picture.draw())
     assert "10 B of 100 B" in out.getvalue()
+
+
+def told_of(*events: TaskEvent) -> list[str]:
+    picture = Picture("jobs/1", "co2", 1_000_000.0)
+    told = []
+    for event in events:
+        picture.take(event)
+        told.append(picture.line_of(event))
+    return [line for line in told if line]
+
+
+def test_a_line_that_says_nothing_new_is_left_out() -> None:
+    assert told_of(
+        job_event(1, "STAGING", "3 inputs to be brought"),
+        file_event(2, "ACTIVE"),
+        job_event(3, "STAGING", "transfers/1 brings the inputs"),
+        file_event(4, "READY"),
+        file_event(5, "ACTIVE"),
+    ) == [
+        "   1.00 s  co2 · STAGING",
+        "   2.00 s  ↓ co2.csv · ACTIVE",
+        "   4.00 s  ↓ co2.csv · READY",
+        "   5.00 s  ↓ co2.csv · ACTIVE",
+    ]
+
+
+def test_a_line_says_why_a_job_is_held_and_that_it_goes_on() -> None:
+    assert told_of(
+        job_event(1, "WAITING"), job_event(2, "WAITING", held="a veto"), job_event(3, "WAITING")
+    ) == [
+        "   1.00 s  co2 · WAITING",
+        "   2.00 s  co2 · WAITING · held: a veto",
+        "   3.00 s  co2 · WAITING",
+    ]
+
+
+def test_the_picture_says_why_a_job_is_held() -> None:
+    picture = Picture("jobs/1", "co2", 0.0)
+    picture.take(job_event(1, "WAITING", held="a veto"))
+    out = io.StringIO()
+    Console(file=out, width=100).print(picture.draw())
+    assert "held: a veto" in out.getvalue()

@@ -15,7 +15,6 @@ from gridlane_kit.policy import Binding, Policy, Role, WorkAction
 from gridlane_kit.standing_work import why_stopped, work_action
 from gridlane_kit.token_profile import GROUP_AGE_S, IssuerProfile, principal_of
 from gridlane_kit.tokens import new_key
-from gridlane_transfer.submission import _stored
 from gridlane_workload.jobs import submitter
 
 ISSUER: Final = "https://cms.test/"
@@ -152,8 +151,6 @@ def test_each_submission_counts_from_its_own_token() -> None:
     until = [us(NOW_S + GROUP_AGE_S), us(NOW_S + 600 + GROUP_AGE_S)]
     jobs = [submitter(each).stored for each in (first, second)]
     assert [Principal.from_json(stored).groups_until_us for stored in jobs] == until
-    transfers = [_stored(each, each.groups_until_us) for each in (first, second)]
-    assert [Principal.from_json(stored).groups_until_us for stored in transfers] == until
 
 
 def test_work_from_before_there_was_an_age_keeps_its_groups() -> None:

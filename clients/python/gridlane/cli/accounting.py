@@ -8,7 +8,7 @@ import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Limit, Output, plain
 
 if TYPE_CHECKING:
     from gridlane.reporting.v1.accounting_record_pb2 import AccountingRecord
@@ -27,7 +27,7 @@ def report(
         Literal["job", "data_operation"] | None, typer.Option(help="Only records of this kind.")
     ] = None,
     vo: Annotated[str | None, typer.Option(help="Only of this VO.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
+    limit: Limit = 50,
     output: Output = "text",
 ) -> None:
     """Show accounting records, newest end first: jobs' use, and files moved.

@@ -11,7 +11,7 @@ import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Limit, Output, plain
 
 if TYPE_CHECKING:
     from gridlane.authorization.v1.audit_entry_pb2 import AuditEntry
@@ -30,27 +30,22 @@ def list_entries(
         str | None, typer.Option(help="Only this method, package.Service/Method.")
     ] = None,
     since: Annotated[
-        str, typer.Option(metavar="DURATION", help="Only the last 90m, 12h, 30d.")
-    ] = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
+        str | None, typer.Option(metavar="DURATION", help="Only the last 90m, 12h, 30d.")
+    ] = None,
+    limit: Limit = 50,
     output: Output = "text",
 ) -> None:
     """List what was done and tried, newest first. One of the first four filters at a time."""
-    begin = None
-    if since:
-        lasting = units.parse_option("--since", since, units.parse_duration)
-        begin = datetime.now(timezone.utc) - lasting
+    lasting = units.parse_option("--since", since, units.parse_duration)
+    begin = None if lasting is None else datetime.now(timezone.utc) - lasting
     with connect() as client:
         found = list(
             client.audit.list(
                 actor=actor, resource=resource, vo=vo, method=method, since=begin, limit=limit
             )
         )
-    if output == "json":
-        terminal.show_messages(found)
-        return
     columns = ("ENTRY", "TIME", "WHO", "WHAT", "ON", "?VO", "END", "?REASON")
-    terminal.table(columns, map(_row, found), "no entries that you may see")
+    terminal.show_list(found, columns, _row, "no entries that you may see", output)
 
 
 def _row(entry: AuditEntry) -> tuple[str, ...]:

@@ -31,15 +31,8 @@ def list_groups(
     """List the groups of a VO, by name."""
     with connect() as client:
         found = list(client.groups.list(vo))
-    if output == "json":
-        terminal.show_messages(found)
-        return
-    rows = (
-        (_bare(group), plain(group.path), plain(group.description), plain(group.dirac_group))
-        for group in found
-    )
     columns = ("GROUP", "PATH", "DESCRIPTION", "?DIRAC")
-    terminal.table(columns, rows, "no groups of that VO")
+    terminal.show_list(found, columns, _row, "no groups of that VO", output)
 
 
 @app.command()
@@ -101,6 +94,10 @@ def delete(group: Name, reason: Reason = "", output: Output = "text") -> None:
     with connect() as client:
         revision = client.groups.delete(group, reason=reason)
     terminal.show_revision("deleted", revision, output)
+
+
+def _row(group: Group) -> tuple[str, ...]:
+    return _bare(group), plain(group.path), plain(group.description), plain(group.dirac_group)
 
 
 def _bare(group: Group) -> str:

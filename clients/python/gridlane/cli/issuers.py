@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, Reason, plain
+from gridlane.cli.terminal import Limit, Output, Reason, plain
 
 if TYPE_CHECKING:
     from gridlane.authorization.v1.issuer_pb2 import Issuer
@@ -62,17 +61,14 @@ _RESETTABLE = (
 @app.command("list")
 def list_issuers(
     vo: Annotated[str | None, typer.Option(help="Only those that speak for this VO.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 100,
+    limit: Limit = 100,
     output: Output = "text",
 ) -> None:
     """List the issuers, by name."""
     with connect() as client:
         found = list(client.issuers.list(vo=vo, limit=limit))
-    if output == "json":
-        terminal.show_messages(found)
-        return
     columns = ("ISSUER", "URL", "VO", "STATE", "FROM", ">KEYS", "?PROBLEM")
-    terminal.table(columns, map(_row, found), "no issuers")
+    terminal.show_list(found, columns, _row, "no issuers", output)
 
 
 @app.command()
@@ -102,11 +98,9 @@ def create(
     output: Output = "text",
 ) -> None:
     """Add an issuer: for administrators. Its tokens are accepted with --enable, or later."""
-    if jwks is not None and jwks_uri is not None:
-        raise typer.BadParameter("--jwks and --jwks-uri exclude each other")
-    age = _length("--max-group-age", max_group_age)
-    lifetime = _length("--max-token-lifetime", max_token_lifetime)
-    keys = _keys(jwks)
+    age = units.parse_option("--max-group-age", max_group_age, units.parse_duration)
+    lifetime = units.parse_option("--max-token-lifetime", max_token_lifetime, units.parse_duration)
+    keys = _keys(jwks, jwks_uri)
     with connect() as client:
         made = client.issuers.create(
             issuer,
@@ -153,9 +147,9 @@ def update(
     output: Output = "text",
 ) -> None:
     """Change an issuer: for administrators. What is not named stays."""
-    age = _length("--max-group-age", max_group_age)
-    lifetime = _length("--max-token-lifetime", max_token_lifetime)
-    keys = _keys(jwks)
+    age = units.parse_option("--max-group-age", max_group_age, units.parse_duration)
+    lifetime = units.parse_option("--max-token-lifetime", max_token_lifetime, units.parse_duration)
+    keys = _keys(jwks, jwks_uri)
     given = (enable, audience, jwks_uri, keys, algorithm, age, lifetime, description, reset)
     if all(value is None for value in given):
         raise typer.BadParameter("nothing to change: see `gridlane issuer update --help`")
@@ -184,11 +178,10 @@ def delete(issuer: Name, reason: Reason = "", output: Output = "text") -> None:
     terminal.show_revision("deleted", revision, output)
 
 
-def _length(option: str, text: str | None) -> timedelta | None:
-    return None if text is None else units.parse_option(option, text, units.parse_duration)
-
-
-def _keys(file: Path | None) -> str | None:
+def _keys(file: Path | None, uri: str | None) -> str | None:
+    """The keys in the file of --jwks, which excludes the URL of --jwks-uri."""
+    if file is not None and uri is not None:
+        raise typer.BadParameter("--jwks and --jwks-uri exclude each other")
     if file is None:
         return None
     try:

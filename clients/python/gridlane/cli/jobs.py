@@ -8,7 +8,7 @@ import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, ReasonShown, plain
+from gridlane.cli.terminal import Limit, Output, ReasonShown, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,17 +50,14 @@ def failure_pairs(failure: Failure) -> Iterator[tuple[str, str]]:
 def list_jobs(
     state: Annotated[str | None, typer.Option(help="Only in this state, as RUNNING.")] = None,
     vo: Annotated[str | None, typer.Option(help="Only of this VO.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
+    limit: Limit = 50,
     output: Output = "text",
 ) -> None:
     """List jobs, newest first."""
     with connect() as client:
         jobs = list(client.jobs.list(state=state, vo=vo, limit=limit))
-    if output == "json":
-        terminal.show_messages(jobs)
-        return
     columns = ("JOB", "NAME", "STATE", ">EXIT", "CREATED", ">TIME", "?VO", "?OWNER")
-    terminal.table(columns, map(_row, jobs), "no jobs")
+    terminal.show_list(jobs, columns, _row, "no jobs", output)
 
 
 def _row(job: Job) -> tuple[str, ...]:
@@ -104,6 +101,7 @@ def _pairs(job: Job) -> Iterable[tuple[str, str]]:
     yield "name", plain(job.description.display_name)
     yield "state", state_markup(job_state_word(job.state)) + (f" ({phase})" if phase else "")
     yield "minor status", plain(job.minor_status)
+    yield "held", plain(job.hold.reason)
     if job.HasField("failure"):
         yield from failure_pairs(job.failure)
     if job.HasField("exit_code"):

@@ -13,7 +13,7 @@ import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, Reason
+from gridlane.cli.terminal import Limit, Output, Reason
 
 if TYPE_CHECKING:
     from gridlane.authorization.v1.signing_key_pb2 import SigningKey
@@ -27,17 +27,14 @@ _ENDS = (
 
 @app.command("list")
 def list_keys(
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 100,
+    limit: Limit = 100,
     output: Output = "text",
 ) -> None:
     """List the keys that sign, will sign, or did and are needed still; newest first."""
     with connect() as client:
         found = list(client.keys.list(limit=limit))
-    if output == "json":
-        terminal.show_messages(found)
-        return
     columns = ("KEY", "STATE", "SIGNS FROM", "?UNTIL", "?NEEDED UNTIL")
-    terminal.table(columns, map(_row, found), "no keys")
+    terminal.show_list(found, columns, _row, "no keys", output)
 
 
 @app.command()
@@ -59,9 +56,7 @@ def rotate(
     output: Output = "text",
 ) -> None:
     """Make a new key, which takes the place of the present one: for administrators."""
-    waits = None
-    if publish_for is not None:
-        waits = units.parse_option("--publish-for", publish_for, units.parse_duration)
+    waits = units.parse_option("--publish-for", publish_for, units.parse_duration)
     if waits is not None and revoke_present:
         raise typer.BadParameter("--publish-for and --revoke-present exclude each other")
     if revoke_present and not yes:

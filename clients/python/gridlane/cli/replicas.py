@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.files import normal
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, plain
+from gridlane.cli.terminal import Limit, Output, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gridlane.transfer.v1.replica_pb2 import LogicalFile
 
 app = typer.Typer(help="Logical files and their copies: list, show.", no_args_is_help=True)
 
@@ -17,29 +22,27 @@ app = typer.Typer(help="Logical files and their copies: list, show.", no_args_is
 @app.command("list")
 def list_replicas(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="As LFN:/local/.")],
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 100,
+    limit: Limit = 100,
     output: Output = "text",
 ) -> None:
     """List logical files below a path, by name."""
-    from gridlane.checksums import format_checksum
-
     with connect() as client:
         files = list(client.replicas.list(normal(prefix), limit=limit))
-    if output == "json":
-        terminal.show_messages(files)
-        return
-    rows = (
-        (
-            plain(file.lfn),
-            units.size(file.size_bytes),
-            format_checksum(file.checksum),
-            ", ".join(r.storage_element.removeprefix("storageElements/") for r in file.replicas),
-            units.short_time(file.create_time),
-        )
-        for file in files
-    )
     columns = ("LFN", ">SIZE", "CHECKSUM", "?COPIES", "REGISTERED")
-    terminal.table(columns, rows, "no logical files below that path", names=False)
+    empty = "no logical files below that path"
+    terminal.show_list(files, columns, _row, empty, output, names=False)
+
+
+def _row(file: LogicalFile) -> tuple[str, ...]:
+    from gridlane.checksums import format_checksum
+
+    return (
+        plain(file.lfn),
+        units.size(file.size_bytes),
+        format_checksum(file.checksum),
+        ", ".join(r.storage_element.removeprefix("storageElements/") for r in file.replicas),
+        units.short_time(file.create_time),
+    )
 
 
 @app.command()
@@ -48,23 +51,22 @@ def show(
     output: Output = "text",
 ) -> None:
     """Show one logical file and where its copies lie."""
-    from gridlane.checksums import format_checksum
     from gridlane.errors import GridlaneError
 
     with connect() as client:
         (file,) = client.replicas.resolve([normal(lfn)])
     if isinstance(file, GridlaneError):
         raise file
-    if output == "json":
-        terminal.show_json(terminal.as_dict(file))
-        return
-    pairs = [
-        ("lfn", plain(file.lfn)),
-        ("size", f"{units.size(file.size_bytes)} ({file.size_bytes} bytes)"),
-        ("checksum", format_checksum(file.checksum)),
-        ("registered", units.local_time(file.create_time)),
-    ]
+    terminal.show_message(file, _pairs(file), output)
+
+
+def _pairs(file: LogicalFile) -> Iterator[tuple[str, str]]:
+    from gridlane.checksums import format_checksum
+
+    yield "lfn", plain(file.lfn)
+    yield "size", f"{units.size(file.size_bytes)} ({file.size_bytes} bytes)"
+    yield "checksum", format_checksum(file.checksum)
+    yield "registered", units.local_time(file.create_time)
     for replica in file.replicas:
         where = replica.storage_element.removeprefix("storageElements/")
-        pairs.append(("copy", plain(f"{where}  {replica.url}")))
-    terminal.details(pairs)
+        yield "copy", plain(f"{where}  {replica.url}")

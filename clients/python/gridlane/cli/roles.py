@@ -10,7 +10,7 @@ import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, Reason, plain
+from gridlane.cli.terminal import Limit, Output, Reason, plain
 from gridlane.names import is_uuid
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ Holder = Annotated[
 ]
 Issuer = Annotated[str, typer.Option(help="The user's issuer. Without: your own.")]
 Lasting = Annotated[
-    str, typer.Option("--for", metavar="DURATION", help="How long, as 12h or 30d. Without: ever.")
+    str | None,
+    typer.Option("--for", metavar="DURATION", help="How long, as 12h or 30d. Without: ever."),
 ]
 
 
@@ -73,7 +74,7 @@ def list_roles(
     role: Annotated[RoleWord | None, typer.Option(help="Only this role.")] = None,
     vo: Annotated[str | None, typer.Option(help="Only of this VO; also with --role.")] = None,
     channel: Annotated[str | None, typer.Option(help="Only of this channel.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 100,
+    limit: Limit = 100,
     output: Output = "text",
 ) -> None:
     """List the roles in force that you may see, newest first. One filter at a time."""
@@ -90,11 +91,8 @@ def list_roles(
                 limit=limit,
             )
         )
-    if output == "json":
-        terminal.show_messages(found)
-        return
     columns = ("BINDING", "ROLE", "HOLDER", "?ISSUER", "WHERE", "?UNTIL", "?REASON")
-    terminal.table(columns, map(_row, found), "no roles that you may see")
+    terminal.show_list(found, columns, _row, "no roles that you may see", output)
 
 
 def _row(binding: RoleBinding) -> tuple[str, ...]:
@@ -152,7 +150,7 @@ def grant(
     channel: Annotated[
         str, typer.Option(help="The channel of a channel_manager: its name or uid.")
     ] = "",
-    lasting: Lasting = "",
+    lasting: Lasting = None,
     reason: Reason = "",
     output: Output = "text",
 ) -> None:
@@ -190,7 +188,7 @@ def veto(
     running_work: Annotated[
         ActionWord, typer.Option(help="What happens to work that runs.")
     ] = "keep",
-    lasting: Lasting = "",
+    lasting: Lasting = None,
     reason: Reason = "",
     output: Output = "text",
 ) -> None:
@@ -248,12 +246,11 @@ def _channel_uid(client: Client, channel: str) -> str:
     return client.channels.get(channel).uid
 
 
-def _end(lasting: str) -> datetime | None:
-    """When something ends that lasts so long from now on.
+def _end(lasting: str | None) -> datetime | None:
+    """When something ends that lasts so long from now on; None for never.
 
     Raises:
         BadParameter: it is no duration.
     """
-    if not lasting:
-        return None
-    return datetime.now(timezone.utc) + units.parse_option("--for", lasting, units.parse_duration)
+    length = units.parse_option("--for", lasting, units.parse_duration)
+    return None if length is None else datetime.now(timezone.utc) + length

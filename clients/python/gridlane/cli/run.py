@@ -107,8 +107,8 @@ def run(
         options={
             "name": name,
             "environment": read_environment(variables or ()),
-            "walltime": _option("--walltime", walltime, units.parse_duration),
-            "memory_bytes": _option("--memory", memory, units.parse_size) or 0,
+            "walltime": units.parse_option("--walltime", walltime, units.parse_duration),
+            "memory_bytes": units.parse_option("--memory", memory, units.parse_size) or 0,
             "cpu_cores": cpus,
             "vo": vo,
         },
@@ -116,10 +116,6 @@ def run(
     )
     with connect() as client:
         return Run(client, plan, lines=lines).start(detach=detach)
-
-
-def _option(name: str, text: str | None, parse: Any) -> Any:
-    return None if text is None else units.parse_option(name, text, parse)
 
 
 @dataclass(frozen=True)

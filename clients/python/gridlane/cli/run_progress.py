@@ -77,6 +77,7 @@ class Picture:
         name: the job's.
         title: what a person calls it.
         submitted_at: when, in seconds since the epoch.
+        held: why it is held; empty while it is not.
     """
 
     name: str
@@ -85,11 +86,12 @@ class Picture:
     state: str = "RECEIVED"
     phase: str = ""
     minor_status: str = ""
-    message: str = ""
+    held: str = ""
     has_run: bool = False
     cancelling: bool = False
     files: dict[str, FileOnItsWay] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic, repr=False)
+    _told: dict[str, str] = field(default_factory=dict, repr=False)
 
     def take(self, event: TaskEvent) -> None:
         """Take one event."""
@@ -104,7 +106,7 @@ class Picture:
         self.state = job_state_word(event.state)
         self.phase = job_phase_word(event.phase)
         self.minor_status = event.minor_status
-        self.message = event.message
+        self.held = event.hold.reason if event.HasField("hold") else ""
         self.has_run = self.has_run or self.state == "RUNNING"
 
     def take_files(self, files: Iterable[FileTransfer]) -> None:
@@ -125,21 +127,25 @@ class Picture:
         """One event as a line, where nothing can be drawn; after `take`.
 
         Returns:
-            The seconds since the submission, and what happened; empty for what a line about a file
-            says as well.
+            The seconds since the submission, and what happened; empty when the job's line before,
+            or the file's, said the same, and for what a line about a file says as well.
         """
         if event.WhichOneof("event") == "job":
-            at = units.seconds_of(event.job.time)
-            parts = [self.title, self.state, self.phase.lower(), self.minor_status]
+            at, whose = event.job.time, self.name
+            held = f"held: {self.held}" if self.held else ""
+            parts = [self.title, self.state, self.phase.lower(), self.minor_status, held]
         elif event.transfer.HasField("file"):
-            at = units.seconds_of(event.transfer.time)
-            file = self.files[event.transfer.file.name]
+            at, whose = event.transfer.time, event.transfer.file.name
+            file = self.files[whose]
             moved = units.size(file.done_bytes) if file.done_bytes else ""
             parts = [file.label, file.state, moved]
         else:
             return ""
         told = " · ".join(part for part in parts if part)
-        return f"{at - self.submitted_at:7.2f} s  {told}"
+        if self._told.get(whose) == told:
+            return ""
+        self._told[whose] = told
+        return f"{units.seconds_of(at) - self.submitted_at:7.2f} s  {told}"
 
     def draw(self) -> RenderableType:
         """The picture, for a terminal."""
@@ -150,7 +156,8 @@ class Picture:
         spin = _SPINNER[int(elapsed * 10) % len(_SPINNER)]
         state = "[yellow]cancelling[/]" if self.cancelling else state_markup(self.state)
         parts = [f"[cyan]{spin}[/] [bold]{plain(self.title)}[/] {state}"]
-        parts += [text for text in (self.phase.lower(), plain(self.minor_status)) if text]
+        held = f"[yellow]held: {plain(self.held)}[/]" if self.held else ""
+        parts += [text for text in (self.phase.lower(), plain(self.minor_status), held) if text]
         parts.append(f"[dim]{units.duration(max(elapsed, 0.1))}[/]")
         head = Text.from_markup(" · ".join(parts), overflow="ellipsis")
         return Group(head, *self._file_lines())

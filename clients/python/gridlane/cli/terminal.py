@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gridlane.errors import GridlaneError
 
 Format = Literal["text", "json"]
+_Message = TypeVar("_Message", bound="Message")
 
 # Wide enough for any row where nothing has to fit a screen.
 _PIPE_WIDTH = 1_000
@@ -47,8 +48,11 @@ Output = Annotated[
 ]
 
 
+#: The option of every command that lists what can be much.
+Limit = Annotated[int, typer.Option(min=1, help="At most this many.")]
 #: The option of every command that changes the policy.
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit.")]
+#: The option of every command that ends work.
 ReasonShown = Annotated[str, typer.Option(help="Why; shown with what it ends.")]
 
 
@@ -179,6 +183,26 @@ def show_message(message: Message, pairs: Iterable[tuple[str, str]], output: For
         show_json(as_dict(message))
     else:
         details(pairs)
+
+
+def show_list(
+    found: Sequence[_Message],
+    columns: Sequence[str],
+    row: Callable[[_Message], Sequence[str]],
+    empty: str,
+    output: Format,
+    *,
+    names: bool = True,
+) -> None:
+    """Print what a listing found: a JSON list, or a table, as `table` takes it.
+
+    Parameters:
+        row: makes a row of what was found.
+    """
+    if output == "json":
+        show_messages(found)
+    else:
+        table(columns, map(row, found), empty, names=names)
 
 
 def show_revision(done: str, revision: int, output: Format) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, Reason, plain
+from gridlane.cli.terminal import Limit, Output, Reason, plain
 
 if TYPE_CHECKING:
     from gridlane.authorization.v1.token_pb2 import Token
@@ -97,17 +97,14 @@ def list_tokens(
     subject: Annotated[
         str | None, typer.Argument(metavar="[USER]", help="Only this user's.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 100,
+    limit: Limit = 100,
     output: Output = "text",
 ) -> None:
     """List the tokens that were signed for you, or all for administrators; newest first."""
     with connect() as client:
         found = list(client.tokens.list(subject=subject, limit=limit))
-    if output == "json":
-        terminal.show_messages(found)
-        return
     columns = ("TOKEN", "USER", "VOS", "?GROUPS", "?SCOPES", "UNTIL", "?REVOKED", "?REASON")
-    terminal.table(columns, map(_row, found), "no tokens")
+    terminal.show_list(found, columns, _row, "no tokens", output)
 
 
 @app.command()

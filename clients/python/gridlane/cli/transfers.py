@@ -14,7 +14,7 @@ from gridlane.cli import terminal, transfer_answers, transfer_follow, transfer_s
 from gridlane.cli.exit_codes import ExitCode
 from gridlane.cli.jobs import failure_pairs
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, ReasonShown, plain
+from gridlane.cli.terminal import Limit, Output, ReasonShown, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,17 +55,14 @@ def list_transfers(
     state: Annotated[str | None, typer.Option(help="Only in this state, as ACTIVE.")] = None,
     vo: Annotated[str | None, typer.Option(help="Only of this VO.")] = None,
     job: Annotated[str | None, typer.Option(help="Only those of this job.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
+    limit: Limit = 50,
     output: Output = "text",
 ) -> None:
     """List transfer jobs, newest first. One of the three filters at a time."""
     with connect() as client:
         found = list(client.transfers.list(state=state, vo=vo, job=job, limit=limit))
-    if output == "json":
-        terminal.show_messages(found)
-        return
     columns = ("TRANSFER", "STATE", "FILES", "CREATED", "?VO", "?OWNER", "JOB")
-    terminal.table(columns, map(_row, found), "no transfers")
+    terminal.show_list(found, columns, _row, "no transfers", output)
 
 
 def _row(transfer: TransferJob) -> tuple[str, ...]:

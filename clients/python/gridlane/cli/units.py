@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import typer
 
@@ -53,8 +53,14 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def parse_option(option: str, text: str, parse: Callable[[str], _Value]) -> _Value:
-    """What an option of the command says.
+@overload
+def parse_option(option: str, text: str, parse: Callable[[str], _Value]) -> _Value: ...
+@overload
+def parse_option(
+    option: str, text: str | None, parse: Callable[[str], _Value]
+) -> _Value | None: ...
+def parse_option(option: str, text: str | None, parse: Callable[[str], _Value]) -> _Value | None:
+    """What an option of the command says; None when it was not given.
 
     Parameters:
         option: its name, "--for".
@@ -65,7 +71,7 @@ def parse_option(option: str, text: str, parse: Callable[[str], _Value]) -> _Val
         typer.BadParameter: it has not that form.
     """
     try:
-        return parse(text)
+        return None if text is None else parse(text)
     except ValueError as error:
         raise typer.BadParameter(f"{option}: {error}") from error
 

@@ -28,14 +28,8 @@ def list_vos(output: Output = "text") -> None:
     """List the VOs that you may see, by name."""
     with connect() as client:
         found = list(client.vos.list())
-    if output == "json":
-        terminal.show_messages(found)
-        return
-    rows = (
-        (_bare(vo), plain(vo.description), plain(vo.contact), units.short_time(vo.create_time))
-        for vo in found
-    )
-    terminal.table(("VO", "DESCRIPTION", "CONTACT", "MADE"), rows, "no VOs that you may see")
+    columns = ("VO", "DESCRIPTION", "CONTACT", "MADE")
+    terminal.show_list(found, columns, _row, "no VOs that you may see", output)
 
 
 @app.command()
@@ -84,6 +78,11 @@ def delete(vo: Name, reason: Reason = "", output: Output = "text") -> None:
     with connect() as client:
         revision = client.vos.delete(vo, reason=reason)
     terminal.show_revision("deleted", revision, output)
+
+
+def _row(vo: Vo) -> tuple[str, ...]:
+    made = units.short_time(vo.create_time)
+    return _bare(vo), plain(vo.description), plain(vo.contact), made
 
 
 def _bare(vo: Vo) -> str:

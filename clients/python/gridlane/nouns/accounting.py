@@ -9,7 +9,6 @@ from gridlane.calls import Timeout
 from gridlane.modes import Mode, stream
 from gridlane.names import job_name
 from gridlane.nouns.noun import ClientNoun, equals
-from gridlane.pages import all_items, page_size
 from gridlane.reporting.v1 import accounting_service_pb2 as rpc
 from gridlane.reporting.v1.accounting_record_pb2 import AccountingRecord
 from gridlane.transport import Method
@@ -49,12 +48,5 @@ class Accounting(ClientNoun[Mode]):
             InvalidArgument: reason FILTER_UNSUPPORTED: more than one of the three was given.
         """
         filtered = equals(job=job_name(job) if job else None, type=kind, vo=vo)
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListAccountingRecordsResponse:
-            request = rpc.ListAccountingRecordsRequest(
-                page_size=size, page_token=token, filter=filtered
-            )
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.records, limit)
+        request = rpc.ListAccountingRecordsRequest(filter=filtered)
+        return self._listed(LIST, request, lambda page: page.records, limit, timeout)

@@ -11,7 +11,6 @@ from gridlane.calls import Timeout
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import audit_entry_name
 from gridlane.nouns.noun import ClientNoun, equals, timestamp
-from gridlane.pages import all_items, page_size
 from gridlane.transport import Method
 from gridlane.type.v1.time_window_pb2 import TimeWindow
 
@@ -68,12 +67,5 @@ class Audit(ClientNoun[Mode]):
         """
         filtered = equals(actor=actor, resource=resource, vo=vo, method=method)
         window = TimeWindow(start_time=timestamp(since), end_time=timestamp(until))
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListAuditEntriesResponse:
-            request = rpc.ListAuditEntriesRequest(
-                page_size=size, page_token=token, filter=filtered, window=window
-            )
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.audit_entries, limit)
+        request = rpc.ListAuditEntriesRequest(filter=filtered, window=window)
+        return self._listed(LIST, request, lambda page: page.audit_entries, limit, timeout)

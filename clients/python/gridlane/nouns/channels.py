@@ -11,7 +11,6 @@ from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
 from gridlane.nouns.noun import ClientNoun
-from gridlane.pages import all_items, page_size
 from gridlane.transfer.v1 import channel_admin_service_pb2 as admin_rpc
 from gridlane.transfer.v1 import channel_service_pb2 as rpc
 from gridlane.transfer.v1.channel_pb2 import Channel
@@ -71,13 +70,8 @@ class Channels(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListChannelsResponse:
-            request = rpc.ListChannelsRequest(page_size=size, page_token=token)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.channels, limit)
+        request = rpc.ListChannelsRequest()
+        return self._listed(LIST, request, lambda page: page.channels, limit, timeout)
 
     @verb
     async def create(
@@ -183,15 +177,8 @@ class Channels(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        parent, size = collection_name(name, "channels"), page_size(limit)
-
-        async def fetch(token: str) -> admin_rpc.ListHeldFilesResponse:
-            request = admin_rpc.ListHeldFilesRequest(
-                parent=parent, page_size=size, page_token=token
-            )
-            return await self._calls.unary(HELD, request, timeout)
-
-        return all_items(fetch, lambda page: page.files, limit)
+        request = admin_rpc.ListHeldFilesRequest(parent=collection_name(name, "channels"))
+        return self._listed(HELD, request, lambda page: page.files, limit, timeout)
 
     @verb
     async def release(

@@ -13,7 +13,6 @@ from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name, group_name
 from gridlane.nouns.noun import ClientNoun
-from gridlane.pages import all_items, page_size
 from gridlane.transport import Method
 
 _SERVICE = "gridlane.authorization.v1.GroupService"
@@ -161,10 +160,5 @@ class Groups(ClientNoun[Mode]):
         Raises:
             NotFound: there is no such VO that the caller may see.
         """
-        parent, size = collection_name(vo, "vos"), page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListGroupsResponse:
-            request = rpc.ListGroupsRequest(parent=parent, page_size=size, page_token=token)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.groups, limit)
+        request = rpc.ListGroupsRequest(parent=collection_name(vo, "vos"))
+        return self._listed(LIST, request, lambda page: page.groups, limit, timeout)

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from gridlane.authorization.v1 import issuer_service_pb2 as rpc
@@ -15,8 +14,7 @@ from gridlane.calls import Timeout
 from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
-from gridlane.nouns.noun import ClientNoun, equals
-from gridlane.pages import all_items, page_size
+from gridlane.nouns.noun import ClientNoun, duration, equals
 from gridlane.transport import Method
 
 _SERVICE = "gridlane.authorization.v1.IssuerService"
@@ -78,7 +76,7 @@ class Issuers(ClientNoun[Mode]):
             FailedPrecondition: there is no such VO.
             PermissionDenied: the caller is no administrator.
         """
-        given = _issuer(
+        given = Issuer(
             url=url,
             vo=vo.removeprefix("vos/"),
             audiences=audiences,
@@ -86,8 +84,8 @@ class Issuers(ClientNoun[Mode]):
             jwks=jwks,
             algorithms=algorithms,
             enabled=enabled,
-            max_group_age=max_group_age,
-            max_token_lifetime=max_token_lifetime,
+            max_group_age=duration(max_group_age),
+            max_token_lifetime=duration(max_token_lifetime),
             description=description,
         )
         request = rpc.CreateIssuerRequest(
@@ -141,13 +139,13 @@ class Issuers(ClientNoun[Mode]):
             "jwks": jwks,
             "algorithms": algorithms,
             "enabled": enabled,
-            "max_group_age": max_group_age,
-            "max_token_lifetime": max_token_lifetime,
+            "max_group_age": duration(max_group_age),
+            "max_token_lifetime": duration(max_token_lifetime),
             "description": description,
         }
         given: dict[str, Any] = {field: v for field, v in values.items() if v is not None}
         request = rpc.UpdateIssuerRequest(
-            issuer=_issuer(name=collection_name(name, "issuers"), **given),
+            issuer=Issuer(name=collection_name(name, "issuers"), **given),
             update_mask=FieldMask(paths=sorted({*given, *clear})),
             reason=reason,
             revision=revision,
@@ -207,22 +205,5 @@ class Issuers(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page.
         """
-        size, asked = page_size(limit), equals(vo=vo)
-
-        async def fetch(token: str) -> rpc.ListIssuersResponse:
-            request = rpc.ListIssuersRequest(page_size=size, page_token=token, filter=asked)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.issuers, limit)
-
-
-def _issuer(**fields: Any) -> Issuer:
-    """The message with these fields; lengths of time as Python has them."""
-    lengths = {name: value for name, value in fields.items() if isinstance(value, timedelta)}
-    kept = {n: value for n, value in fields.items() if value is not None and n not in lengths}
-    message = Issuer(**kept)
-    for name, length in lengths.items():
-        duration = Duration()
-        duration.FromTimedelta(length)
-        getattr(message, name).CopyFrom(duration)
-    return message
+        request = rpc.ListIssuersRequest(filter=equals(vo=vo))
+        return self._listed(LIST, request, lambda page: page.issuers, limit, timeout)

@@ -11,7 +11,6 @@ from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import job_name
 from gridlane.nouns.noun import ClientNoun, equals
-from gridlane.pages import all_items, page_size
 from gridlane.states import FINAL_JOB_STATES
 from gridlane.transport import Method
 from gridlane.watch import resumed
@@ -143,13 +142,8 @@ class Jobs(ClientNoun[Mode]):
             timeout: for each page of 1000.
         """
         filtered = equals(vo=vo, state=state.upper() if state else None)
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListJobsResponse:
-            request = rpc.ListJobsRequest(page_size=size, page_token=token, filter=filtered)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.jobs, limit)
+        request = rpc.ListJobsRequest(filter=filtered)
+        return self._listed(LIST, request, lambda page: page.jobs, limit, timeout)
 
     @stream
     def events(
@@ -165,13 +159,8 @@ class Jobs(ClientNoun[Mode]):
         Raises:
             NotFound: there is no such job that the caller may see.
         """
-        parent, size = job_name(name), page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListJobEventsResponse:
-            request = rpc.ListJobEventsRequest(parent=parent, page_size=size, page_token=token)
-            return await self._calls.unary(LIST_EVENTS, request, timeout)
-
-        return all_items(fetch, lambda page: page.events, limit)
+        request = rpc.ListJobEventsRequest(parent=job_name(name))
+        return self._listed(LIST_EVENTS, request, lambda page: page.events, limit, timeout)
 
     @verb
     async def kill(self, name: str, *, reason: str = "", timeout: Timeout = None) -> Job:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 
-from google.protobuf.duration_pb2 import Duration
-
 from gridlane.authorization.v1 import signing_key_service_pb2 as rpc
 from gridlane.authorization.v1.signing_key_pb2 import SigningKey
 from gridlane.calls import Timeout
 from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
-from gridlane.nouns.noun import ClientNoun
-from gridlane.pages import all_items, page_size
+from gridlane.nouns.noun import ClientNoun, duration
 from gridlane.transport import Method
 
 _SERVICE = "gridlane.authorization.v1.SigningKeyService"
@@ -34,13 +31,8 @@ class Keys(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListSigningKeysResponse:
-            request = rpc.ListSigningKeysRequest(page_size=size, page_token=token)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.signing_keys, limit)
+        request = rpc.ListSigningKeysRequest()
+        return self._listed(LIST, request, lambda page: page.signing_keys, limit, timeout)
 
     @verb
     async def rotate(
@@ -69,10 +61,9 @@ class Keys(ClientNoun[Mode]):
             PermissionDenied: the caller is no administrator.
         """
         request = rpc.RotateSigningKeyRequest(
-            revoke_present=revoke_present, reason=reason, request_id=request_id or uuid7()
+            publish_for=duration(publish_for),
+            revoke_present=revoke_present,
+            reason=reason,
+            request_id=request_id or uuid7(),
         )
-        if publish_for is not None:
-            waits = Duration()
-            waits.FromTimedelta(publish_for)
-            request.publish_for.CopyFrom(waits)
         return await self._calls.unary(ROTATE, request, timeout)

@@ -9,7 +9,6 @@ from gridlane.checksums import parse_checksum
 from gridlane.errors import GridlaneError, error_from_status
 from gridlane.modes import Mode, stream, verb
 from gridlane.nouns.noun import ClientNoun
-from gridlane.pages import all_items, page_size
 from gridlane.transfer.v1 import replica_service_pb2 as rpc
 from gridlane.transfer.v1.replica_pb2 import LogicalFile
 from gridlane.transport import Method
@@ -83,13 +82,8 @@ class Replicas(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListReplicasResponse:
-            request = rpc.ListReplicasRequest(prefix=prefix, page_size=size, page_token=token)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.files, limit)
+        request = rpc.ListReplicasRequest(prefix=prefix)
+        return self._listed(LIST, request, lambda page: page.files, limit, timeout)
 
 
 def _file_or_error(result: rpc.ResolvedFile) -> LogicalFile | GridlaneError:

@@ -15,7 +15,6 @@ from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import role_binding_name
 from gridlane.nouns.noun import ClientNoun, equals, timestamp
-from gridlane.pages import all_items, page_size
 from gridlane.roles import filter_word, role_of, work_action_of
 from gridlane.transport import Method
 
@@ -222,10 +221,5 @@ class Roles(ClientNoun[Mode]):
             channel_uid=channel_uid,
             group=group,
         )
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListRoleBindingsResponse:
-            request = rpc.ListRoleBindingsRequest(page_size=size, page_token=token, filter=filtered)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.role_bindings, limit)
+        request = rpc.ListRoleBindingsRequest(filter=filtered)
+        return self._listed(LIST, request, lambda page: page.role_bindings, limit, timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -10,11 +11,10 @@ from pathlib import Path
 from gridlane.calls import Timeout, in_seconds
 from gridlane.checksums import parse_checksum
 from gridlane.content import Content, Download, content_of
-from gridlane.errors import NotFound
+from gridlane.errors import GridlaneError, NotFound
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
 from gridlane.nouns.noun import ClientNoun
-from gridlane.pages import all_items, page_size
 from gridlane.transfer.v1 import storage_service_pb2 as rpc
 from gridlane.transfer.v1.content_pb2 import ContentInfo
 from gridlane.transfer.v1.storage_element_pb2 import StorageElement
@@ -97,7 +97,8 @@ class Storage(ClientNoun[Mode]):
                 in_seconds(timeout, default),
                 repeat=True,
             )
-        except Exception:
+        except (GridlaneError, CancelledError):
+            # Of an error of the local file gRPC says only that the call was cancelled.
             content.raise_own_error()
             raise
 
@@ -222,13 +223,10 @@ class Storage(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListStorageElementsResponse:
-            request = rpc.ListStorageElementsRequest(page_size=size, page_token=token)
-            return await self._calls.unary(LIST_ELEMENTS, request, timeout)
-
-        return all_items(fetch, lambda page: page.storage_elements, limit)
+        request = rpc.ListStorageElementsRequest()
+        return self._listed(
+            LIST_ELEMENTS, request, lambda page: page.storage_elements, limit, timeout
+        )
 
     @verb
     async def element(self, name: str, *, timeout: Timeout = None) -> StorageElement:

@@ -16,7 +16,6 @@ from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name, storage_ban_name
 from gridlane.nouns.noun import ClientNoun, timestamp
-from gridlane.pages import all_items, page_size
 from gridlane.storage_words import ban_action_of, operations_of
 from gridlane.transfer.v1 import storage_admin_service_pb2 as rpc
 from gridlane.transfer.v1.storage_ban_pb2 import StorageBan
@@ -228,11 +227,6 @@ class StorageSettings(ClientNoun[Mode]):
         Raises:
             NotFound: there is no such storage element.
         """
-        size = page_size(limit)
         parent = collection_name(name, _ELEMENTS)
-
-        async def fetch(token: str) -> rpc.ListStorageBansResponse:
-            request = rpc.ListStorageBansRequest(parent=parent, page_size=size, page_token=token)
-            return await self._calls.unary(LIST_BANS, request, timeout)
-
-        return all_items(fetch, lambda page: page.storage_bans, limit)
+        request = rpc.ListStorageBansRequest(parent=parent)
+        return self._listed(LIST_BANS, request, lambda page: page.storage_bans, limit, timeout)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 
-from google.protobuf.duration_pb2 import Duration
-
 from gridlane.authorization.v1 import token_service_pb2 as rpc
 from gridlane.authorization.v1.token_pb2 import Token
 from gridlane.calls import Timeout
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
-from gridlane.nouns.noun import ClientNoun, equals
-from gridlane.pages import all_items, page_size
+from gridlane.nouns.noun import ClientNoun, duration, equals
 from gridlane.transport import Method
 
 _SERVICE = "gridlane.authorization.v1.TokenService"
@@ -66,7 +63,7 @@ class Tokens(ClientNoun[Mode]):
             groups=groups,
             active_group=active_group,
             scopes=scopes,
-            lifetime=_duration(lifetime),
+            lifetime=duration(lifetime),
             reason=reason,
         )
         return await self._calls.unary(CREATE, request, timeout, repeat=False)
@@ -102,7 +99,7 @@ class Tokens(ClientNoun[Mode]):
             groups=groups,
             active_group=active_group,
             audience=audience,
-            lifetime=_duration(lifetime),
+            lifetime=duration(lifetime),
         )
         return await self._calls.unary(EXCHANGE, request, timeout)
 
@@ -138,18 +135,6 @@ class Tokens(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        filtered, size = equals(subject=subject), page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListTokensResponse:
-            request = rpc.ListTokensRequest(page_size=size, page_token=token, filter=filtered)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.tokens, limit)
-
-
-def _duration(time: timedelta | None) -> Duration | None:
-    if time is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(time)
-    return duration
+        filtered = equals(subject=subject)
+        request = rpc.ListTokensRequest(filter=filtered)
+        return self._listed(LIST, request, lambda page: page.tokens, limit, timeout)

@@ -15,7 +15,6 @@ from gridlane.modes import Mode, stream, verb
 from gridlane.names import file_transfer_name, job_name, transfer_name
 from gridlane.nouns import transfer_methods as methods
 from gridlane.nouns.noun import ClientNoun, equals, timestamp
-from gridlane.pages import all_items, page_size
 from gridlane.transfer.v1 import transfer_admin_service_pb2 as admin
 from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane.transfer.v1.deletion_pb2 import DeletionFile
@@ -216,13 +215,10 @@ class TransferVerbs(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        parent, size = file_transfer_name(name), page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListFileAttemptsResponse:
-            request = rpc.ListFileAttemptsRequest(parent=parent, page_size=size, page_token=token)
-            return await self._calls.unary(methods.LIST_ATTEMPTS, request, timeout)
-
-        return all_items(fetch, lambda page: page.attempts, limit)
+        request = rpc.ListFileAttemptsRequest(parent=file_transfer_name(name))
+        return self._listed(
+            methods.LIST_ATTEMPTS, request, lambda page: page.attempts, limit, timeout
+        )
 
     @stream
     def explain(
@@ -235,13 +231,8 @@ class TransferVerbs(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        asked, size = transfer_name(name), page_size(limit)
-
-        async def fetch(token: str) -> rpc.ExplainTransferJobResponse:
-            request = rpc.ExplainTransferJobRequest(name=asked, page_size=size, page_token=token)
-            return await self._calls.unary(methods.EXPLAIN, request, timeout)
-
-        return all_items(fetch, lambda page: page.files, limit)
+        request = rpc.ExplainTransferJobRequest(name=transfer_name(name))
+        return self._listed(methods.EXPLAIN, request, lambda page: page.files, limit, timeout)
 
     @verb
     async def cancel_many(

@@ -19,7 +19,6 @@ from gridlane.nouns.transfer_methods import (
     WATCH,
 )
 from gridlane.nouns.transfer_verbs import TransferResults, TransferVerbs, job_or_error
-from gridlane.pages import all_items, page_size
 from gridlane.states import FINAL_TRANSFER_STATES
 from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane.transfer.v1.event_pb2 import TransferEvent
@@ -113,13 +112,8 @@ class Transfers(TransferVerbs[Mode]):
             vo=vo,
             **{"tags.gridlane.job": job_name(job).rpartition("/")[2] if job else None},
         )
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListTransferJobsResponse:
-            request = rpc.ListTransferJobsRequest(page_size=size, page_token=token, filter=filtered)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.transfer_jobs, limit)
+        request = rpc.ListTransferJobsRequest(filter=filtered)
+        return self._listed(LIST, request, lambda page: page.transfer_jobs, limit, timeout)
 
     @stream
     def files(
@@ -138,16 +132,10 @@ class Transfers(TransferVerbs[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        parent, size = transfer_name(name), page_size(limit)
-        filtered = equals(state=state.upper() if state else None)
-
-        async def fetch(token: str) -> rpc.ListFileTransfersResponse:
-            request = rpc.ListFileTransfersRequest(
-                parent=parent, page_size=size, page_token=token, filter=filtered
-            )
-            return await self._calls.unary(LIST_FILES, request, timeout)
-
-        return all_items(fetch, lambda page: page.files, limit)
+        request = rpc.ListFileTransfersRequest(
+            parent=transfer_name(name), filter=equals(state=state.upper() if state else None)
+        )
+        return self._listed(LIST_FILES, request, lambda page: page.files, limit, timeout)
 
     @stream
     def events(
@@ -156,13 +144,8 @@ class Transfers(TransferVerbs[Mode]):
         """What happened to a transfer job and its files, oldest first, for as long as events are
         kept.
         """
-        parent, size = transfer_name(name), page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListTransferEventsResponse:
-            request = rpc.ListTransferEventsRequest(parent=parent, page_size=size, page_token=token)
-            return await self._calls.unary(LIST_EVENTS, request, timeout)
-
-        return all_items(fetch, lambda page: page.events, limit)
+        request = rpc.ListTransferEventsRequest(parent=transfer_name(name))
+        return self._listed(LIST_EVENTS, request, lambda page: page.events, limit, timeout)
 
     @verb
     async def cancel(self, name: str, *, reason: str = "", timeout: Timeout = None) -> TransferJob:

@@ -13,7 +13,6 @@ from gridlane.ids import uuid7
 from gridlane.modes import Mode, stream, verb
 from gridlane.names import collection_name
 from gridlane.nouns.noun import ClientNoun
-from gridlane.pages import all_items, page_size
 from gridlane.transport import Method
 
 _SERVICE = "gridlane.authorization.v1.VoService"
@@ -150,10 +149,5 @@ class Vos(ClientNoun[Mode]):
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """
-        size = page_size(limit)
-
-        async def fetch(token: str) -> rpc.ListVosResponse:
-            request = rpc.ListVosRequest(page_size=size, page_token=token)
-            return await self._calls.unary(LIST, request, timeout)
-
-        return all_items(fetch, lambda page: page.vos, limit)
+        request = rpc.ListVosRequest()
+        return self._listed(LIST, request, lambda page: page.vos, limit, timeout)

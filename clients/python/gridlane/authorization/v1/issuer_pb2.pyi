@@ -199,9 +199,9 @@ class IssuerKeys(_message.Message):
 
     @_builtins.property
     def fetch_time(self) -> _timestamp_pb2.Timestamp:
-        """When they were fetched last by the process that answers; unset: never, or they are static. They are fetched again as often as the operator
-        set, every 10 minutes by default, and soon when a token names a key that is not among them; until then the last
-        ones are used.
+        """When they were fetched last by the process that answers; unset: never, or they are static. They are fetched again as
+        often as the operator set, every 10 minutes by default, and soon when a token names a key that is not among them;
+        until then the last ones are used.
         """
 
     def __init__(
