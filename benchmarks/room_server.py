@@ -58,7 +58,7 @@ class _Assembly:
 
     def transfer(self) -> ServiceRoom:
         """Transfer, which moves no file."""
-        from gridlane_transfer.reconciler import Reconciler
+        from gridlane_transfer.moving.reconciler import Reconciler
 
         Reconciler.start = _at_rest  # type: ignore[assignment, method-assign]
         elements = embedded_storage_elements(self._data.storage, self._data.jobs)

@@ -17,7 +17,7 @@ from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.places import Place
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.embedded.webdav.urls import RemotePlace
-from gridlane_transfer.failures import Failed, MoveError
+from gridlane_transfer.moving.failures import Failed, MoveError
 
 LOOPBACK = HttpOptions(
     allowed_networks=["127.0.0.0/8", "::1/128"], connect_s=5, idle_s=2, max_redirects=3

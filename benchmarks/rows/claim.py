@@ -23,8 +23,8 @@ from benchmarks.row import Bound, Measured, Row, Target
 from benchmarks.run import Run
 from gridlane_kit.database import Database
 from gridlane_kit.sqlite import sqlite_url
+from gridlane_transfer.channels.scheduling import ActivityWeights, Choice, ElementRoom, Standing
 from gridlane_transfer.room import MIGRATIONS
-from gridlane_transfer.scheduling import ActivityWeights, Choice, ElementRoom, Standing
 from gridlane_transfer.store import channels, queues
 from gridlane_transfer.store.tables import METADATA
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.decision import scope_covers
-from gridlane_transfer.storage_elements import Located
+from gridlane_transfer.storage.storage_elements import Located
 
 _READ = ("storage.read",)
 _CREATE = ("storage.create", "storage.modify")

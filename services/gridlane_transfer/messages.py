@@ -17,11 +17,11 @@ from gridlane.type.v1 import checksum_pb2, failure_pb2, principal_pb2
 from gridlane_kit.clock import to_duration, to_timestamp
 from gridlane_kit.identity import Principal
 from gridlane_kit.principal_messages import principal_message
-from gridlane_transfer import alternatives, routes
-from gridlane_transfer.alternatives import Strategy
-from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed, TargetFound
-from gridlane_transfer.options import options_of
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.jobs.options import options_of
+from gridlane_transfer.moving import alternatives, routes
+from gridlane_transfer.moving.alternatives import Strategy
+from gridlane_transfer.moving.failures import Failed, TargetFound
 from gridlane_transfer.states import FILE_FINAL, JOB_FINAL, JobState
 from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.tables import FileRow, JobRow

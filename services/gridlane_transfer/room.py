@@ -29,35 +29,42 @@ from gridlane_kit.metrics import GROUP_COMMIT_QUEUE, Metrics
 from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.standing_work import ChangedRights
 from gridlane_kit.telemetry import Telemetry
-from gridlane_transfer import replicas as replica_calls
 from gridlane_transfer import service
-from gridlane_transfer.activities import Activities
 from gridlane_transfer.backends.embedded.mover import EmbeddedMover
 from gridlane_transfer.backends.embedded.webdav.addresses import AddressPolicy
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
-from gridlane_transfer.banned_files import BannedFiles
-from gridlane_transfer.channel_admin import ChannelAdmin
-from gridlane_transfer.channel_care import ChannelCare
-from gridlane_transfer.channel_service import ActivityShell, ChannelAdminShell, ChannelShell
-from gridlane_transfer.channels import Channels
-from gridlane_transfer.content import Content
-from gridlane_transfer.content_info import ContentInfos
-from gridlane_transfer.deadlines import Deadlines
-from gridlane_transfer.element_rules import ElementRules
-from gridlane_transfer.file_transfers import RetryPolicy
-from gridlane_transfer.hop_copies import HopCopies
-from gridlane_transfer.job_verbs import Around, JobVerbs, JobWrites
-from gridlane_transfer.reconciler import Reconciler
-from gridlane_transfer.remote_content import RemoteFiles
-from gridlane_transfer.replicas import Replicas
+from gridlane_transfer.catalogue import replicas as replica_calls
+from gridlane_transfer.catalogue.replicas import Replicas
+from gridlane_transfer.channels.activities import Activities
+from gridlane_transfer.channels.channel_admin import ChannelAdmin
+from gridlane_transfer.channels.channel_care import ChannelCare
+from gridlane_transfer.channels.channel_service import (
+    ActivityShell,
+    ChannelAdminShell,
+    ChannelShell,
+)
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.content.content import Content
+from gridlane_transfer.content.content_info import ContentInfos
+from gridlane_transfer.content.remote_content import RemoteFiles
+from gridlane_transfer.content.uploads import Uploads
+from gridlane_transfer.jobs.job_verbs import Around, JobVerbs, JobWrites
+from gridlane_transfer.jobs.submission import Submissions
+from gridlane_transfer.jobs.transfer_service import TransferAdminShell, TransferShell
+from gridlane_transfer.moving.deadlines import Deadlines
+from gridlane_transfer.moving.file_transfers import RetryPolicy
+from gridlane_transfer.moving.hop_copies import HopCopies
+from gridlane_transfer.moving.reconciler import Reconciler
+from gridlane_transfer.moving.source_order import SourceOrder, Successes
+from gridlane_transfer.moving.standing_files import StandingFiles
 from gridlane_transfer.retention import Retention
 from gridlane_transfer.settings import TransferSettings
-from gridlane_transfer.source_order import SourceOrder, Successes
-from gridlane_transfer.standing_files import StandingFiles
 from gridlane_transfer.states import FileState
 from gridlane_transfer.status import Status
-from gridlane_transfer.storage_admin import StorageAdmin
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage.banned_files import BannedFiles
+from gridlane_transfer.storage.element_rules import ElementRules
+from gridlane_transfer.storage.storage_admin import StorageAdmin
+from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import banned, contents, held, standing, storage
 from gridlane_transfer.store import channels as channel_rows
 from gridlane_transfer.store import deadlines as late
@@ -71,10 +78,7 @@ from gridlane_transfer.store.refresh import Kind, Refresh
 from gridlane_transfer.store.removals import Removing
 from gridlane_transfer.store.standing import Settled, Standing
 from gridlane_transfer.store.tables import FEED, METADATA
-from gridlane_transfer.submission import Submissions
 from gridlane_transfer.transfer_backends import TransferBackends
-from gridlane_transfer.transfer_service import TransferAdminShell, TransferShell
-from gridlane_transfer.uploads import Uploads
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _PACKAGE = "gridlane.transfer.v1"

@@ -31,12 +31,12 @@ from gridlane_kit.call import Call
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.feed import Feed, Position
 from gridlane_kit.pages import page_request
-from gridlane_transfer.content import Content
-from gridlane_transfer.content_info import ContentInfos
-from gridlane_transfer.replicas import Replicas
+from gridlane_transfer.catalogue.replicas import Replicas
+from gridlane_transfer.content.content import Content
+from gridlane_transfer.content.content_info import ContentInfos
 from gridlane_transfer.status import Status
-from gridlane_transfer.storage_admin import StorageAdmin
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage.storage_admin import StorageAdmin
+from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import storage
 from gridlane_transfer.transfer_backends import TransferBackends
 

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gridlane_kit.settings import StoreSettings
-from gridlane_transfer.element_urls import FILE, not_plain, place_of
+from gridlane_transfer.storage.element_urls import FILE, not_plain, place_of
 
 INTERNAL_ELEMENT = "jobs"
 """Where the workload service's jobs work; only that service may name it."""

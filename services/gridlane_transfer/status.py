@@ -15,10 +15,10 @@ from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.version import VERSION
 from gridlane_transfer.backends.base import TransferBackend
-from gridlane_transfer.bans import Operation
-from gridlane_transfer.conditions import Conditions
-from gridlane_transfer.storage_elements import PREFIX, StorageElement, StorageElements
-from gridlane_transfer.storage_messages import element_message
+from gridlane_transfer.storage.bans import Operation
+from gridlane_transfer.storage.conditions import Conditions
+from gridlane_transfer.storage.storage_elements import PREFIX, StorageElement, StorageElements
+from gridlane_transfer.storage.storage_messages import element_message
 from gridlane_transfer.store.tables import CHANNEL
 
 _MIB = 1 << 20

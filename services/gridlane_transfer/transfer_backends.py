@@ -19,7 +19,7 @@ from gridlane_kit.call import Call
 from gridlane_kit.pages import page_request
 from gridlane_transfer import capabilities
 from gridlane_transfer.backends.base import TransferBackend
-from gridlane_transfer.descriptions import BACKENDS
+from gridlane_transfer.jobs.descriptions import BACKENDS
 from gridlane_transfer.store import storage
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gridlane_transfer.failures import Failed
+from gridlane_transfer.moving.failures import Failed
 
 
 class Location(NamedTuple):

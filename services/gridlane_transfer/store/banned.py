@@ -14,13 +14,14 @@ from sqlalchemy import Connection, bindparam, select
 from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
-from gridlane_transfer import alternatives, file_transfers, messages
-from gridlane_transfer.alternatives import Alternatives
+from gridlane_transfer import messages
 from gridlane_transfer.backends.base import MoveOrder
-from gridlane_transfer.bans import BannedFile, Barred, Operation, banned_file, cancelled
-from gridlane_transfer.channels import Channels
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.moving import alternatives, file_transfers
+from gridlane_transfer.moving.alternatives import Alternatives
 from gridlane_transfer.states import BLOCKED, UNFINISHED, FileState
-from gridlane_transfer.storage_elements import PREFIX, StorageElements
+from gridlane_transfer.storage.bans import BannedFile, Barred, Operation, banned_file, cancelled
+from gridlane_transfer.storage.storage_elements import PREFIX, StorageElements
 from gridlane_transfer.store import catalogue
 from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.changes import Changes

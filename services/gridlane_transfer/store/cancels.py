@@ -15,8 +15,8 @@ from gridlane_kit.clock import now_us
 from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Feed
 from gridlane_transfer import messages
-from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.moving.failures import Failed
 from gridlane_transfer.states import JOB_FINAL, UNSTARTED, FileState
 from gridlane_transfer.store import sweeps
 from gridlane_transfer.store.changes import Changes

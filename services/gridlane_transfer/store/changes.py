@@ -20,8 +20,8 @@ from gridlane.type.v1 import failure_pb2
 from gridlane_kit.clock import to_timestamp
 from gridlane_kit.feed import Feed, NewEvent
 from gridlane_transfer import messages
-from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed, canceled
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.moving.failures import Failed, canceled
 from gridlane_transfer.states import FILE_FINAL, JOB_FINAL, FileState, JobState, job_state, legal
 from gridlane_transfer.store import leftovers, storage
 from gridlane_transfer.store.attempts import Attempts

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, exists, func, insert, select, update
 from gridlane.ids import uuid7
 from gridlane_kit.clock import now_us
 from gridlane_kit.pages import Keyset, Page, fetch_page
-from gridlane_transfer.channels import (
+from gridlane_transfer.channels.channels import (
     DEFAULT_NAME,
     Channel,
     ChannelState,
@@ -22,7 +22,7 @@ from gridlane_transfer.channels import (
     Optimizer,
     OptimizerMode,
 )
-from gridlane_transfer.scheduling import ActivityWeights
+from gridlane_transfer.channels.scheduling import ActivityWeights
 from gridlane_transfer.states import DUE, FILE_FINAL, RUNNING, FileState
 from gridlane_transfer.store.tables import (
     ACTIVITY_SHARES,

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, bindparam, select
 
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
-from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed, timed_out
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.moving.failures import Failed, timed_out
 from gridlane_transfer.states import FileState, legal
 from gridlane_transfer.store import sweeps
 from gridlane_transfer.store.changes import Changes

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Select, select
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_transfer import messages
-from gridlane_transfer.channels import Channels
+from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.states import FileState
 from gridlane_transfer.store import audit
 from gridlane_transfer.store.audit import AuditEntry

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from gridlane_kit.database import insert_values
 from gridlane_kit.leases import claim_due, database_now_us, held_by
-from gridlane_transfer import routes
+from gridlane_transfer.moving import routes
 from gridlane_transfer.store.tables import LEFTOVER, FileRow
 
 

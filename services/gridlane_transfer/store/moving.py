@@ -19,19 +19,20 @@ from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_kit.leases import claim_due, database_now_us, renew
 from gridlane_kit.policy import Policy, WorkAction
-from gridlane_transfer import alternatives, file_transfers, limits, messages, rights, routes
-from gridlane_transfer.alternatives import Alternatives, Order
+from gridlane_transfer import messages
 from gridlane_transfer.backends.base import Moved, MoveOrder
-from gridlane_transfer.bans import Barred, cancelled, waits
-from gridlane_transfer.channels import Channel, Channels
-from gridlane_transfer.failures import Failed, FailureClass
-from gridlane_transfer.file_transfers import Budget, RetryPolicy
-from gridlane_transfer.options import options_of
-from gridlane_transfer.rights import Stopped
-from gridlane_transfer.scheduling import Choice, ElementRoom, Seen, Standing
-from gridlane_transfer.source_order import SourceOrder
+from gridlane_transfer.channels.channels import Channel, Channels
+from gridlane_transfer.channels.scheduling import Choice, ElementRoom, Seen, Standing
+from gridlane_transfer.jobs.options import options_of
+from gridlane_transfer.moving import alternatives, file_transfers, limits, rights, routes
+from gridlane_transfer.moving.alternatives import Alternatives, Order
+from gridlane_transfer.moving.failures import Failed, FailureClass
+from gridlane_transfer.moving.file_transfers import Budget, RetryPolicy
+from gridlane_transfer.moving.rights import Stopped
+from gridlane_transfer.moving.source_order import SourceOrder
 from gridlane_transfer.states import DUE, RUNNING, FileState
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage.bans import Barred, cancelled, waits
+from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import banned, catalogue, onward, queues
 from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Registration
 from gridlane_transfer.store.changes import Changes

@@ -5,12 +5,12 @@ file that no channel leads on ends. Which source is next is `alternatives`', whi
 """
 
 from gridlane_kit.clock import now_us
-from gridlane_transfer.alternatives import Alternatives
-from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed, FailureClass
-from gridlane_transfer.routes import Route
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.moving.alternatives import Alternatives
+from gridlane_transfer.moving.failures import Failed, FailureClass
+from gridlane_transfer.moving.routes import Route
 from gridlane_transfer.states import FileState
-from gridlane_transfer.storage_elements import PREFIX
+from gridlane_transfer.storage.storage_elements import PREFIX
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import FileRow
 

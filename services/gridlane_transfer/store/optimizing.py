@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from gridlane_transfer.optimizer import Window, decide
+from gridlane_transfer.channels.optimizer import Window, decide
 from gridlane_transfer.states import DUE, RUNNING
 from gridlane_transfer.store import channels
 from gridlane_transfer.store.refresh import Kind, bump, lock

@@ -31,10 +31,10 @@ from sqlalchemy import (
 from gridlane_kit.database import run_kept
 from gridlane_kit.leases import database_now_us
 from gridlane_transfer.backends.base import MoveOrder
-from gridlane_transfer.channels import Channel
-from gridlane_transfer.scheduling import ElementRoom, Lane, Queue, Waiting
+from gridlane_transfer.channels.channels import Channel
+from gridlane_transfer.channels.scheduling import ElementRoom, Lane, Queue, Waiting
 from gridlane_transfer.states import DUE, RUNNING, FileState
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow
 
 LOOK_AHEAD: Final = 1000

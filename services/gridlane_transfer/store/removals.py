@@ -19,14 +19,15 @@ from gridlane_kit.feed import Feed
 from gridlane_kit.identity import Principal
 from gridlane_kit.leases import claim_due, database_now_us, renew
 from gridlane_kit.policy import Policy, WorkAction
-from gridlane_transfer import deletions, rights
-from gridlane_transfer.bans import Operation
-from gridlane_transfer.channels import Channels, ExhaustedAction
-from gridlane_transfer.deletions import NO_CHANNEL, RemoveOrder
-from gridlane_transfer.failures import Failed
-from gridlane_transfer.file_transfers import Budget, RetryPolicy, after_failure
+from gridlane_transfer.channels.channels import Channels, ExhaustedAction
+from gridlane_transfer.jobs import deletions
+from gridlane_transfer.jobs.deletions import NO_CHANNEL, RemoveOrder
+from gridlane_transfer.moving import rights
+from gridlane_transfer.moving.failures import Failed
+from gridlane_transfer.moving.file_transfers import Budget, RetryPolicy, after_failure
 from gridlane_transfer.states import DUE, RUNNING, FileState
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage.bans import Operation
+from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import banned, catalogue
 from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.changes import Changes

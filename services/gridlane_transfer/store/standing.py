@@ -14,8 +14,9 @@ from sqlalchemy import Connection, bindparam, select
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_kit.policy import Policy, WorkAction
-from gridlane_transfer import messages, rights
-from gridlane_transfer.channels import Channels
+from gridlane_transfer import messages
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.moving import rights
 from gridlane_transfer.states import JOB_FINAL, UNSTARTED, FileState, JobState
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, JOB, JOB_COLUMNS, FileRow, JobRow

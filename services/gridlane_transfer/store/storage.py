@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select,
 
 from gridlane.transfer.v1 import storage_element_pb2
 from gridlane_kit.pages import Keyset, Page, fetch_page
-from gridlane_transfer.bans import Ban, BanAction, Operation
 from gridlane_transfer.states import UNFINISHED, FileState
-from gridlane_transfer.storage_elements import PREFIX, StorageElement
+from gridlane_transfer.storage.bans import Ban, BanAction, Operation
+from gridlane_transfer.storage.storage_elements import PREFIX, StorageElement
 from gridlane_transfer.store.tables import (
     CHANNEL,
     FILE,

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, select
 
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
-from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.states import DUE, FileState
-from gridlane_transfer.storage_elements import PREFIX
+from gridlane_transfer.storage.storage_elements import PREFIX
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import CHANNEL, FILE, FILE_COLUMNS, FileRow, file_in
 

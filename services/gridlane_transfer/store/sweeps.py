@@ -14,8 +14,8 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, u
 
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
-from gridlane_transfer.channels import Channels
-from gridlane_transfer.failures import Failed
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.moving.failures import Failed
 from gridlane_transfer.states import UNSTARTED, FileState
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import (

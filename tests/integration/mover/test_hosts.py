@@ -12,7 +12,7 @@ from webdav_server import Fault, serving
 from gridlane_transfer.backends.embedded.places import Place
 from gridlane_transfer.backends.embedded.webdav import connections
 from gridlane_transfer.backends.embedded.webdav.addresses import Resolved
-from gridlane_transfer.failures import FailureClass
+from gridlane_transfer.moving.failures import FailureClass
 
 
 def test_loopback_is_refused_unless_configured(ground: Ground) -> None:

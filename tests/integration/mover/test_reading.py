@@ -8,7 +8,7 @@ import pytest
 from mover_ground import CONTENT, Ground, adler
 from webdav_server import Fault
 
-from gridlane_transfer.failures import FailureClass
+from gridlane_transfer.moving.failures import FailureClass
 
 HALF = len(CONTENT) // 2
 

@@ -12,7 +12,7 @@ from webdav_server import Fault, Storage
 from gridlane_transfer.backends.embedded import copying
 from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.webdav.third_party import Markers
-from gridlane_transfer.failures import FailureClass
+from gridlane_transfer.moving.failures import FailureClass
 
 NAME = "new/target"
 MOVER = "gridlane/"

@@ -22,7 +22,7 @@ from webdav_server import Storage
 
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.embedded.webdav.urls import RemotePlace
-from gridlane_transfer.failures import FailureClass
+from gridlane_transfer.moving.failures import FailureClass
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 

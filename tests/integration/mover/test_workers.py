@@ -15,7 +15,7 @@ from webdav_server import Fault, Storage
 
 from gridlane_transfer.backends.base import FileInfo, Location, Moved, MoveOrder
 from gridlane_transfer.backends.embedded.mover import EmbeddedMover
-from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.moving.failures import Failed, FailureClass
 
 BIG = 64 << 20
 

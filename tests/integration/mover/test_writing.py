@@ -13,7 +13,7 @@ from gridlane_transfer.backends.embedded.copying import temporary_name
 from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.webdav.connections import Connection
 from gridlane_transfer.backends.embedded.webdav.writing import RemoteTarget
-from gridlane_transfer.failures import FailureClass
+from gridlane_transfer.moving.failures import FailureClass
 
 NAME = "new/deep/target"
 

@@ -20,7 +20,7 @@ from gridlane.transfer.v1 import (
     transfer_job_pb2,
 )
 from gridlane_kit.policy import Binding, Policy, Role
-from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.moving.failures import Failed, FailureClass
 
 ISSUER = "https://issuer.test/"
 

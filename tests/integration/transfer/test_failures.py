@@ -300,7 +300,7 @@ async def test_a_copy_that_always_hangs_fails_and_says_so(start_house: Any, word
 async def test_retries_end_with_the_budget_of_the_file(
     house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gridlane_transfer.failures import Failed, FailureClass
+    from gridlane_transfer.moving.failures import Failed, FailureClass
 
     async def lost(*_: Any) -> Failed:
         return Failed(FailureClass.BACKEND_LOST, "the worker went away", recoverable=True)

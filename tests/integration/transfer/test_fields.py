@@ -15,7 +15,7 @@ from gridlane.transfer.v1 import (
     storage_ban_pb2,
     transfer_job_pb2,
 )
-from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.settings import StorageElementSettings
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])

@@ -25,14 +25,14 @@ from gridlane_kit.identity import Principal
 from gridlane_kit.policy import Binding, Policy, Role
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import Moved
-from gridlane_transfer.channels import Channel, Channels, ChannelState, ExhaustedAction
-from gridlane_transfer.failures import Failed, FailureClass
-from gridlane_transfer.file_transfers import RetryPolicy
-from gridlane_transfer.scheduling import Standing
+from gridlane_transfer.channels.channels import Channel, Channels, ChannelState, ExhaustedAction
+from gridlane_transfer.channels.scheduling import Standing
+from gridlane_transfer.moving.failures import Failed, FailureClass
+from gridlane_transfer.moving.file_transfers import RetryPolicy
+from gridlane_transfer.moving.source_order import SourceOrder, Successes
 from gridlane_transfer.settings import StorageElementSettings
-from gridlane_transfer.source_order import SourceOrder, Successes
 from gridlane_transfer.states import DUE, FILE_FINAL, RUNNING, FileState
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import cancels, deadlines, jobs
 from gridlane_transfer.store.cancels import Cancel
 from gridlane_transfer.store.jobs import MoreOfFile, NewFile, NewTransferJob

@@ -10,7 +10,7 @@ from gridlane.transfer.v1 import transfer_job_pb2 as pb
 from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane.type.v1 import failure_pb2
 from gridlane_kit.policy import Binding, Policy, Role
-from gridlane_transfer.channels import ChannelState
+from gridlane_transfer.channels.channels import ChannelState
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 ISSUER = "https://issuer.test/"

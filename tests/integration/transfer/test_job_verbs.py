@@ -15,7 +15,7 @@ from gridlane.transfer.v1 import transfer_job_pb2 as pb
 from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane.type.v1 import explanation_pb2, failure_pb2
 from gridlane_kit.policy import Binding, Policy, Role
-from gridlane_transfer.channels import ChannelState, ExhaustedAction
+from gridlane_transfer.channels.channels import ChannelState, ExhaustedAction
 from gridlane_transfer.store.tables import AUDIT, CHANNEL
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
@@ -245,7 +245,7 @@ async def held_job(house: Any) -> Any:
 
 async def break_mover(house: Any) -> None:
     """Have every copy fail in a way that may pass."""
-    from gridlane_transfer.failures import Failed, FailureClass
+    from gridlane_transfer.moving.failures import Failed, FailureClass
 
     lost = Failed(FailureClass.BACKEND_LOST, "the mover is broken", recoverable=True)
 

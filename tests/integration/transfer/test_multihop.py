@@ -12,7 +12,7 @@ from gridlane.transfer.v1 import (
     transfer_job_pb2,
     transfer_service_pb2,
 )
-from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.settings import StorageElementSettings
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])

@@ -15,12 +15,12 @@ from gridlane_kit.feed import Feed
 from gridlane_kit.filters import Filter
 from gridlane_kit.pages import page_request
 from gridlane_kit.sqlite import sqlite_url
-from gridlane_transfer.channels import Channels
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.jobs.summaries import FILTER as SUMMARY_FILTER
+from gridlane_transfer.jobs.transfer_jobs import FILTER
 from gridlane_transfer.store import jobs, summaries, sweeps
 from gridlane_transfer.store.tables import FEED, JOB, METADATA, JobRow
 from gridlane_transfer.store.visibility import visible_jobs
-from gridlane_transfer.summaries import FILTER as SUMMARY_FILTER
-from gridlane_transfer.transfer_jobs import FILTER
 
 NOBODYS = "01939f5e-0000-7000-8000-000000000001"
 OWN = Visibility(owner="https://issuer.test/|sue")

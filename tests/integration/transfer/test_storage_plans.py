@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from gridlane_kit.database import Database
 from gridlane_kit.pages import page_request
-from gridlane_transfer.bans import Ban, BanAction
 from gridlane_transfer.room import MIGRATIONS
+from gridlane_transfer.storage.bans import Ban, BanAction
 from gridlane_transfer.store import banned, storage
 from gridlane_transfer.store.tables import METADATA
 

@@ -10,7 +10,7 @@ import pytest
 from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_kit.clock import now_us
 from gridlane_kit.policy import Binding, Policy, Role, WorkAction
-from gridlane_transfer.standing_files import StandingFiles
+from gridlane_transfer.moving.standing_files import StandingFiles
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 

@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridlane_transfer import alternatives
-from gridlane_transfer.alternatives import Alternatives, Order, Source, Strategy
+from gridlane_transfer.moving import alternatives
+from gridlane_transfer.moving.alternatives import Alternatives, Order, Source, Strategy
+from gridlane_transfer.moving.source_order import SourceOrder, Successes
 from gridlane_transfer.settings import StorageElementSettings
-from gridlane_transfer.source_order import SourceOrder, Successes
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage.storage_elements import StorageElements
 
 A, B, C = Source("file:///a/x", "a"), Source("file:///b/x", "b"), Source("LFN:/local/x", "")
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from gridlane.transfer.v1 import storage_ban_pb2, storage_element_pb2
-from gridlane_transfer.bans import (
+from gridlane_transfer.states import FileState
+from gridlane_transfer.storage.bans import (
     NEVER_US,
     Ban,
     BanAction,
@@ -15,7 +16,6 @@ from gridlane_transfer.bans import (
     banned_file,
     barred,
 )
-from gridlane_transfer.states import FileState
 
 SECOND = 1_000_000
 ELEMENT = "storageElements/desy"

@@ -22,7 +22,7 @@ from gridlane.transfer.v1 import (
     transfer_service_pb2,
 )
 from gridlane_kit.errors import ErrorReason, GridlaneError
-from gridlane_transfer import capabilities, channel_service, service, transfer_service
+from gridlane_transfer import capabilities, service
 from gridlane_transfer.backends.embedded.mover import EmbeddedMover
 from gridlane_transfer.capabilities import (
     CHANNEL_FIELDS,
@@ -35,6 +35,8 @@ from gridlane_transfer.capabilities import (
     SELECTION_STRATEGIES,
     Missing,
 )
+from gridlane_transfer.channels import channel_service
+from gridlane_transfer.jobs import transfer_service
 
 SHELLS = {
     transfer_service_pb2: transfer_service.TransferShell,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gridlane_transfer.channels import (
+from gridlane_transfer.channels.channels import (
     Channel,
     Channels,
     ChannelState,

@@ -15,7 +15,7 @@ from gridlane_transfer.backends.embedded.copying import Copied, temporary_name
 from gridlane_transfer.backends.embedded.ends import AnyPlace, CopyTask
 from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.places import Place
-from gridlane_transfer.failures import FailureClass, MoveError
+from gridlane_transfer.moving.failures import FailureClass, MoveError
 
 CONTENT = b"bytes" * 1_000_000
 ADLER = f"{zlib.adler32(CONTENT):08x}"

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane.type.v1 import checksum_pb2
-from gridlane_transfer import descriptions
+from gridlane_transfer.jobs import descriptions
 
 NOW_US = 1_800_000_000_000_000
 ADLER = checksum_pb2.Checksum(type=checksum_pb2.CHECKSUM_TYPE_ADLER32, value="0" * 8)

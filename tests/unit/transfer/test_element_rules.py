@@ -9,9 +9,9 @@ from google.protobuf.json_format import ParseDict
 from gridlane.transfer.v1 import storage_element_pb2
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_transfer.backends.embedded.webdav.addresses import AddressPolicy
-from gridlane_transfer.element_rules import UPDATABLE, ElementRules, merged, settable
 from gridlane_transfer.settings import StorageElementSettings
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage.element_rules import UPDATABLE, ElementRules, merged, settable
+from gridlane_transfer.storage.storage_elements import StorageElements
 
 Settings = storage_element_pb2.StorageElement
 REMOTE = "https://192.0.2.7/data"

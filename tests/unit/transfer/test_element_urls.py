@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridlane_transfer.element_urls import Place, place_of
+from gridlane_transfer.storage.element_urls import Place, place_of
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from gridlane.type.v1 import failure_pb2
-from gridlane_transfer import failures
-from gridlane_transfer.failures import (
+from gridlane_transfer.moving import failures
+from gridlane_transfer.moving.failures import (
     FailureClass,
     canceled,
     source_failure,

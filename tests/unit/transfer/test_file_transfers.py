@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridlane_transfer import file_transfers
-from gridlane_transfer.alternatives import Alternatives, Source, Strategy
 from gridlane_transfer.backends.base import MoveOrder
-from gridlane_transfer.channels import ExhaustedAction
-from gridlane_transfer.failures import Failed, FailureClass, source_failure, target_failure
-from gridlane_transfer.file_transfers import Budget, RetryPolicy, after_failure, plan
-from gridlane_transfer.routes import Route, Stop
+from gridlane_transfer.channels.channels import ExhaustedAction
+from gridlane_transfer.moving import file_transfers
+from gridlane_transfer.moving.alternatives import Alternatives, Source, Strategy
+from gridlane_transfer.moving.failures import Failed, FailureClass, source_failure, target_failure
+from gridlane_transfer.moving.file_transfers import Budget, RetryPolicy, after_failure, plan
+from gridlane_transfer.moving.routes import Route, Stop
 from gridlane_transfer.settings import StorageElementSettings, embedded_storage_elements
 from gridlane_transfer.states import FileState, legal
-from gridlane_transfer.storage_elements import StorageElements
+from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store.catalogue import LogicalFile, StoredReplica
 from gridlane_transfer.store.tables import FileRow, JobRow
 

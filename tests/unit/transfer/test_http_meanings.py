@@ -9,7 +9,7 @@ from gridlane_transfer.backends.embedded.webdav.meanings import (
     failure,
 )
 from gridlane_transfer.backends.embedded.webdav.troubles import Kind, StatusError, TroubleError
-from gridlane_transfer.failures import FailureClass
+from gridlane_transfer.moving.failures import FailureClass
 
 # Written a second time by hand: status, class, recoverable.
 SOURCE = [

@@ -8,15 +8,15 @@ import pytest
 
 from gridlane.transfer.v1 import storage_element_pb2
 from gridlane_transfer.backends.base import Location, MoveOrder
-from gridlane_transfer.channels import (
+from gridlane_transfer.channels.channels import (
     Channel,
     ChannelState,
     ExhaustedAction,
     Optimizer,
     OptimizerMode,
 )
-from gridlane_transfer.limits import within
-from gridlane_transfer.storage_elements import StorageElement, StorageElements
+from gridlane_transfer.moving.limits import within
+from gridlane_transfer.storage.storage_elements import StorageElement, StorageElements
 
 CHANNEL = Channel(
     uid="1",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gridlane_transfer.channels import Optimizer, OptimizerMode
-from gridlane_transfer.optimizer import Window, decide
+from gridlane_transfer.channels.channels import Optimizer, OptimizerMode
+from gridlane_transfer.channels.optimizer import Window, decide
 
 GOOD = Window(finished=20, failed=0, bytes_per_second=1000, before=1000, full=True)
 FIRST_FAILURE = Window(finished=20, failed=1, bytes_per_second=1000, before=1000, full=True)

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from gridlane.transfer.v1 import selection_strategy_pb2, transfer_job_pb2
-from gridlane_transfer.options import NOTHING, asked_of, options_of
+from gridlane_transfer.jobs.options import NOTHING, asked_of, options_of
 
 EVERYTHING = transfer_job_pb2.TransferJob(
     retry_delay=Duration(seconds=3, nanos=500_000_000),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gridlane_transfer import routes
-from gridlane_transfer.routes import Route, Stop
+from gridlane_transfer.moving import routes
+from gridlane_transfer.moving.routes import Route, Stop
 
 FIRST = Stop("file:///a/.gridlane-hop-1", "storageElements/a", "", stays=False)
 KEPT = Stop("file:///b/x", "storageElements/b", "", stays=True)

@@ -10,7 +10,7 @@ from itertools import chain, islice
 
 import pytest
 
-from gridlane_transfer.scheduling import (
+from gridlane_transfer.channels.scheduling import (
     ActivityWeights,
     Choice,
     ElementRoom,

@@ -9,7 +9,7 @@ import pytest
 
 from gridlane_transfer.backends.base import Location, Moved, MoveOrder
 from gridlane_transfer.backends.embedded.mover import EmbeddedMover
-from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.moving.failures import Failed, FailureClass
 
 SIZE = 3 << 30
 

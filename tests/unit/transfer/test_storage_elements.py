@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridlane.transfer.v1 import storage_element_pb2
-from gridlane_transfer.bans import Operation
 from gridlane_transfer.settings import StorageElementSettings, embedded_storage_elements
-from gridlane_transfer.storage_elements import StorageElement, StorageElements
+from gridlane_transfer.storage.bans import Operation
+from gridlane_transfer.storage.storage_elements import StorageElement, StorageElements
 
 ELEMENTS = StorageElements(embedded_storage_elements(Path("/data/my storage"), Path("/data/jobs")))
 

@@ -8,17 +8,18 @@ import pytest
 from gridlane.type.v1 import explanation_pb2
 from gridlane_kit.identity import Principal
 from gridlane_kit.policy import Binding, Policy, Role
-from gridlane_transfer import messages, waiting
+from gridlane_transfer import messages
 from gridlane_transfer.backends.base import BackendReport
-from gridlane_transfer.bans import Ban, BanAction, Operation
-from gridlane_transfer.channels import Channel, ChannelState, ExhaustedAction
-from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.channels.channels import Channel, ChannelState, ExhaustedAction
+from gridlane_transfer.jobs import waiting
+from gridlane_transfer.jobs.waiting import Facts
+from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.settings import StorageElementSettings
 from gridlane_transfer.states import FileState
-from gridlane_transfer.storage_elements import Limits, StorageElements
+from gridlane_transfer.storage.bans import Ban, BanAction, Operation
+from gridlane_transfer.storage.storage_elements import Limits, StorageElements
 from gridlane_transfer.store.queues import Running
 from gridlane_transfer.store.tables import FileRow, JobRow
-from gridlane_transfer.waiting import Facts
 
 NOW = 1_800_000_000_000_000
 ISSUER = "https://issuer.test/"

@@ -32,7 +32,7 @@ from gridlane_transfer.backends.embedded.ends import (
 from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.pace import Pace
 from gridlane_transfer.backends.embedded.places import Place
-from gridlane_transfer.failures import (
+from gridlane_transfer.moving.failures import (
     Failed,
     FailureClass,
     MoveError,

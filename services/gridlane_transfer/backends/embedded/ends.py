@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from gridlane_transfer.backends.embedded.places import Place
 from gridlane_transfer.backends.embedded.webdav.urls import RemotePlace
-from gridlane_transfer.failures import MoveError, wrong_content
+from gridlane_transfer.moving.failures import MoveError, wrong_content
 
 BLOCK_BYTES = 1 << 18
 AnyPlace = Place | RemotePlace

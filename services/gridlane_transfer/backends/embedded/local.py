@@ -25,7 +25,7 @@ from gridlane_transfer.backends.embedded.places import (
     remove_file,
     remove_leftover,
 )
-from gridlane_transfer.failures import MoveError, canceled, source_failure, target_failure
+from gridlane_transfer.moving.failures import MoveError, canceled, source_failure, target_failure
 
 # So much is handed to the disk at once while a large file is still being copied.
 _WRITE_OUT_BYTES = 8 << 20

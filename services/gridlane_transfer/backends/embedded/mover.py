@@ -36,7 +36,7 @@ from gridlane_transfer.backends.embedded.checksums import CHECKSUMS
 from gridlane_transfer.backends.embedded.tasks import ends_of, place_of, task_of
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.embedded.webdav.urls import SCHEMES
-from gridlane_transfer.failures import Failed, FailureClass, canceled
+from gridlane_transfer.moving.failures import Failed, FailureClass, canceled
 
 _WORKER = "gridlane_transfer.backends.embedded.worker"
 # Lines of the protocol carry a few paths at most.

@@ -35,7 +35,7 @@ from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.places import Place
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.embedded.webdav.urls import RemotePlace
-from gridlane_transfer.failures import Failed, FailureClass, MoveError
+from gridlane_transfer.moving.failures import Failed, FailureClass, MoveError
 
 _PR_SET_PDEATHSIG = 1
 # How often a running copy says how far it is.

@@ -32,7 +32,7 @@ from gridlane_transfer.backends.embedded.webdav.urls import (
     target_of,
 )
 from gridlane_transfer.backends.embedded.webdav.waking import Part, Waker
-from gridlane_transfer.failures import MoveError, canceled
+from gridlane_transfer.moving.failures import MoveError, canceled
 
 _KEEP_S: Final = 20.0
 _KEEP_PER_ORIGIN: Final = 8

@@ -29,7 +29,7 @@ from gridlane_transfer.backends.embedded.webdav.third_party import CopyFailedErr
 from gridlane_transfer.backends.embedded.webdav.troubles import HttpError, StatusError
 from gridlane_transfer.backends.embedded.webdav.urls import Origin, RemotePlace, origin_of
 from gridlane_transfer.backends.embedded.webdav.waking import Unstoppable
-from gridlane_transfer.failures import MoveError
+from gridlane_transfer.moving.failures import MoveError
 
 # What is removed after a copy does not wait longer.
 _CLEANING_S: Final = 10.0

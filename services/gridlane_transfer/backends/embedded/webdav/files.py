@@ -17,7 +17,7 @@ from gridlane_transfer.backends.embedded.webdav import digests
 from gridlane_transfer.backends.embedded.webdav.client import Answer, Session
 from gridlane_transfer.backends.embedded.webdav.reading import RangeReader
 from gridlane_transfer.backends.embedded.webdav.troubles import Kind, StatusError, TroubleError
-from gridlane_transfer.failures import MoveError, canceled
+from gridlane_transfer.moving.failures import MoveError, canceled
 
 _THERE: Final = frozenset({200, 204, 206})
 _GONE: Final = frozenset({404, 410})

@@ -15,7 +15,7 @@ from gridlane_transfer.backends.embedded.webdav.troubles import (
     StatusError,
     TroubleError,
 )
-from gridlane_transfer.failures import Failed, FailureClass
+from gridlane_transfer.moving.failures import Failed, FailureClass
 
 
 class Side(StrEnum):

@@ -18,7 +18,7 @@ from gridlane_transfer.backends.embedded.webdav.troubles import (
     StatusError,
     TroubleError,
 )
-from gridlane_transfer.failures import MoveError, canceled
+from gridlane_transfer.moving.failures import MoveError, canceled
 
 _READ: Final = frozenset({200, 206})
 _PASSING: Final = frozenset({Kind.BROKEN, Kind.TIMED_OUT, Kind.UNREACHABLE})

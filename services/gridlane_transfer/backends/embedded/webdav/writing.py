@@ -20,7 +20,7 @@ from gridlane_transfer.backends.embedded.webdav.troubles import (
     TroubleError,
 )
 from gridlane_transfer.backends.embedded.webdav.urls import Origin, RemotePlace, origin_of
-from gridlane_transfer.failures import Failed, FailureClass, MoveError
+from gridlane_transfer.moving.failures import Failed, FailureClass, MoveError
 
 _WRITTEN: Final = frozenset({200, 201, 204})
 _NO_MOVE: Final = frozenset({405, 501})

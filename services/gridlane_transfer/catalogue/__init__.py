@@ -1,0 +1,1 @@
+"""The replica catalogue: which logical files there are, and where their copies lie."""

@@ -1,0 +1,1 @@
+"""The bytes of files: put, got, described and deleted through the service."""

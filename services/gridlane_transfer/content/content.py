@@ -1,0 +1,330 @@
+"""The bytes of files: put, got and deleted through the service.
+
+Responsible for who may, for what is promised of size and checksum, and for answers. How an upload
+stays whole is `uploads`. File work runs in threads, never in the event loop.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+
+from gridlane.transfer.v1 import storage_service_pb2
+from gridlane_kit import errors
+from gridlane_kit.call import Call
+from gridlane_kit.errors import ErrorReason, GridlaneError
+from gridlane_kit.failpoints import failpoint
+from gridlane_kit.group_commit import WriteKind
+from gridlane_transfer import access, messages
+from gridlane_transfer.backends.base import TransferBackend
+from gridlane_transfer.backends.embedded.checksums import CHECKSUMS
+from gridlane_transfer.backends.embedded.places import Folder, remove_file
+from gridlane_transfer.backends.embedded.webdav.urls import is_remote
+from gridlane_transfer.catalogue.replicas import Removal, Replicas
+from gridlane_transfer.content.remote_content import RemoteFiles, RemoteReading, refusal
+from gridlane_transfer.content.uploads import OpenUpload, Uploads, place_of
+from gridlane_transfer.moving.failures import Failed, FailureClass, source_failure
+from gridlane_transfer.moving.file_transfers import DEFAULT_CHECKSUM, is_logical
+from gridlane_transfer.storage import barred_ends
+from gridlane_transfer.storage.bans import Operation
+from gridlane_transfer.storage.storage_elements import PREFIX, Located, StorageElements
+from gridlane_transfer.store.catalogue import LogicalFile
+
+_REMOVED = failpoint("transfer.content.removed")
+_UNREGISTERED = failpoint("transfer.content.unregistered")
+
+_CHUNK_BYTES = 1 << 20
+_WRITE = "transfer.content.write"
+_READ = "transfer.content.read"
+_WHERE_TO_PUT = (
+    "lies on a remote storage: put it to a storage element that is a directory here, and submit a"
+    " transfer to the remote one"
+)
+
+
+class Content:
+    """The calls.
+
+    Parameters:
+        mover: removes remote files; `remote` reads them.
+        unregister: the write, through the group commit.
+    """
+
+    def __init__(
+        self,
+        elements: StorageElements,
+        replicas: Replicas,
+        uploads: Uploads,
+        mover: TransferBackend,
+        remote: RemoteFiles,
+        *,
+        unregister: WriteKind[Removal, None],
+    ) -> None:
+        self._elements = elements
+        self._replicas = replicas
+        self._uploads = uploads
+        self._mover = mover
+        self._remote = remote
+        self._unregister = unregister
+
+    async def put(
+        self, requests: AsyncIterator[storage_service_pb2.PutContentRequest], call: Call
+    ) -> storage_service_pb2.PutContentResponse:
+        """Write a file from its parts.
+
+        Raises:
+            GridlaneError: INVALID_FIELDS, NO_STORAGE_ELEMENT, PERMISSION_DENIED, SCOPE_TOO_NARROW,
+                ALREADY_EXISTS, CHECKSUM_MISMATCH, NO_SPACE, CAPABILITY_MISSING for a remote
+                storage, PRECONDITION when the place cannot be written.
+        """
+        header = await _first(requests)
+        located = self._place(header.file, Operation.WRITE)
+        access.require_write(call, located, _WRITE, replace=header.overwrite)
+        barred_ends.require_free(self._elements, located, Operation.WRITE)
+        if is_remote(located.location.url):
+            refused = [("header.file", _WHERE_TO_PUT)]
+            raise errors.capability_missing(refused, "PUT_CONTENT", "embedded")
+        algorithms = await self._algorithms(header, located)
+        await self._require_room(located, header.size_bytes)
+        upload = await self._uploads.begin(located, call.principal.owner, algorithms)
+        try:
+            await _receive(requests, upload, header.size_bytes)
+            _verify(header, upload)
+        except BaseException:
+            await upload.abandon()
+            raise
+        await upload.finish(overwrite=header.overwrite)
+        value = upload.checksums()[algorithms[0]]
+        return storage_service_pb2.PutContentResponse(
+            lfn=located.lfn,
+            url=located.location.url,
+            size_bytes=upload.size_bytes,
+            checksum=messages.checksum_message(f"{algorithms[0]}:{value}"),
+        )
+
+    async def get(
+        self, request: storage_service_pb2.GetContentRequest, call: Call
+    ) -> AsyncIterator[storage_service_pb2.GetContentResponse]:
+        """Read a file: its header, then its bytes from the offset on.
+
+        Raises:
+            GridlaneError: NOT_FOUND, NO_STORAGE_ELEMENT, SCOPE_TOO_NARROW, INVALID_FIELDS for an
+                offset past the end.
+        """
+        located = self._place(request.file)
+        if located.vo not in call.visibility.vos and not call.visibility.everything:
+            raise errors.not_found(request.file)
+        access.require_read(call, located, _READ)
+        known = await self._replicas.find(located.lfn)
+        copies = barred_ends.readable(self._elements, self._copies(request.file, located, known))
+        reading = await self._open(request.file, copies, request.offset_bytes)
+        try:
+            size = reading.size
+            if request.offset_bytes > size:
+                raise errors.invalid([("offset_bytes", f"at most the file's size, {size}")])
+            header = storage_service_pb2.GetContentHeader(size_bytes=size)
+            if known is not None and known.replica(located.location.url) is not None:
+                header.checksum.CopyFrom(messages.checksum_message(known.checksum))
+            yield storage_service_pb2.GetContentResponse(header=header)
+            while chunk := await reading.chunk():
+                yield storage_service_pb2.GetContentResponse(chunk=chunk)
+        finally:
+            reading.close()
+
+    async def delete(self, file: str, call: Call) -> None:
+        """Remove a file and its registration: all copies of a logical name, the one copy of a URL.
+
+        Raises:
+            GridlaneError: NOT_FOUND when it is gone or not to be seen, PERMISSION_DENIED,
+                SCOPE_TOO_NARROW, PRECONDITION when it cannot be removed.
+        """
+        located = self._place(file)
+        known = await self._replicas.find(located.lfn)
+        if known is None and not await self._is_there(file, located):
+            raise errors.not_found(file)
+        access.require_removal(call, located, "" if known is None else known.owner, file)
+        copies = self._copies(file, located, known)
+        for copy in copies:
+            barred_ends.require_free(self._elements, copy, Operation.REMOVE)
+        removed = [await self._remove(file, copy) for copy in copies]
+        _REMOVED()
+        registered = [
+            copy.location.url
+            for copy in copies
+            if known is not None and known.replica(copy.location.url) is not None
+        ]
+        if registered:
+            await self._unregister(Removal(located.lfn, registered), deadline=call.deadline)
+            _UNREGISTERED()
+        if not registered and not any(removed):
+            raise errors.not_found(file)
+
+    def _place(self, file: str, operation: Operation | None = None) -> Located:
+        located = self._elements.locate(file, operation=operation)
+        if located is None:
+            raise errors.no_storage_element(file)
+        return located
+
+    async def _algorithms(
+        self, header: storage_service_pb2.PutContentHeader, located: Located
+    ) -> list[str]:
+        """The checksums to compute: the promised one, and that under which the name is
+        registered.
+        """
+        first = DEFAULT_CHECKSUM
+        if header.HasField("checksum"):
+            first = messages.algorithm_of(header.checksum)
+            if first not in CHECKSUMS:
+                computed = ", ".join(sorted(CHECKSUMS))
+                raise errors.invalid(
+                    [("header.checksum.type", f"{first} is not computed here: {computed} are")]
+                )
+        known = await self._replicas.find(located.lfn)
+        registered = "" if known is None else known.checksum.partition(":")[0]
+        return [first, *({registered} & CHECKSUMS - {first})]
+
+    async def _require_room(self, located: Located, size_bytes: int) -> None:
+        """Refuse early what cannot fit."""
+        element = self._elements.get(located.location.storage_element)
+        if element is None:
+            return
+        condition = await asyncio.to_thread(element.condition)
+        if 0 <= condition.free_bytes < size_bytes:
+            raise errors.no_space(element.name)
+
+    def _copies(self, file: str, located: Located, known: LogicalFile | None) -> Sequence[Located]:
+        """The places that a name stands for: every registered copy of a logical one, else where it
+        would lie.
+        """
+        if not is_logical(file) or known is None:
+            return [located]
+        found = [self._elements.locate(replica.url) for replica in known.replicas]
+        return [one for one in found if one is not None] or [located]
+
+    async def _open(
+        self, file: str, copies: Sequence[Located], offset: int
+    ) -> "_LocalReading | RemoteReading":
+        """The first copy that can be read, from an offset on."""
+        failure: GridlaneError | None = None
+        for copy in copies:
+            try:
+                if is_remote(copy.location.url):
+                    return await self._remote.open(copy.location, offset)
+                return _LocalReading(await asyncio.to_thread(_open, copy), offset)
+            except OSError as error:
+                failure = failure or _unreadable(file, copy, error)
+            except GridlaneError as error:
+                failure = failure or error
+        raise failure or errors.not_found(file)
+
+    async def _is_there(self, file: str, copy: Located) -> bool:
+        if not is_remote(copy.location.url):
+            return await asyncio.to_thread(_is_there, copy)
+        found = await self._mover.stat(copy.location)
+        if not isinstance(found, Failed):
+            return True
+        if found.failure_class is FailureClass.SOURCE_MISSING:
+            return False
+        raise refusal(found, file, copy.location.storage_element)
+
+    async def _remove(self, file: str, copy: Located) -> bool:
+        if not is_remote(copy.location.url):
+            return await asyncio.to_thread(_remove, file, copy)
+        removed = await self._mover.remove(copy.location)
+        if isinstance(removed, Failed):
+            raise refusal(removed, file, copy.location.storage_element)
+        return removed
+
+
+class _LocalReading:
+    """A file of a directory being read; owns its descriptor."""
+
+    def __init__(self, descriptor: int, offset: int) -> None:
+        self.size = os.fstat(descriptor).st_size
+        self._descriptor = descriptor
+        self._offset = offset
+
+    async def chunk(self) -> bytes:
+        """The next bytes; empty at the end."""
+        found = await asyncio.to_thread(os.pread, self._descriptor, _CHUNK_BYTES, self._offset)
+        self._offset += len(found)
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        os.close(self._descriptor)
+
+
+async def _first(
+    requests: AsyncIterator[storage_service_pb2.PutContentRequest],
+) -> storage_service_pb2.PutContentHeader:
+    async for request in requests:
+        if request.WhichOneof("part") == "header":
+            return request.header
+        break
+    raise errors.invalid([("header", "the first message of the stream, and only it")])
+
+
+async def _receive(
+    requests: AsyncIterator[storage_service_pb2.PutContentRequest],
+    upload: OpenUpload,
+    size_bytes: int,
+) -> None:
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            raise errors.invalid([("header", "the first message of the stream, and only it")])
+        if upload.size_bytes + len(request.chunk) > size_bytes:
+            raise _wrong_size(size_bytes, f"more than {size_bytes}")
+        await upload.write(request.chunk)
+    if upload.size_bytes != size_bytes:
+        raise _wrong_size(size_bytes, str(upload.size_bytes))
+
+
+def _wrong_size(expected: int, actual: str) -> GridlaneError:
+    return GridlaneError(
+        ErrorReason.CHECKSUM_MISMATCH,
+        f"{actual} bytes came, promised were {expected}",
+        {"expected": f"{expected} bytes", "actual": f"{actual} bytes"},
+    )
+
+
+def _verify(header: storage_service_pb2.PutContentHeader, upload: OpenUpload) -> None:
+    if not header.HasField("checksum"):
+        return
+    algorithm = messages.algorithm_of(header.checksum)
+    actual = upload.checksums()[algorithm]
+    if actual != header.checksum.value:
+        raise errors.checksum_mismatch(
+            f"{algorithm}:{header.checksum.value}", f"{algorithm}:{actual}"
+        )
+
+
+def _open(copy: Located) -> int:
+    place = place_of(copy)
+    with Folder.of(place) as folder:
+        return folder.open_file(place.name)
+
+
+def _is_there(copy: Located) -> bool:
+    place = place_of(copy)
+    try:
+        with Folder.of(place) as folder:
+            return folder.stat(place.name) is not None
+    except OSError:
+        return False
+
+
+def _remove(file: str, copy: Located) -> bool:
+    try:
+        return remove_file(place_of(copy))
+    except OSError as error:
+        raise errors.precondition(file, f"{file} cannot be removed: {error.strerror}") from error
+
+
+def _unreadable(file: str, copy: Located, error: OSError) -> GridlaneError:
+    failed = source_failure(error, file)
+    if failed.failure_class is FailureClass.SOURCE_MISSING:
+        return errors.not_found(file)
+    return errors.precondition(
+        f"{PREFIX}{copy.location.storage_element.removeprefix(PREFIX)}",
+        f"{failed.message}: {failed.cure}" if failed.cure else failed.message,
+    )

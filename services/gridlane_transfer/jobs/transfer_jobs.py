@@ -1,0 +1,286 @@
+"""Transfer jobs: submitted, read, listed, watched, cancelled.
+
+Responsible for what each call does, between the gRPC shell and the store. What a description must
+be is `submission`, how files move is `reconciler`.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from sqlalchemy import select
+
+from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
+from gridlane_kit import errors, request_ids
+from gridlane_kit.call import Call
+from gridlane_kit.database import Database
+from gridlane_kit.errors import ErrorReason, GridlaneError
+from gridlane_kit.failpoints import failpoint
+from gridlane_kit.feed import Feed, Position
+from gridlane_kit.filters import Field, FilterRules
+from gridlane_kit.group_commit import WriteKind
+from gridlane_kit.grouped_read import GroupedRead
+from gridlane_kit.pages import Keyset, fetch_page, page_request
+from gridlane_kit.request_ids import Replay
+from gridlane_kit.resume_tokens import ResumeTokens
+from gridlane_transfer.jobs.job_files import JobFiles
+from gridlane_transfer.jobs.progress import Progress
+from gridlane_transfer.jobs.reach import Reach, uuid_of
+from gridlane_transfer.jobs.submission import JOB_TAG, Submissions, request_key
+from gridlane_transfer.moving.failures import canceled
+from gridlane_transfer.states import JobState
+from gridlane_transfer.store import jobs
+from gridlane_transfer.store.cancels import Cancel, Canceled
+from gridlane_transfer.store.jobs import NewTransferJob, Resubmitted, Submitted
+from gridlane_transfer.store.tables import FEED, REQUEST_ID, FileRow, JobRow
+
+T = TypeVar("T")
+
+_CANCELED_AT_ONCE: Final = 20
+"""Jobs whose end is asked for in one transaction; each may have a page of files there."""
+_SUBMITTED = failpoint("transfer.submit.committed")
+_CANCELED = failpoint("transfer.cancel.committed")
+_HISTORY = Keyset(FEED.event.c.position)
+
+
+def _state(word: str) -> int:
+    try:
+        return int(JobState[word])
+    except KeyError:
+        raise ValueError(f"one of {', '.join(state.name for state in JobState)}") from None
+
+
+FIELDS: Final = {"state": Field(_state), "vo": Field(str), "tags.gridlane.job": Field(str)}
+FILTER = FilterRules(FIELDS, combinations=[{name} for name in FIELDS])
+"""What listings can be filtered by; each has its index."""
+
+
+class TransferJobs:
+    """The calls.
+
+    Parameters:
+        submit, cancel: the writes, through the group commit.
+        wake: has due files looked for.
+        noted: says that there may be files of large jobs that are still to be cancelled.
+        abort: ends the copies of these files.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        feed: Feed,
+        submissions: Submissions,
+        reach: Reach,
+        files: JobFiles,
+        progress: Progress,
+        *,
+        submit: WriteKind[NewTransferJob, Submitted | Resubmitted],
+        cancel: WriteKind[Cancel, Canceled],
+        wake: Callable[[], None],
+        noted: Callable[[], None],
+        abort: Callable[[Sequence[int]], None],
+    ) -> None:
+        self._db = db
+        self._feed = feed
+        self._submissions = submissions
+        self._reach = reach
+        self._files = files
+        self._progress = progress
+        self._submit = submit
+        self._cancel = cancel
+        self._wake = wake
+        self._noted = noted
+        self._abort = abort
+        # A job may have a thousand files: few of them are read at once.
+        self._whole = GroupedRead(db, jobs.read_within, max_batch=50)
+        self._bare = GroupedRead(db, jobs.read)
+
+    async def submit(
+        self, request: transfer_service_pb2.SubmitTransferJobRequest, call: Call
+    ) -> transfer_job_pb2.TransferJob:
+        """Accept a job; the answer means that it is durable.
+
+        Raises:
+            GridlaneError: as `Submissions.accept`; REQUEST_ID_REUSED, REQUEST_ID_TOO_OLD.
+        """
+        try:
+            new = self._submissions.accept(request, call)
+        except GridlaneError as error:
+            earlier = await self._accepted_before(request, call, error)
+            if earlier is None:
+                raise
+            return earlier
+        if new.row.job_tag is not None:
+            call.about_job(request.transfer_job.tags[JOB_TAG])
+        if request.validate_only:
+            return self._submissions.answer(request.transfer_job, new, None)
+        outcome = await self._submit(new, deadline=call.deadline)
+        if isinstance(outcome, Resubmitted):
+            return await self.get(outcome.name, call)
+        _SUBMITTED()
+        self._wake()
+        return self._submissions.answer(request.transfer_job, new, outcome)
+
+    async def _accepted_before(
+        self,
+        request: transfer_service_pb2.SubmitTransferJobRequest,
+        call: Call,
+        error: GridlaneError,
+    ) -> transfer_job_pb2.TransferJob | None:
+        """The job of an earlier call with the same id, where a storage was banned since, or a
+        channel taken away; None when there was none.
+        """
+        key = request_key(request, call) if error.reason is ErrorReason.PRECONDITION else None
+        if key is None:
+            return None
+        (claim,) = await self._db.read(lambda conn: request_ids.claim(conn, REQUEST_ID, [key]))
+        return await self.get(claim.resource, call) if isinstance(claim, Replay) else None
+
+    async def get(self, name: str, call: Call) -> transfer_job_pb2.TransferJob:
+        """A job with its files.
+
+        Raises:
+            GridlaneError: NOT_FOUND.
+        """
+        found = await self._whole.get(jobs.Asked(uuid_of(name), call.visibility))
+        if found is None:
+            raise errors.not_found(name)
+        return await self._message(*found)
+
+    async def batch_get(
+        self, names: Sequence[str], call: Call
+    ) -> list[transfer_job_pb2.TransferJob | GridlaneError]:
+        """Jobs without their files, each or why there is none, in the order asked."""
+        uuids = [uuid_of(name) for name in names]
+        if call.visibility.channels:
+            # What lies on a channel is known by the files alone.
+            reached = await self._db.read(lambda conn: jobs.visible(conn, uuids, call.visibility))
+            rows = [reached.get(uuid) for uuid in uuids]
+        else:
+            found = await self._bare.get_many(uuids)
+            rows = [
+                row if row is not None and jobs.covers(call.visibility, row) else None
+                for row in found
+            ]
+        told = iter(await self._progress.messages([row for row in rows if row is not None]))
+        return [
+            errors.not_found(name) if row is None else next(told)
+            for name, row in zip(names, rows, strict=True)
+        ]
+
+    async def bare(self, name: str, call: Call) -> transfer_job_pb2.TransferJob:
+        """A job without its files.
+
+        Raises:
+            GridlaneError: NOT_FOUND.
+        """
+        (found,) = await self.batch_get([name], call)
+        if isinstance(found, GridlaneError):
+            raise found
+        return found
+
+    async def list_jobs(
+        self, request: transfer_service_pb2.ListTransferJobsRequest, call: Call
+    ) -> tuple[list[transfer_job_pb2.TransferJob], str]:
+        """A page of jobs without files, newest first, and the next page's token."""
+        asked = FILTER.parse(request.filter)
+        page = page_request(
+            jobs.NEWEST_FIRST,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            binding=("ListTransferJobs", asked.canonical, call.principal.owner),
+        )
+        visibility = call.visibility
+        rows, token = await self._db.read(lambda conn: jobs.page(conn, visibility, asked, page))
+        return await self._progress.messages(rows), token
+
+    async def list_events(
+        self, request: transfer_service_pb2.ListTransferEventsRequest, call: Call
+    ) -> tuple[list[event_pb2.TransferEvent], str]:
+        """A page of a job's history, oldest first, and the next page's token."""
+        await self._reach.all_of([request.parent], call)
+        page = page_request(
+            _HISTORY,
+            page_size=request.page_size,
+            page_token=request.page_token,
+            binding=("ListTransferEvents", request.parent, call.principal.owner),
+        )
+        event = FEED.event.c
+        history = select(event.position, event.payload).where(event.subject == request.parent)
+        rows, token = await self._db.read(lambda conn: fetch_page(conn, history, _HISTORY, page))
+        return [event_pb2.TransferEvent.FromString(row.payload) for row in rows], token
+
+    async def cancel(self, name: str, call: Call, reason: str = "") -> transfer_job_pb2.TransferJob:
+        """Ask for a job's end; one that has ended is answered as it is.
+
+        Parameters:
+            reason: why, by the caller's words; empty for none told.
+
+        Raises:
+            GridlaneError: NOT_FOUND, PERMISSION_DENIED (the caller may only see it, or manages a
+                channel on which not all of it is).
+        """
+        by = call.principal.display_name or call.principal.subject
+        why = canceled(f"cancelled by {by}: {reason}") if reason else None
+        wish = Cancel(uuid_of(name), call.visibility, why=why)
+        try:
+            ended = await self._cancel(wish, deadline=call.deadline)
+        except GridlaneError as error:
+            raise await self._reach.refusal(error, name, call) from error
+        _CANCELED()
+        self._abort(ended.running)
+        self._noted()
+        return await self._message(ended.job, ended.files)
+
+    async def batch_cancel(
+        self, names: Sequence[str], call: Call
+    ) -> list[transfer_job_pb2.TransferJob | GridlaneError]:
+        """Ask for the end of jobs; each without its files, or why not, in the order asked."""
+        answers: list[transfer_job_pb2.TransferJob | GridlaneError] = []
+        for some in batched(names, _CANCELED_AT_ONCE):
+            wishes = [Cancel(uuid_of(name), call.visibility, bare=True) for name in some]
+            outcomes = await self._cancel.many(wishes, deadline=call.deadline)
+            _CANCELED()
+            for name, outcome in zip(some, outcomes, strict=True):
+                answers.append(await self._canceled(name, outcome, call))
+        self._noted()
+        return answers
+
+    async def _canceled(
+        self, name: str, outcome: Canceled | Exception, call: Call
+    ) -> transfer_job_pb2.TransferJob | GridlaneError:
+        if isinstance(outcome, GridlaneError):
+            return await self._reach.refusal(outcome, name, call)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self._abort(outcome.running)
+        return (await self._progress.messages([outcome.job]))[0]
+
+    async def watch(
+        self, names: Sequence[str], resume_token: str, call: Call
+    ) -> AsyncIterator[tuple[list[event_pb2.TransferEvent], str]]:
+        """The changes of jobs, in order and each once, with the token to resume by.
+
+        Raises:
+            GridlaneError: NOT_FOUND, TOKEN_NOT_OURS, POSITION_TRIMMED, WATCHER_TOO_SLOW, DRAINING.
+        """
+        await self._reach.all_of(names, call)
+        tokens = ResumeTokens("WatchTransferJobs", names)
+        after = tokens.decode(resume_token)
+        epoch = (await self._feed.position()).epoch
+        async for events in self._feed.follow(after, subjects=frozenset(names)):
+            call.resume_token = tokens.encode(Position(epoch, events[-1].position))
+            yield (
+                [event_pb2.TransferEvent.FromString(event.payload) for event in events],
+                call.resume_token,
+            )
+
+    async def _message(self, job: JobRow, files: Sequence[FileRow]) -> transfer_job_pb2.TransferJob:
+        (message,) = await self._progress.messages([job])
+        message.files.extend(self._files.message(row, job) for row in files)
+        return message
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items, some at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,336 @@
+"""Why a file waits, and what can be done about it: the rules, as functions without I/O.
+
+Responsible for the words of each reason, and for their order: what must be cured first comes first.
+The facts are gathered by `explanations`. Of the contract's reasons those are told that can hold in
+this version: nothing here waits for credentials, quotas, tape, parents, or another file's end.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gridlane.transfer.v1 import file_explanation_pb2, transfer_job_pb2
+from gridlane.type.v1 import explanation_pb2, failure_pb2
+from gridlane_kit.clock import to_timestamp
+from gridlane_kit.policy import Policy, WorkAction
+from gridlane_transfer import messages
+from gridlane_transfer.backends.base import BackendReport
+from gridlane_transfer.channels.channels import Channel, ChannelState
+from gridlane_transfer.channels.scheduling import vo_weight
+from gridlane_transfer.moving import rights
+from gridlane_transfer.moving.file_transfers import is_logical
+from gridlane_transfer.states import FILE_FINAL, FileState
+from gridlane_transfer.storage.bans import Operation
+from gridlane_transfer.storage.storage_elements import StorageElement, StorageElements
+from gridlane_transfer.store.catalogue import LogicalFile
+from gridlane_transfer.store.queues import Running
+from gridlane_transfer.store.tables import FileRow, JobRow
+
+WAITING: Final = (
+    frozenset(FileState)
+    - FILE_FINAL
+    - {
+        FileState.ACTIVE,
+        FileState.CANCELING,
+        FileState.REGISTERING,
+        FileState.ARCHIVING,
+    }
+)
+"""The states of files that wait."""
+
+DELETION: Final = int(transfer_job_pb2.TRANSFER_JOB_KIND_DELETION)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What holds of a service at a moment.
+
+    Parameters:
+        known: the catalogue's answers to the logical names that the files come from.
+        running_of_vos: how many files move, by channel uid and VO.
+        capacity: how many files the backend moves at once, all together.
+    """
+
+    channels: Mapping[str, Channel]
+    elements: StorageElements
+    known: Mapping[str, LogicalFile]
+    running: Running
+    running_of_vos: Mapping[tuple[str, str], int]
+    policy: Policy
+    backend: BackendReport
+    capacity: int
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Waits:
+    """A file that waits, under the facts."""
+
+    file: FileRow
+    job: JobRow
+    facts: Facts
+
+    @property
+    def channel(self) -> Channel | None:
+        """The one that it lies on, unless that is no more."""
+        found = self.facts.channels.get(self.file.channel_uid)
+        return None if found is None or found.deleted else found
+
+    @property
+    def since_us(self) -> int:
+        """Since when it has waited."""
+        return max(self.file.end_us or 0, self.job.create_us)
+
+    def say(
+        self,
+        reason: "explanation_pb2.WaitReason.ValueType",
+        message: str,
+        cure: str = "",
+        resource: str = "",
+        expected_us: int | None = None,
+    ) -> explanation_pb2.Explanation:
+        """An explanation."""
+        told = explanation_pb2.Explanation(
+            reason=reason,
+            message=message,
+            cure=cure,
+            resource=resource,
+            since_time=to_timestamp(self.since_us),
+        )
+        if expected_us is not None:
+            told.expected_time.CopyFrom(to_timestamp(expected_us))
+        return told
+
+
+Told = Iterator[explanation_pb2.Explanation]
+_E = explanation_pb2
+
+
+def explain(file: FileRow, job: JobRow, facts: Facts) -> file_explanation_pb2.FileExplanation:
+    """Everything that holds up a file that waits, at least one thing."""
+    waits = _Waits(file, job, facts)
+    found = [told for rule in _RULES for told in rule(waits)]
+    return file_explanation_pb2.FileExplanation(
+        file=f"{messages.PREFIX}{job.uuid}/files/{file.n}",
+        state=transfer_job_pb2.FileTransferState.ValueType(file.state),
+        explanations=found or [_turn(waits)],
+    )
+
+
+def _held(waits: _Waits) -> Told:
+    """Held, by what its failure says."""
+    if waits.file.state != FileState.HELD:
+        return
+    failure = failure_pb2.Failure.FromString(waits.file.failure or b"")
+    if messages.lacks_permission(waits.file):
+        yield waits.say(_E.WAIT_REASON_PERMISSION_LOST, failure.message, failure.cure)
+        return
+    message = failure.message or "it was held by a manager"
+    yield waits.say(
+        _E.WAIT_REASON_HELD,
+        f"its retries are spent: {message}",
+        "have a manager of its VO or channel release it, or give it up",
+    )
+
+
+def _right(waits: _Waits) -> Told:
+    """Its owner's right to have it moved."""
+    state = FileState(waits.file.state)
+    if state is FileState.HELD:
+        return
+    action = rights.action(waits.job, waits.facts.policy, state)
+    if action is not WorkAction.KEEP:
+        failed = rights.stopped(waits.job, waits.facts.policy, action).failure
+        yield waits.say(_E.WAIT_REASON_PERMISSION_LOST, failed.message, failed.cure)
+
+
+def _way(waits: _Waits) -> Told:
+    """A channel that is there, and starts files."""
+    if waits.job.kind == DELETION:
+        return
+    channel = waits.channel
+    if channel is None:
+        source, target = waits.file.source_element, waits.file.target_element
+        yield waits.say(
+            _E.WAIT_REASON_NO_CHANNEL,
+            f"no channel leads from {source or 'any storage element'} to {target}",
+            "have an administrator add one",
+        )
+    elif channel.state is not ChannelState.ACTIVE:
+        yield waits.say(
+            _E.WAIT_REASON_CHANNEL_INACTIVE,
+            f"channel {channel.name} is {channel.state.name}: it starts no files",
+            "have its manager switch it on",
+            f"channels/{channel.name}",
+        )
+
+
+def _bans(waits: _Waits) -> Told:
+    """Bans of its storage elements."""
+    if waits.file.state == FileState.HELD:
+        return
+    ends = [
+        (waits.file.source_element, Operation.READ),
+        (waits.file.target_element, Operation.WRITE),
+    ]
+    if waits.job.kind == DELETION:
+        ends = [(waits.file.source_element, Operation.REMOVE)]
+    for element, operation in ends:
+        found = waits.facts.elements.barred(element, operation, waits.job.vo, waits.facts.time_us)
+        if element and found is not None:
+            word = operation.name.lower().replace("_", " ")
+            yield waits.say(
+                _E.WAIT_REASON_STORAGE_BANNED,
+                f"{element} is banned for the operation {word}: {found.ban.reason}",
+                "it goes on by itself when the ban ends",
+                element,
+                found.ban.expires_us,
+            )
+
+
+def _replica(waits: _Waits) -> Told:
+    """A copy of a logical source."""
+    if not is_logical(waits.file.source) or waits.job.kind == DELETION or waits.file.hop > 1:
+        return
+    logical = waits.facts.known.get(waits.file.source)
+    if logical is None or not logical.replicas:
+        yield waits.say(
+            _E.WAIT_REASON_NO_REPLICA,
+            f"no replica of {waits.file.source} is registered",
+            "register one, or put the file",
+        )
+
+
+def _share(waits: _Waits) -> Told:
+    """The share of its VO on the channel."""
+    channel = waits.channel
+    if channel is None or not channel.vo_shares or waits.file.state == FileState.HELD:
+        return
+    vo = waits.job.vo
+    weight = vo_weight(channel.vo_shares, vo)
+    resource = f"vos/{vo}"
+    if weight == 0:
+        yield waits.say(
+            _E.WAIT_REASON_SHARE_SPENT,
+            f"the VO {vo} has no share of channel {channel.name}",
+            "have the channel's manager give it one",
+            resource,
+        )
+        return
+    mine = waits.facts.running_of_vos.get((channel.uid, vo), 0)
+    if _is_full(waits, channel) and mine >= _places_of(channel, weight):
+        yield waits.say(
+            _E.WAIT_REASON_SHARE_SPENT,
+            f"the VO {vo} has its share of channel {channel.name}:"
+            f" {mine} of {channel.places} places",
+            resource=resource,
+        )
+
+
+def _places_of(channel: Channel, weight: int | None) -> int:
+    """How many places a weight comes to; a VO without one gets what others leave idle."""
+    whole = sum(channel.vo_shares.values())
+    return 0 if weight is None or not whole else channel.places * weight // whole
+
+
+def _limits(waits: _Waits) -> Told:
+    """The limits of its storage elements."""
+    if waits.file.state not in (FileState.READY, FileState.RETRYING):
+        return
+    running = waits.facts.running
+    ends: list[tuple[str, Callable[[StorageElement], int], int, str]] = [
+        (
+            waits.file.source_element,
+            lambda element: element.limits.max_active_out,
+            running.out_of[waits.file.source_element],
+            "go out of",
+        ),
+        (
+            waits.file.target_element,
+            lambda element: element.limits.max_active_in,
+            running.into[waits.file.target_element],
+            "go into",
+        ),
+    ]
+    for name, limit_of, active, go in ends:
+        element = waits.facts.elements.get(name) if name else None
+        limit = 0 if element is None else limit_of(element)
+        if limit and active >= limit:
+            yield waits.say(
+                _E.WAIT_REASON_STORAGE_LIMIT,
+                f"{active} of {limit} files {go} {name}",
+                resource=name,
+            )
+
+
+def _full(waits: _Waits) -> Told:
+    """A place on its channel."""
+    channel = waits.channel
+    if channel is None or waits.file.state == FileState.HELD or not _is_full(waits, channel):
+        return
+    active = waits.facts.running.on[channel.uid]
+    yield waits.say(
+        _E.WAIT_REASON_CHANNEL_FULL,
+        f"channel {channel.name}: {active} of {channel.places} files are active",
+        resource=f"channels/{channel.name}",
+    )
+
+
+def _is_full(waits: _Waits, channel: Channel) -> bool:
+    return waits.facts.running.on[channel.uid] >= channel.places
+
+
+def _retry(waits: _Waits) -> Told:
+    """The time before it is tried again."""
+    if waits.file.state != FileState.RETRYING or waits.file.due_us <= waits.facts.time_us:
+        return
+    failure = failure_pb2.Failure.FromString(waits.file.failure or b"")
+    yield waits.say(
+        _E.WAIT_REASON_RETRY_DELAY,
+        f"attempt {waits.file.attempt} failed: {failure.message}",
+        failure.cure,
+        expected_us=waits.file.due_us,
+    )
+
+
+def _backend(waits: _Waits) -> Told:
+    """The backend."""
+    if not waits.facts.backend.reachable:
+        name = waits.facts.backend.name
+        yield waits.say(
+            _E.WAIT_REASON_BACKEND_DOWN,
+            f"the backend {name} does not answer: {waits.facts.backend.message}",
+            resource=f"transferBackends/{name}",
+        )
+    elif waits.file.state in (FileState.READY, FileState.RETRYING):
+        active = waits.facts.running.on.total()
+        if active >= waits.facts.capacity:
+            yield waits.say(
+                _E.WAIT_REASON_BACKEND_QUEUE,
+                f"the backend {waits.facts.backend.name} moves {active} files, as many as it can",
+                resource=f"transferBackends/{waits.facts.backend.name}",
+            )
+
+
+def _turn(waits: _Waits) -> explanation_pb2.Explanation:
+    """What nothing holds up is about to start."""
+    if waits.file.state == FileState.SUBMITTED:
+        message = "it is being let onto its channel"
+    else:
+        message = "nothing holds it up: it is about to start"
+    return waits.say(_E.WAIT_REASON_UNSPECIFIED, message, expected_us=waits.facts.time_us)
+
+
+_RULES: Final[tuple[Callable[[_Waits], Told], ...]] = (
+    _held,
+    _right,
+    _way,
+    _bans,
+    _replica,
+    _share,
+    _limits,
+    _full,
+    _retry,
+    _backend,
+)
+"""In the order in which they are to be cured: people first, then time."""

@@ -1,0 +1,2 @@
+"""What becomes of the files of jobs: which source is tried, started, ended, tried again, removed,
+held."""

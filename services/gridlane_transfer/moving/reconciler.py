@@ -1,0 +1,357 @@
+"""Moves what is due: claims files, hands them to the mover, stores its answers.
+
+Responsible for the loop and for what runs now. It is woken by submissions and by answers, with a
+slow poll behind; every step is bounded by what the mover can do at once. What is claimed, and what
+becomes of a file, are `store.moving`'s and `file_transfers`'. Files whose process is no more are
+claimed anew: their intent was committed before anything was touched. Several processes may do all
+this on one database, each with the files that it leased.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+
+from gridlane_kit import logs
+from gridlane_kit.call import later
+from gridlane_kit.clock import now_us
+from gridlane_kit.database import Database
+from gridlane_kit.errors import GridlaneError
+from gridlane_kit.failpoints import failpoint
+from gridlane_kit.group_commit import WriteKind
+from gridlane_kit.identity import Principal
+from gridlane_kit.leases import new_holder
+from gridlane_kit.policy import PolicyHolder
+from gridlane_kit.telemetry import Telemetry
+from gridlane_transfer.backends.base import Moved, TransferBackend
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.channels.scheduling import Ledger, path
+from gridlane_transfer.jobs.options import options_of
+from gridlane_transfer.moving.failures import Failed, FailureClass, TargetFound, canceled
+from gridlane_transfer.moving.source_order import Successes
+from gridlane_transfer.states import FileState
+from gridlane_transfer.storage.storage_elements import PREFIX
+from gridlane_transfer.store.moving import Claimed, ClaimRequest, Claims, Keep, Moving, Report
+from gridlane_transfer.store.tables import FileRow
+
+_CLAIMED = failpoint("transfer.claim.committed")
+_ORDERED = failpoint("transfer.copy.ordered")
+_PUBLISHED = failpoint("transfer.copy.published")
+_REPORTED = failpoint("transfer.report.committed")
+_ABORTED = failpoint("transfer.cancel.aborted")
+
+# How long after a store that did not answer it is asked again.
+_STORE_RETRY_S = 1.0
+# How often a holder looks whether another process has accepted the cancel of a file of its.
+_FIND_CANCELS_S = 1.0
+
+_log = logs.logger("transfer.reconciler")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done for a file, and under which epoch of its lease."""
+
+    task: asyncio.Task[None]
+    epoch: int
+
+
+class Reconciler:
+    """The loop.
+
+    Parameters:
+        claim, report, keep: the writes, through the group commit.
+        successes: told how attempts ended.
+        exclusive: no other process has this database, so that all leases in it are void at start,
+            and nobody else cancels files or takes them over.
+        poll_s: how often due files are looked for unasked.
+        lease_s: how long a file is leased; renewed at a third of it.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        moving: Moving,
+        backend: TransferBackend,
+        channels: Channels,
+        policy: PolicyHolder,
+        telemetry: Telemetry,
+        *,
+        claim: WriteKind[ClaimRequest, Claims],
+        report: WriteKind[Report, FileRow | None],
+        keep: WriteKind[Keep, FileState | None],
+        successes: Successes,
+        exclusive: bool,
+        poll_s: float,
+        lease_s: float,
+    ) -> None:
+        self._db = db
+        self._successes = successes
+        self._moving = moving
+        self._backend = backend
+        self._channels = channels
+        self._policy = policy
+        self._telemetry = telemetry
+        self._claim = claim
+        self._report = report
+        self._keep = keep
+        self._exclusive = exclusive
+        self._poll_s = poll_s
+        self._ttl = timedelta(seconds=lease_s)
+        self._holder = new_holder()
+        self._woken = asyncio.Event()
+        self._running: dict[int, _Work] = {}
+        self._on_channel: Counter[str] = Counter()
+        self._ledger = Ledger()
+        self._aborted: set[int] = set()
+        self._loops: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Take up what was left, and begin."""
+        if self._exclusive:
+            await self._db.write(self._moving.release_all)
+        await self._backend.start()
+        self._loops = [
+            asyncio.create_task(self._run(), name="transfer-reconciler"),
+            asyncio.create_task(self._renew(), name="transfer-leases"),
+        ]
+        if not self._exclusive:
+            cancels = asyncio.create_task(self._find_cancels(), name="transfer-cancels")
+            self._loops.append(cancels)
+
+    def wake(self) -> None:
+        """Have due files looked for now."""
+        self._woken.set()
+
+    def abort(self, numbers: Sequence[int]) -> None:
+        """End the copies of these files, whose state is CANCELING."""
+        for number in numbers:
+            if number in self._running:
+                self._aborted.add(number)
+                self._backend.abort(number)
+        _ABORTED()
+        self.wake()
+
+    async def drain(self) -> None:
+        """Claim no more, abort what runs; it is taken up again by whoever starts next."""
+        self._stopping = True
+        for loop in self._loops:
+            loop.cancel()
+        await self._backend.stop()
+        works = [work.task for work in self._running.values()]
+        pending = [*self._loops, *works]
+        for task in works:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        await self._db.write(lambda conn: self._moving.release(conn, self._holder))
+
+    async def _run(self) -> None:
+        poll = True
+        while True:
+            self._woken.clear()
+            try:
+                await self._step(abandoned=poll)
+            except GridlaneError as error:
+                _log.warning("due files could not be claimed: %s", error)
+                await asyncio.sleep(_STORE_RETRY_S)
+                continue
+            except Exception:
+                # Whatever it is, the files stay due, and the service must not stop moving others.
+                _log.exception("due files could not be claimed")
+                await asyncio.sleep(_STORE_RETRY_S)
+                continue
+            try:
+                async with asyncio.timeout(self._poll_s):
+                    await self._woken.wait()
+                poll = False
+            except TimeoutError:
+                poll = True
+
+    async def _step(self, *, abandoned: bool) -> None:
+        """Claim as much as the mover can begin, on all channels together.
+
+        Parameters:
+            abandoned: also take up files whose process is no more; at start and with the slow poll.
+        """
+        limit = self._backend.capacity() - len(self._running)
+        channels = [
+            channel
+            for channel in self._channels.all()
+            if channel.starts_files and channel.places > self._on_channel[channel.uid]
+        ]
+        if limit <= 0 or not (abandoned or channels):
+            return
+        standing = self._ledger.standing(time.monotonic())
+        request = ClaimRequest(
+            channels, limit, self._holder, self._ttl, self._policy.current, abandoned, standing
+        )
+        claims = await self._claim(request)
+        for claimed in claims.files:
+            _CLAIMED()
+            if claimed is None:
+                self.wake()  # it has ended: its place is free for the next
+            else:
+                self._begin(claimed)
+        self._ledger.saw(claims.seen, standing)
+
+    def _begin(self, claimed: Claimed) -> None:
+        number = claimed.file.number
+        task = asyncio.create_task(self._work(claimed), name=f"transfer-file-{number}")
+        task.add_done_callback(_tell_of_defect)
+        self._running[number] = _Work(task, claimed.file.lease_epoch)
+        self._on_channel[claimed.file.channel_uid] += 1
+        vo, _, activity = claimed.file.queue.partition("/")
+        group = self._channels.weights.group(vo, activity)
+        self._ledger.begin(number, path(claimed.file.channel_uid, vo, group), time.monotonic())
+
+    async def _work(self, claimed: Claimed) -> None:
+        number = claimed.file.number
+        try:
+            outcome = await self._outcome(claimed)
+            if self._stopping:
+                return
+            if isinstance(outcome, Moved):
+                _PUBLISHED()
+            file = await self._store(
+                Report(number, self._holder, claimed.file.lease_epoch, outcome)
+            )
+            _REPORTED()
+            self._note(claimed.file, outcome)
+            if file is not None and file.state == FileState.RETRYING:
+                self._wake_at(file.due_us)
+        finally:
+            self._on_channel[claimed.file.channel_uid] -= 1
+            self._ledger.end(number, time.monotonic())
+            self._aborted.discard(number)
+            work = self._running.get(number)
+            if work is not None and work.epoch == claimed.file.lease_epoch:
+                del self._running[number]
+            self.wake()
+
+    async def _outcome(self, claimed: Claimed) -> Moved | Failed:
+        if claimed.canceling:
+            await self._backend.clean(claimed.order)
+            return canceled()
+        if claimed.file.number in self._aborted:
+            return canceled()
+        job = claimed.job
+        with later(
+            self._telemetry,
+            "transfer.copy",
+            Principal.from_json(job.principal),
+            timeout_s=None,
+            submitted=job.traceparent,
+            job_id=job.job_tag or "",
+        ):
+            _ORDERED()
+            may_publish = None if self._exclusive else partial(self._may_publish, claimed.file)
+            outcome = await self._backend.move(claimed.order, may_publish)
+        if isinstance(outcome, Failed) and outcome.failure_class is FailureClass.TARGET_EXISTS:
+            return await self._with_report(claimed, outcome)
+        return outcome
+
+    async def _with_report(self, claimed: Claimed, failed: Failed) -> Failed:
+        """A failure with what lies at the target, where its job asks for that."""
+        if not options_of(claimed.job.options).report_target_file:
+            return failed
+        order = claimed.order
+        found = await self._backend.stat(order.target, order.checksums[:1])
+        if isinstance(found, Failed) or found.size_bytes < 0:
+            return failed
+        checksums = [f"{name}:{value}" for name, value in found.checksums.items()]
+        return replace(failed, target=TargetFound(found.size_bytes, *checksums[:1]))
+
+    def _note(self, file: FileRow, outcome: Moved | Failed) -> None:
+        """Keep how an attempt ended, for the choice among sources."""
+        if isinstance(outcome, Moved):
+            source = outcome.source.storage_element
+        elif outcome.failure_class is FailureClass.CANCELED:
+            return
+        else:
+            source = file.source_element
+        self._successes.note(
+            source.removeprefix(PREFIX),
+            file.target_element.removeprefix(PREFIX),
+            good=isinstance(outcome, Moved),
+        )
+
+    async def _may_publish(self, file: FileRow) -> bool:
+        """Whether a file is still this process's, and wanted; asked however long the store is away.
+
+        One that was paused past its lease finds that it is not.
+        """
+        wish = Keep(file.number, self._holder, file.lease_epoch, self._ttl)
+        while True:
+            try:
+                return await self._keep(wish) is FileState.ACTIVE
+            except GridlaneError as error:
+                _log.warning("a file waits for its publication", reason=error.reason)
+                await asyncio.sleep(_STORE_RETRY_S)
+
+    async def _store(self, report: Report) -> FileRow | None:
+        """Store an answer, however long the store is away."""
+        while True:
+            try:
+                return await self._report(report)
+            except GridlaneError as error:
+                _log.warning("a mover's answer could not be stored", reason=error.reason)
+                await asyncio.sleep(_STORE_RETRY_S)
+
+    def _wake_at(self, due_us: int) -> None:
+        delay_s = max(0.0, (due_us - now_us()) / 1_000_000) + 0.002
+        asyncio.get_running_loop().call_later(delay_s, self.wake)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._ttl.total_seconds() / 3)
+            if self._running:
+                await self._renew_now()
+
+    async def _renew_now(self) -> None:
+        """Renew all leases; what was lost is somebody else's, and its copy is ended."""
+        wishes = [
+            Keep(number, self._holder, work.epoch, self._ttl)
+            for number, work in self._running.items()
+        ]
+        try:
+            states = await self._keep.many(wishes)
+        except GridlaneError as error:
+            _log.warning("leases could not be renewed", reason=error.reason)
+            return
+        for wish, state in zip(wishes, states, strict=True):
+            work = self._running.get(wish.number)
+            if state is None and work is not None and work.epoch == wish.epoch:
+                self._backend.abort(wish.number)
+
+    async def _find_cancels(self) -> None:
+        """End copies whose cancel another process accepted."""
+        while True:
+            await asyncio.sleep(_FIND_CANCELS_S)
+            if not self._running:
+                continue
+            try:
+                numbers = await self._db.read(
+                    lambda conn: self._moving.canceling(conn, self._holder)
+                )
+            except GridlaneError as error:
+                _log.warning("cancels could not be looked for", reason=error.reason)
+                continue
+            new = [number for number in numbers if number not in self._aborted]
+            if new:
+                self.abort(new)
+
+
+def _tell_of_defect(task: asyncio.Task[None]) -> None:
+    """Log what ended a file's task before its answer was stored; its lease runs out, and it is
+    claimed anew.
+    """
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, GridlaneError):
+        _log.warning("the work on a file waits: %s", error)
+    elif error is not None:
+        _log.error("the work on a file ended with a defect", exc_info=error)

@@ -1,0 +1,189 @@
+"""Removes the files of deletion jobs in the background.
+
+Responsible for the loop and for what is removed now. It is woken by submissions, with a slow look
+behind; what is claimed and what follows is `store.removals`', what may be removed `deletions`'.
+Removing twice does no harm: a file that is not there counts as removed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from gridlane_kit import logs
+from gridlane_kit.clock import now_us
+from gridlane_kit.database import Database
+from gridlane_kit.errors import GridlaneError
+from gridlane_kit.failpoints import failpoint
+from gridlane_kit.group_commit import WriteKind
+from gridlane_kit.leases import new_holder
+from gridlane_kit.policy import PolicyHolder
+from gridlane_transfer.backends.base import TransferBackend
+from gridlane_transfer.jobs import deletions
+from gridlane_transfer.jobs.deletions import RemoveOrder
+from gridlane_transfer.moving.failures import Failed, FailureClass
+from gridlane_transfer.states import FileState
+from gridlane_transfer.store.removals import (
+    Removal,
+    RemovalReport,
+    RemovalRequest,
+    Removing,
+)
+from gridlane_transfer.store.tables import FileRow
+
+_CLAIMED = failpoint("transfer.removal.claimed")
+_GONE = failpoint("transfer.removal.removed")
+_REPORTED = failpoint("transfer.removal.committed")
+_AT_ONCE: Final = 16
+_LOOK_S: Final = 1.0
+_STORE_RETRY_S: Final = 1.0
+_log = logs.logger("transfer.removals")
+
+
+class Removals:
+    """The loop.
+
+    Parameters:
+        policy: what the owners may do now.
+        claim, report: the writes, through the group commit.
+        lease_s: how long a file is leased; renewed at a third of it.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        removing: Removing,
+        backend: TransferBackend,
+        policy: PolicyHolder,
+        *,
+        claim: WriteKind[RemovalRequest, list[Removal]],
+        report: WriteKind[RemovalReport, FileRow | None],
+        lease_s: float,
+    ) -> None:
+        self._db = db
+        self._removing = removing
+        self._backend = backend
+        self._policy = policy
+        self._claim = claim
+        self._report = report
+        self._ttl = timedelta(seconds=lease_s)
+        self._holder = new_holder()
+        self._woken = asyncio.Event()
+        self._running: dict[int, tuple[int, asyncio.Task[None]]] = {}
+        self._loops: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin, with what was left."""
+        self._loops = [
+            asyncio.create_task(self._run(), name="transfer-removals"),
+            asyncio.create_task(self._renew(), name="transfer-removal-leases"),
+        ]
+
+    def wake(self) -> None:
+        """Have files looked for that are to be removed."""
+        self._woken.set()
+
+    async def drain(self) -> None:
+        """Remove no more; what is left is taken up by whoever starts next."""
+        pending = [*self._loops, *(task for _, task in self._running.values())]
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        await self._db.write(lambda conn: self._removing.release(conn, self._holder))
+
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                while await self._step():
+                    pass
+            except GridlaneError as error:
+                _log.warning("files to be removed could not be claimed", reason=error.reason)
+                await asyncio.sleep(_STORE_RETRY_S)
+                continue
+            except Exception:
+                # Whatever it is, the files stay due, and others must not wait for ever.
+                _log.exception("files to be removed could not be claimed")
+                await asyncio.sleep(_STORE_RETRY_S)
+                continue
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _step(self) -> bool:
+        """Claim as much as may be removed at once; whether there may be more to claim now."""
+        limit = _AT_ONCE - len(self._running)
+        if limit <= 0 or not await self._db.read(self._removing.is_due):
+            return False
+        request = RemovalRequest(limit, self._holder, self._ttl, self._policy.current)
+        removals = await self._claim(request)
+        _CLAIMED()
+        for removal in removals:
+            number, epoch = removal.file.number, removal.file.lease_epoch
+            task = asyncio.create_task(self._work(removal), name=f"transfer-removal-{number}")
+            self._running[number] = (epoch, task)
+        return True
+
+    async def _work(self, removal: Removal) -> None:
+        number = removal.file.number
+        try:
+            gone, failed = await self._remove(removal.file, removal.order)
+            _GONE()
+            epoch, lfn = removal.file.lease_epoch, removal.order.lfn
+            report = RemovalReport(number, self._holder, epoch, lfn, gone, failed)
+            file = await self._store(report)
+            _REPORTED()
+            if file is not None and file.state == FileState.RETRYING:
+                delay_s = max(0.0, (file.due_us - now_us()) / 1_000_000) + 0.002
+                asyncio.get_running_loop().call_later(delay_s, self.wake)
+        finally:
+            self._running.pop(number, None)
+            self.wake()
+
+    async def _remove(
+        self, file: FileRow, order: RemoveOrder
+    ) -> tuple[Sequence[str], Failed | None]:
+        """Remove all copies; which ones are taken out of the catalogue, and why something is left,
+        if it is.
+        """
+        if order.looked_at:
+            found = await self._backend.stat(order.copies[0])
+            if not isinstance(found, Failed):
+                return (), deletions.not_yours(file)
+            absent = found.failure_class is FailureClass.SOURCE_MISSING
+            return (), None if absent else found
+        failed: Failed | None = None
+        left: set[str] = set()
+        for copy in order.copies:
+            answer = await self._backend.remove(copy)
+            if isinstance(answer, Failed):
+                failed = failed or answer
+                left.add(copy.url)
+        return [url for url in order.registered if url not in left], failed
+
+    async def _store(self, report: RemovalReport) -> FileRow | None:
+        """Store an answer, however long the store is away."""
+        while True:
+            try:
+                return await self._report(report)
+            except GridlaneError as error:
+                _log.warning("a removal could not be stored", reason=error.reason)
+                await asyncio.sleep(_STORE_RETRY_S)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._ttl.total_seconds() / 3)
+            held = [(number, epoch) for number, (epoch, _) in self._running.items()]
+            if not held:
+                continue
+            try:
+                await self._keep(held)
+            except GridlaneError as error:
+                _log.warning("leases could not be renewed", reason=error.reason)
+
+    async def _keep(self, held: Sequence[tuple[int, int]]) -> None:
+        holder, ttl = self._holder, self._ttl
+        await self._db.write(lambda conn: self._removing.keep(conn, held, holder, ttl))
