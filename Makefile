@@ -94,9 +94,9 @@ test: venv ## the tests that need nothing but this machine, but for those of tes
 	$(call say,Running the tests)
 	@$(BIN)/python -m pytest tests -m 'not five_processes and not long' -n $(WORKERS)
 
-test-peers: venv ## the rest: five processes on PostgreSQL, repetitions, wheels; real peers (Slurm, DiracX, …) are to come
-	$(call say,Running the long tests: five processes that also die and lose each other)
-	@$(BIN)/python -m pytest tests -m 'five_processes or long'
+test-peers: venv ## the rest: five processes on PostgreSQL, repetitions, wheels, real storages; more peers (Slurm, DiracX, …) are to come
+	$(call say,Running the long tests: five processes that also die and lose each other, and real storages where they are installed)
+	@$(BIN)/python -m pytest tests -m 'five_processes or long' -n $(WORKERS)
 
 diracx: .tools/diracx/.installed ## a released DiracX to compare with, in .tools/diracx
 mariadb: .tools/mariadb/.installed ## MariaDB, which DiracX runs on, in .tools/mariadb (Debian, Ubuntu)

@@ -1,4 +1,5 @@
-"""The caller in whose name the benchmarks call: one user of the VO `local` who may submit.
+"""The caller in whose name the benchmarks call: one user of the VO `local` who may submit; and
+others, of whom there is much in large stores.
 
 Responsible for a key, a token and a policy that fit together, without Authorization's service:
 what a call costs the service under test is the same.
@@ -19,6 +20,14 @@ VO: Final = "local"
 PRINCIPAL: Final = Principal(_ISSUER, _SUBJECT, vos=frozenset({VO}))
 """Who the user is to the services."""
 
+OTHER_VO: Final = "other"
+OTHERS: Final = tuple(
+    Principal(_ISSUER, f"user-{number}", vos=frozenset({OTHER_VO})) for number in range(50)
+)
+"""Whose the most is that lies in a large store. They may do the same in their VO: nothing has to be
+stopped there.
+"""
+
 
 class Identity:
     """A user, its token (an hour), and who believes it."""
@@ -31,6 +40,9 @@ class Identity:
         self.verifier = TokenVerifier({_ISSUER: StaticKeys(signer.jwks())}, _AUDIENCE)
         self.policy = Policy(
             revision=1,
-            bindings=[Binding(_ISSUER, _SUBJECT, Role.SUBMITTER, vo=VO)],
-            vos=[VO],
+            bindings=[
+                Binding(_ISSUER, _SUBJECT, Role.SUBMITTER, vo=VO),
+                *(Binding(_ISSUER, other.subject, Role.SUBMITTER, vo=OTHER_VO) for other in OTHERS),
+            ],
+            vos=[VO, OTHER_VO],
         )

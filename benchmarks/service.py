@@ -42,6 +42,21 @@ class Service:
         self._channels = channels
         self._token: str = server.ready["token"]
 
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._server.pid
+
+    @property
+    def channel(self) -> aio.Channel:
+        """A connection to it."""
+        return self._channels[0]
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str]]:
+        """What a call has to carry."""
+        return [("authorization", f"Bearer {self._token}")]
+
     def method(self, path: str, request: Callable[[], bytes], callers: int = CALLERS) -> Method:
         """Returns one of its methods, to be called in the user's name; see `Method`."""
         return Method(

@@ -4,7 +4,8 @@
 
 Responsible for what lies in them: the oldest hundred jobs are the user's and of the rest one in a
 thousand, all others belong to others in another VO: so whoever looks for the user's must not look
-through all. One in five has ended. Jobs are small, have their first event and no request id.
+through all. One in five has ended. Jobs are small, have their first event and no request id; each
+transfer job works for a job of its own.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import Connection, update
 
-from benchmarks.identity import PRINCIPAL, VO
+from benchmarks.identity import OTHER_VO, OTHERS, PRINCIPAL, VO
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import event_pb2, transfer_job_pb2
 from gridlane.workload.v1 import job_pb2
@@ -25,6 +26,7 @@ from gridlane_kit.database import Database
 from gridlane_kit.feed import Feed
 from gridlane_kit.identity import Principal
 from gridlane_transfer import messages
+from gridlane_transfer.jobs.submission import JOB_TAG
 from gridlane_transfer.room import MIGRATIONS as TRANSFER_MIGRATIONS
 from gridlane_transfer.states import FileState
 from gridlane_transfer.states import JobState as TransferState
@@ -32,15 +34,11 @@ from gridlane_transfer.store import channels, tables
 from gridlane_transfer.store import jobs as transfer_jobs
 from gridlane_workload import jobs, states, store
 
-_FIRST_OWN: Final = 100
+OLDEST_OWN: Final = 100
+"""So many of the oldest jobs are the user's."""
 _OWN_EVERY: Final = 1_009
 _ENDED_EVERY: Final = 5
 _AT_ONCE: Final = 5_000
-_OTHER_VO: Final = "other"
-_OTHERS: Final = tuple(
-    Principal(PRINCIPAL.issuer, f"user-{number}", vos=frozenset({_OTHER_VO}))
-    for number in range(50)
-)
 _TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 _DESCRIPTION: Final = job_pb2.JobDescription(
     display_name="fit", executors=[job_pb2.Executor(command=["python3", "fit.py"])]
@@ -93,9 +91,9 @@ async def _fill(
 
 def _owner(number: int) -> tuple[Principal, str]:
     """Who submitted a job, and for which VO."""
-    if number < _FIRST_OWN or number % _OWN_EVERY == 0:
+    if number < OLDEST_OWN or number % _OWN_EVERY == 0:
         return PRINCIPAL, VO
-    return _OTHERS[number % len(_OTHERS)], _OTHER_VO
+    return OTHERS[number % len(OTHERS)], OTHER_VO
 
 
 def _has_ended(number: int) -> bool:
@@ -142,6 +140,7 @@ def _transfer(number: int, channel: str) -> transfer_jobs.NewTransferJob:
 
 def _transfer_row(owner: Principal, vo: str, *, ended: bool) -> tables.JobRow:
     now = now_us()
+    job = f"jobs/{uuid7()}"
     state = FileState.FINISHED if ended else FileState.READY
     return tables.JobRow(
         number=0,
@@ -156,8 +155,8 @@ def _transfer_row(owner: Principal, vo: str, *, ended: bool) -> tables.JobRow:
         verify=transfer_job_pb2.VERIFY_MODE_BOTH,
         max_retries=3,
         priority=3,
-        tags="",
-        job_tag=None,
+        tags=json.dumps({JOB_TAG: job}),
+        job_tag=job,
         traceparent=_TRACEPARENT,
         failure=None,
         cancel_us=None,

@@ -27,12 +27,21 @@ class Authority:
         _replace(path, self._certificate.public_bytes(Encoding.PEM))
         return path
 
-    def write_pair(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """Writes a new certificate for this machine (`name`.pem) and its key (`name`.key)."""
+    def write_pair(
+        self, folder: Path, name: str, *, host: str = "localhost", ended: bool = False
+    ) -> tuple[Path, Path]:
+        """Writes a new certificate for this machine (`name`.pem) and its key (`name`.key).
+
+        Parameters:
+            host: for whom it is.
+            ended: it was valid until an hour ago.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        places = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        places: list[x509.GeneralName] = [x509.DNSName(host)]
+        if host == "localhost":
+            places.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         certificate = (
-            _builder(_named(name), self._name, key)
+            _builder(_named(name), self._name, key, ended=ended)
             .add_extension(x509.SubjectAlternativeName(places), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -47,9 +56,13 @@ def _named(name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    ended: bool = False,
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2 if ended else 0)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

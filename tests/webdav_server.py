@@ -71,6 +71,7 @@ class Storage:
     ranges: bool = True
     properties: bool = True
     conditions: bool = True
+    unescapes: bool = True
     token: str = ""
     faults: list[Fault] = field(default_factory=list)
     heard: list[Heard] = field(default_factory=list)
@@ -308,7 +309,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_MOVE(self) -> None:
         if self.refused():
             return
-        target = self.storage.root / unquote(urlsplit(self.headers["Destination"]).path).strip("/")
+        target = self.storage.root / self.destination().strip("/")
         if not self.storage.moves:
             self.say(405)
         elif not self.file.is_file():
@@ -325,6 +326,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.broken()
             else:
                 self.say(201)
+
+    def destination(self) -> str:
+        """The path that MOVE is given, as this storage reads it."""
+        given = self.headers["Destination"].encode("latin-1").decode()
+        if self.storage.unescapes:
+            return unquote(urlsplit(given).path)
+        return given.partition("://")[2].partition("/")[2]
 
     def do_MKCOL(self) -> None:
         if self.refused():

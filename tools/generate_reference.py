@@ -11,12 +11,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from capabilities_page import capabilities_page
+from command_pages import client_commands_page, server_commands_page
 from contracts.model import read_contract
 from contracts.pages import contract_pages
 from contracts.served import unserved, unserved_words
@@ -25,7 +26,6 @@ from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_gateway.settings import GatewaySettings
 from gridlane_kit.settings import ServerSettings, Settings
 from gridlane_reporting.settings import ReportingSettings
-from gridlane_server.cli import app
 from gridlane_server.configuration import PeerSettings
 from gridlane_transfer import states as transfer_states
 from gridlane_transfer.settings import TransferSettings
@@ -118,34 +118,12 @@ def _inner_settings(path: str, settings: type[BaseModel]) -> Iterator[str]:
                 yield from _inner_settings(f"{path}.{name}", inner)
 
 
-def commands_page() -> Iterator[str]:
-    """The commands of `gridlane-server` and their options."""
-    yield "# Commands of `gridlane-server`\n"
-    yield "Those of `gridlane`, for users, tell of themselves: `gridlane --help`."
-    group: Any = typer.main.get_command(app)
-    for name, command in group.commands.items():
-        if command.hidden:
-            continue
-        yield f"\n## gridlane-server {_usage(name, command)}\n"
-        yield " ".join((command.help or "").split()) + "\n"
-        yield "| option | variable | meaning |\n|---|---|---|"
-        for parameter in command.params:
-            if parameter.param_type_name == "option":
-                names = ", ".join(f"`{text}`" for text in parameter.opts + parameter.secondary_opts)
-                variable = f"`{parameter.envvar}`" if parameter.envvar else ""
-                yield _row(names, variable, parameter.help or "")
-
-
-def _usage(name: str, command: Any) -> str:
-    arguments = (p.name.upper() for p in command.params if p.param_type_name == "argument")
-    return " ".join((name, *arguments))
-
-
 PAGES_MADE: dict[str, Callable[[], Iterator[str]]] = {
     "states.md": states_page,
     "vocabularies.md": vocabularies_page,
     "settings.md": settings_page,
-    "commands.md": commands_page,
+    "commands.md": server_commands_page,
+    "client-commands.md": client_commands_page,
 }
 
 
@@ -160,6 +138,7 @@ def made_pages() -> dict[Path, str]:
     pages = {name: "\n".join(make()) for name, make in PAGES_MADE.items()}
     pages |= contract_pages(contract, missing)
     pages["permissions.md"] = "\n".join(permissions_page(contract))
+    pages["capabilities.md"] = "\n".join(capabilities_page(contract))
     whole = {PAGES / name: f"{NOTICE}\n\n{text}\n" for name, text in pages.items()}
     return whole | {MAP: _with_part(MAP.read_text(), unserved_words(contract, missing))}
 

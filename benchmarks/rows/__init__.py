@@ -15,7 +15,9 @@ from benchmarks.rows import (
     mover,
     pipeline,
     scale,
+    small_files,
     start,
+    stream,
     transfers,
 )
 
@@ -23,6 +25,7 @@ ROWS: Final[tuple[Row, ...]] = (
     *echo.ROWS,
     *jobs.ROWS,
     *transfers.ROWS,
+    *stream.ROWS,
     *diracx.ROWS,
     *scale.ROWS,
     *claim.ROWS,
@@ -31,6 +34,7 @@ ROWS: Final[tuple[Row, ...]] = (
     *imports.ROWS,
     *start.ROWS,
     *mover.ROWS,
+    *small_files.ROWS,
     *http_mover.ROWS,
     *beside_copy.ROWS,
 )

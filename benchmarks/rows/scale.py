@@ -4,6 +4,7 @@ Two servers of one service, one on a large store and one on a small one (`stores
 turn; the answers are alike, since the user's own jobs are the same few in both, the oldest.
 """
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,18 +12,27 @@ from functools import partial
 from itertools import cycle
 from typing import Final
 
+from benchmarks.identity import VO
 from benchmarks.load import CALLERS, Method, in_pairs, middle
-from benchmarks.processes import succeed
+from benchmarks.processes import cpu_seconds, succeed
 from benchmarks.row import Bound, Engine, Measured, Row, Target
 from benchmarks.run import Run
 from benchmarks.service import Prepare, Service, service
+from benchmarks.stores import OLDEST_OWN
+from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane.transfer.v1 import transfer_service_pb2 as transfer
+from gridlane.type.v1 import time_window_pb2
 from gridlane.workload.v1 import job_service_pb2 as workload
+from gridlane_kit.clock import from_timestamp, to_timestamp
 
 _JOBS: Final = "/gridlane.workload.v1.JobService"
 _TRANSFERS: Final = "/gridlane.transfer.v1.TransferService"
 _SMALL: Final = 1_000
 _PAGE: Final = 20
+_LOOK_S: Final = 2.0
+_AT_REST: Final = 0.1
+"""Of a processor: who takes less has nothing to look through."""
+_LONGEST_S: Final = 900.0
 
 
 def _listing(path: str, request: bytes) -> Prepare:
@@ -50,6 +60,39 @@ async def _get_transfer(service: Service) -> Method:
     return service.method(f"{_TRANSFERS}/GetTransferJob", request)
 
 
+async def _list_transfers_of_job(service: Service) -> Method:
+    jobs = cycle([job.tags["gridlane.job"] for job in await _own_transfers(service)])
+
+    def request() -> bytes:
+        asked = f'tags.gridlane.job = "{next(jobs)}"'
+        return transfer.ListTransferJobsRequest(filter=asked).SerializeToString()
+
+    return service.method(f"{_TRANSFERS}/ListTransferJobs", request)
+
+
+async def _summarize_transfer(service: Service) -> Method:
+    names = cycle(await _transfer_names(service))
+
+    def request() -> bytes:
+        asked = f'name = "{next(names)}"'
+        return transfer.SummarizeTransferJobsRequest(filter=asked).SerializeToString()
+
+    return service.method(f"{_TRANSFERS}/SummarizeTransferJobs", request)
+
+
+async def _summarize_first_transfers(service: Service) -> Method:
+    """The user's oldest hundred, which are the same in both stores: by the time of their
+    acceptance.
+    """
+    oldest = (await _own_transfers(service))[-OLDEST_OWN:]
+    window = time_window_pb2.TimeWindow(
+        start_time=oldest[-1].create_time,
+        end_time=to_timestamp(from_timestamp(oldest[0].create_time) + 1),
+    )
+    request = transfer.SummarizeTransferJobsRequest(window=window).SerializeToString()
+    return service.method(f"{_TRANSFERS}/SummarizeTransferJobs", lambda: request)
+
+
 async def _job_names(service: Service) -> list[str]:
     """The user's jobs, from all over the store: the newest thousand."""
     request = workload.ListJobsRequest(page_size=1000).SerializeToString()
@@ -58,10 +101,24 @@ async def _job_names(service: Service) -> list[str]:
 
 
 async def _transfer_names(service: Service) -> list[str]:
-    request = transfer.ListTransferJobsRequest(page_size=1000).SerializeToString()
+    return [job.name for job in await _own_transfers(service)]
+
+
+async def _own_transfers(service: Service) -> list[transfer_job_pb2.TransferJob]:
+    """The user's transfers, from all over the store, the newest first."""
+    found: list[transfer_job_pb2.TransferJob] = []
+    token = ""
+    while not found or token:
+        asked = transfer.ListTransferJobsRequest(page_size=1000, page_token=token)
+        page = await _page_of_transfers(service, asked.SerializeToString())
+        found += page.transfer_jobs
+        token = page.next_page_token
+    return found
+
+
+async def _page_of_transfers(service: Service, request: bytes) -> transfer.ListTransferJobsResponse:
     answer = await service.method(f"{_TRANSFERS}/ListTransferJobs", lambda: request).call()
-    listed = transfer.ListTransferJobsResponse.FromString(answer).transfer_jobs
-    return [job.name for job in listed]
+    return transfer.ListTransferJobsResponse.FromString(answer)
 
 
 @asynccontextmanager
@@ -72,7 +129,18 @@ async def _on_store(run: Run, name: str, engine: Engine, stored: int) -> AsyncIt
         await succeed(sys.executable, "-m", "benchmarks.stores", name, url, str(stored))
 
     async with service(run, name, engine, fill) as filled:
+        await _rests(filled.pid)
         yield filled
+
+
+async def _rests(pid: int) -> None:
+    """Waits until a server has looked through what it found: whether all of it may go on."""
+    async with asyncio.timeout(_LONGEST_S):
+        busy = True
+        while busy:
+            before_s = cpu_seconds(pid)
+            await asyncio.sleep(_LOOK_S)
+            busy = cpu_seconds(pid) - before_s > _AT_REST * _LOOK_S
 
 
 async def _measure(run: Run, *, name: str, engine: Engine, prepare: Prepare) -> Measured:
@@ -129,6 +197,30 @@ def _rows(engine: Engine) -> tuple[Row, ...]:
             "ListTransferJobs in a state",
             "transfer",
             list_transfers(transfers(filter='state = "FINISHED"').SerializeToString()),
+        ),
+        row(
+            "list-transfers-of-vo",
+            "ListTransferJobs of a VO",
+            "transfer",
+            list_transfers(transfers(filter=f'vo = "{VO}"').SerializeToString()),
+        ),
+        row(
+            "list-transfers-of-job",
+            "ListTransferJobs for a job",
+            "transfer",
+            _list_transfers_of_job,
+        ),
+        row(
+            "summarize-transfer",
+            "SummarizeTransferJobs of one",
+            "transfer",
+            _summarize_transfer,
+        ),
+        row(
+            "summarize-transfers",
+            f"SummarizeTransferJobs of the user's oldest {OLDEST_OWN}",
+            "transfer",
+            _summarize_first_transfers,
         ),
     )
 

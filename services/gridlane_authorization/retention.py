@@ -5,7 +5,6 @@ their end, and old request ids, a bit at a time. A binding past its end counts f
 row goes is a revision like any other, so that followers forget it too.
 """
 
-import asyncio
 from typing import Final
 
 from sqlalchemy import Connection
@@ -16,10 +15,10 @@ from gridlane_authorization.store.tables import REQUEST_ID
 from gridlane_kit import request_ids
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.logs import logger
 from gridlane_kit.policy import PolicyChange
+from gridlane_kit.retention import prune_for_ever
 
 _COMMITTED: Final = failpoint("authorization.prune.committed")
 _CHUNK: Final = 500
@@ -38,12 +37,7 @@ class Retention:
 
     async def run(self) -> None:
         """Prunes again and again; never returns."""
-        while True:
-            try:
-                await self.prune()
-            except GridlaneError as error:
-                self._log.warning("what is old could not all be pruned", why=str(error))
-            await asyncio.sleep(self._settings.prune_interval_s)
+        await prune_for_ever(self.prune, self._settings.prune_interval_s, self._log)
 
     async def prune(self) -> int:
         """Deletes what is past its time.

@@ -190,11 +190,17 @@ def filter_unsupported(text: str, expected: str) -> GridlaneError:
     )
 
 
-def no_storage_element(url: str) -> GridlaneError:
-    """No storage element serves the URL or logical file name."""
-    return GridlaneError(
-        ErrorReason.NO_STORAGE_ELEMENT, f"no storage element serves {url}", {"url": url}
-    )
+def no_storage_element(
+    url: str, field: str, among: Sequence[tuple[str, str]] = ()
+) -> GridlaneError:
+    """No storage element serves the URL or logical file name.
+
+    Parameters:
+        field: the path of the field it stands in.
+        among: all violations of the same request, this one too; empty: there is no other.
+    """
+    violations = among or [(field, f"no storage element serves {url}")]
+    return _bad_request(ErrorReason.NO_STORAGE_ELEMENT, violations, {"url": url})
 
 
 def vo_ambiguous(vos: Collection[str]) -> GridlaneError:

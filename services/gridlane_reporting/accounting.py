@@ -161,6 +161,8 @@ def _data_operation(file: transfer_job_pb2.FileTransfer) -> accounting_record_pb
     elapsed_us = 0
     if file.HasField("start_time") and file.HasField("end_time"):
         elapsed_us = from_timestamp(file.end_time) - from_timestamp(file.start_time)
+        # It ended when it was registered.
+        elapsed_us -= file.registration_time.ToMicroseconds()
     word = transfer_job_pb2.FileTransferState.Name(file.state)
     return accounting_record_pb2.DataOperation(
         operation_type="transfer",

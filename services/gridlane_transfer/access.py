@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.decision import scope_covers
+from gridlane_transfer.catalogue.base import LogicalFile
 from gridlane_transfer.storage.storage_elements import Located
 
 _READ = ("storage.read",)
 _CREATE = ("storage.create", "storage.modify")
 _REPLACE = ("storage.modify",)
+_UNREGISTER = "transfer.replicas.unregister"
 _WORKLOAD = "workload"
 _RESERVED = "gridlane."
 
@@ -39,6 +41,13 @@ def require_free_tags(call: Call, tags: Iterable[str]) -> None:
     if reserved and call.principal.actor != _WORKLOAD:
         why = f"keys beginning with {_RESERVED!r} are Gridlane's own"
         raise errors.invalid([(f"transfer_job.tags[{tag}]", why) for tag in reserved])
+
+
+def vo_decides(call: Call) -> bool:
+    """Whether the VO of a file alone says what the caller may do with it: its token says nothing of
+    paths.
+    """
+    return call.principal.capabilities is None
 
 
 def require_read(call: Call, located: Located, permission: str) -> None:
@@ -103,6 +112,32 @@ def require_removal_scope(call: Call, located: Located) -> None:
     _require_scope(call, located, _REPLACE, "transfer.content.delete")
 
 
+def unregistering_refusal(call: Call, file: LogicalFile) -> errors.GridlaneError | None:
+    """Why a caller may not take copies of a logical file out of the catalogue; None: it may.
+
+    Parameters:
+        file: as it is registered now.
+
+    Returns:
+        NOT_FOUND for a file of a foreign VO, as though it were not registered; PERMISSION_DENIED.
+    """
+    if call.visibility.covers(owner=file.owner, vo=file.vo):
+        return None
+    if file.vo in call.principal.vos:
+        return errors.permission_denied(_UNREGISTER, file.lfn)
+    return errors.not_found(file.lfn)
+
+
+def require_unregistering_scope(call: Call, path: str) -> None:
+    """Refuse a caller whose token does not let it take a path out of the catalogue.
+
+    Raises:
+        GridlaneError: SCOPE_TOO_NARROW.
+    """
+    if not scope_covers(call.principal, "storage.modify", path):
+        raise errors.scope_too_narrow(_UNREGISTER, f"storage.modify:{path}")
+
+
 def _reaches(call: Call, vo: str) -> bool:
     return call.visibility.everything or vo in call.visibility.vos
 
@@ -110,7 +145,7 @@ def _reaches(call: Call, vo: str) -> bool:
 def _require_scope(
     call: Call, located: Located, operations: tuple[str, ...], permission: str
 ) -> None:
-    if call.principal.capabilities is None:
+    if vo_decides(call):
         return
     if not any(scope_covers(call.principal, one, located.path) for one in operations):
         raise errors.scope_too_narrow(

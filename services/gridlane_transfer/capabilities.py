@@ -18,15 +18,14 @@ from typing import Final
 from google.protobuf.message import Message
 
 from gridlane.transfer.v1 import (
-    replica_service_pb2,
     selection_strategy_pb2,
     transfer_job_pb2,
     transfer_service_pb2,
 )
 from gridlane_kit import errors
 
-GRIDLANE: Final = "gridlane"
 EMBEDDED: Final = "embedded"
+"""The backend that lacks all of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,10 @@ class Missing:
     Parameters:
         capability: the `TransferCapability` it needs, without prefix.
         cure: what the caller can do instead.
-        backend: who lacks it: the mover alone, where another backend has it, or this version.
     """
 
     capability: str
     cure: str
-    backend: str = EMBEDDED
 
 
 _EMPTY: Final = "leave it empty"
@@ -60,6 +57,7 @@ OF_EVERY_BACKEND: Final = frozenset(
         "OVERWRITE_WHEN_DIFFERENT",
         "ACTIVITIES",
         "METADATA",
+        "GUIDS",
         "RETRY_DELAY",
         "QUEUE_TIME_LIMIT",
         "JOB_EXPIRY",
@@ -109,7 +107,6 @@ FILE_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
     {
         "staging_metadata": Missing("STAGING", _EMPTY),
         "archive_metadata": Missing("ARCHIVING", _EMPTY),
-        "guid": Missing("GUIDS", _EMPTY, GRIDLANE),
     }
 )
 """Fields of `FileTransfer`. Scalars and lists alone, of which what asks for nothing is false."""
@@ -118,11 +115,6 @@ CHANNEL_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
     {"default_buffer_size_bytes": Missing("BUFFER_SIZE", _ZERO)}
 )
 """Fields of `Channel`."""
-
-REGISTRATION_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
-    {"guid": Missing("GUIDS", _EMPTY, GRIDLANE)}
-)
-"""Fields of `RegisterReplicaRequest`."""
 
 DELETION_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
     {
@@ -134,6 +126,12 @@ DELETION_FIELDS: Final[Mapping[str, Missing]] = MappingProxyType(
 
 NO_STAGING: Final = Missing("STAGING", "submit files that lie on disk")
 """What every file of a staging job asks for."""
+
+NO_REMOTE_PUT: Final = Missing(
+    "PUT_CONTENT",
+    "put it to a storage element that is a directory here, and submit a transfer to the remote one",
+)
+"""What putting bytes to a remote storage asks for."""
 
 _VALUES: Final = {"overwrite": OVERWRITE_MODES, "selection_strategy": SELECTION_STRATEGIES}
 _asked_of_file: Final = attrgetter(*FILE_FIELDS)
@@ -159,15 +157,6 @@ def refuse_job(job: transfer_job_pb2.TransferJob) -> None:
     _refuse(found)
 
 
-def refuse_registration(request: replica_service_pb2.RegisterReplicaRequest) -> None:
-    """Refuse a registration that asks for what is not carried out.
-
-    Raises:
-        GridlaneError: CAPABILITY_MISSING.
-    """
-    _refuse(_asked(request, REGISTRATION_FIELDS, ""))
-
-
 def refuse_deletion(request: transfer_service_pb2.SubmitDeletionJobRequest) -> None:
     """Refuse a job that removes files and asks for what is not carried out.
 
@@ -183,6 +172,11 @@ def staging_missing(
     """The refusal of a job that brings files from tape: no backend does."""
     fields = (f"files[{index}].source" for index in range(len(request.files)))
     return _missing([(field, NO_STAGING) for field in fields])
+
+
+def remote_put(field: str) -> errors.GridlaneError:
+    """The refusal of bytes for a remote storage: no backend takes them through the service."""
+    return _missing([(field, NO_REMOTE_PUT)])
 
 
 def _asked(message: Message, fields: Mapping[str, Missing], path: str) -> Iterator[Found]:
@@ -204,7 +198,7 @@ def _refuse(found: Iterable[Found]) -> None:
 def _missing(asked: Sequence[Found]) -> errors.GridlaneError:
     first = asked[0][1]
     violations = [
-        (field, f"needs {missing.capability}, which {missing.backend} lacks: {missing.cure}")
+        (field, f"needs {missing.capability}, which {EMBEDDED} lacks: {missing.cure}")
         for field, missing in asked
     ]
-    return errors.capability_missing(violations, first.capability, first.backend)
+    return errors.capability_missing(violations, first.capability, EMBEDDED)

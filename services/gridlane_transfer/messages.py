@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 
+from gridlane.ids import uuid7
 from gridlane.transfer.v1 import (
     content_pb2,
+    event_pb2,
     replica_pb2,
     selection_strategy_pb2,
     target_report_pb2,
@@ -17,13 +19,14 @@ from gridlane.type.v1 import checksum_pb2, failure_pb2, principal_pb2
 from gridlane_kit.clock import to_duration, to_timestamp
 from gridlane_kit.identity import Principal
 from gridlane_kit.principal_messages import principal_message
+from gridlane_transfer.catalogue.base import LogicalFile
 from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.channels.scheduling import DEFAULT_ACTIVITY
 from gridlane_transfer.jobs.options import options_of
 from gridlane_transfer.moving import alternatives, routes
 from gridlane_transfer.moving.alternatives import Strategy
 from gridlane_transfer.moving.failures import Failed, TargetFound
-from gridlane_transfer.states import FILE_FINAL, JOB_FINAL, JobState
-from gridlane_transfer.store.catalogue import LogicalFile
+from gridlane_transfer.states import FILE_FINAL, JobState
 from gridlane_transfer.store.tables import FileRow, JobRow
 
 PREFIX = "transfers/"
@@ -31,12 +34,6 @@ MOVED = "moved"
 """The key, among the counts of a job's files, of those whose bytes are there but could not be
 registered.
 """
-UNDERWAY = "underway"
-"""The key, among the counts of a job's files, of those in READY that have been moved a part of
-their way.
-"""
-NO_STATES = frozenset({MOVED, UNDERWAY})
-"""The keys among the counts that are no states."""
 
 
 def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
@@ -72,9 +69,6 @@ def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
         revision=row.revision,
         retry_of="" if row.retry_of is None else PREFIX + row.retry_of,
     )
-    if row.end_us is not None and row.start_us is not None and row.moved_bytes:
-        took_us = max(row.end_us - row.start_us, 1)
-        message.throughput_bytes_per_second = row.moved_bytes * 1_000_000 // took_us
     if row.activity is not None:
         message.activity = row.activity
     if row.metadata is not None:
@@ -84,10 +78,27 @@ def job_message(row: JobRow) -> transfer_job_pb2.TransferJob:
     if row.options is not None:
         options_of(row.options).tell(message)
     if row.end_us is not None:
-        message.end_time.CopyFrom(to_timestamp(row.end_us))
-    if row.failure is not None and row.state in JOB_FINAL and row.state != JobState.FINISHED:
-        message.failure.ParseFromString(row.failure)
+        _tell_end(message, row, row.end_us)
     return message
+
+
+def _tell_end(message: transfer_job_pb2.TransferJob, row: JobRow, end_us: int) -> None:
+    """When a job ended, how fast it was, and why it failed, if it did."""
+    message.end_time.CopyFrom(to_timestamp(end_us))
+    message.throughput_bytes_per_second = bytes_per_second(row.moved_bytes, row.start_us, end_us)
+    if row.failure is not None and row.state != JobState.FINISHED:
+        message.failure.ParseFromString(row.failure)
+
+
+def accepted_event(row: JobRow) -> event_pb2.TransferEvent:
+    """What is told of a job that was accepted: its first event."""
+    message = job_message(row)
+    return event_pb2.TransferEvent(
+        event_id=uuid7(),
+        time=to_timestamp(row.create_us),
+        transfer_job=message.name,
+        job=message,
+    )
 
 
 def file_message(
@@ -134,8 +145,8 @@ def file_message(
 
 def _tell_asked(message: transfer_job_pb2.FileTransfer, row: FileRow, job: JobRow) -> None:
     """What a file has of its own, beside its job's."""
-    if row.activity is not None and row.activity != job.activity:
-        message.activity = row.activity
+    if row.activity != job.activity:
+        message.activity = row.activity or DEFAULT_ACTIVITY
     if row.metadata is not None:
         message.metadata = row.metadata
     if row.scitag is not None:
@@ -193,6 +204,7 @@ def failure_class(failure: bytes | None) -> int | None:
 
 def logical_file_message(file: LogicalFile) -> replica_pb2.LogicalFile:
     """A logical file with its replicas."""
+    issuer, _, subject = file.owner.partition("|")
     return replica_pb2.LogicalFile(
         lfn=file.lfn,
         size_bytes=file.size_bytes,
@@ -206,7 +218,17 @@ def logical_file_message(file: LogicalFile) -> replica_pb2.LogicalFile:
             )
             for replica in file.replicas
         ],
+        guid=file.guid,
+        owner=principal_pb2.Principal(issuer=issuer, subject=subject),
+        vo=file.vo,
     )
+
+
+def bytes_per_second(moved_bytes: int, start_us: int | None, end_us: int) -> int:
+    """The mean speed from a start to an end; 0 of what has not started."""
+    if start_us is None:
+        return 0
+    return moved_bytes * 1_000_000 // max(end_us - start_us, 1)
 
 
 def checksum_text(message: checksum_pb2.Checksum) -> str:
@@ -244,7 +266,12 @@ def owner_message(principal_json: str) -> principal_pb2.Principal:
 def state_counts(text: str) -> list[tuple[int, int]]:
     """How many files are in each state, by the states' numbers."""
     counts = json.loads(text).items()
-    return sorted((int(state), count) for state, count in counts if state not in NO_STATES)
+    return sorted((int(state), count) for state, count in counts if state != MOVED)
+
+
+def file_count(text: str) -> int:
+    """How many files a job has, by its stored counts."""
+    return sum(count for _, count in state_counts(text))
 
 
 def _completeness(counts: list[tuple[int, int]], files: int) -> int:

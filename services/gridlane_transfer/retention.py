@@ -11,13 +11,13 @@ from datetime import timedelta
 from gridlane_kit import logs, request_ids
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
 from gridlane_kit.feed import Feed
+from gridlane_kit.retention import prune_for_ever
 from gridlane_transfer.store import audit, jobs, storage
 from gridlane_transfer.store.tables import REQUEST_ID
 
-# Jobs in one transaction; each may have a thousand files.
-_CHUNK = 20
+# In one transaction; of jobs the files are counted too.
+_JOB_CHUNK = 200
 _AUDIT_CHUNK = 500
 _log = logs.logger("transfer.retention")
 
@@ -65,7 +65,7 @@ class Retention:
         before_us = now_us() - self._job_age // timedelta(microseconds=1)
         total = 0
         while deleted := await self._db.write(
-            lambda conn: jobs.delete_ended(conn, before_us, _CHUNK)
+            lambda conn: jobs.delete_ended(conn, before_us, _JOB_CHUNK)
         ):
             total += deleted
         await self._db.write(lambda conn: request_ids.purge(conn, REQUEST_ID, now_us()))
@@ -76,9 +76,4 @@ class Retention:
         return total
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                await self.prune()
-            except GridlaneError as error:
-                _log.warning("what is old could not be deleted", reason=error.reason)
+        await prune_for_ever(self.prune, self._every_s, _log)

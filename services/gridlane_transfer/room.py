@@ -33,16 +33,13 @@ from gridlane_transfer import service
 from gridlane_transfer.backends.embedded.mover import EmbeddedMover
 from gridlane_transfer.backends.embedded.webdav.addresses import AddressPolicy
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
-from gridlane_transfer.catalogue import replicas as replica_calls
+from gridlane_transfer.backends.transfer_backends import TransferBackends
+from gridlane_transfer.catalogue.base import LogicalFile
+from gridlane_transfer.catalogue.embedded import EmbeddedCatalogue
 from gridlane_transfer.catalogue.replicas import Replicas
 from gridlane_transfer.channels.activities import Activities
 from gridlane_transfer.channels.channel_admin import ChannelAdmin
 from gridlane_transfer.channels.channel_care import ChannelCare
-from gridlane_transfer.channels.channel_service import (
-    ActivityShell,
-    ChannelAdminShell,
-    ChannelShell,
-)
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.content.content import Content
 from gridlane_transfer.content.content_info import ContentInfos
@@ -50,14 +47,20 @@ from gridlane_transfer.content.remote_content import RemoteFiles
 from gridlane_transfer.content.uploads import Uploads
 from gridlane_transfer.jobs.job_verbs import Around, JobVerbs, JobWrites
 from gridlane_transfer.jobs.submission import Submissions
-from gridlane_transfer.jobs.transfer_service import TransferAdminShell, TransferShell
 from gridlane_transfer.moving.deadlines import Deadlines
 from gridlane_transfer.moving.file_transfers import RetryPolicy
 from gridlane_transfer.moving.hop_copies import HopCopies
 from gridlane_transfer.moving.reconciler import Reconciler
+from gridlane_transfer.moving.registrar import Registrar
 from gridlane_transfer.moving.source_order import SourceOrder, Successes
 from gridlane_transfer.moving.standing_files import StandingFiles
 from gridlane_transfer.retention import Retention
+from gridlane_transfer.service_channels import (
+    ActivityShell,
+    ChannelAdminShell,
+    ChannelShell,
+)
+from gridlane_transfer.service_jobs import TransferAdminShell, TransferShell
 from gridlane_transfer.settings import TransferSettings
 from gridlane_transfer.states import FileState
 from gridlane_transfer.status import Status
@@ -69,23 +72,18 @@ from gridlane_transfer.store import banned, contents, held, standing, storage
 from gridlane_transfer.store import channels as channel_rows
 from gridlane_transfer.store import deadlines as late
 from gridlane_transfer.store.banned import Review, Reviewed
-from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.contents import Finished, Unregistered
 from gridlane_transfer.store.deadlines import Ended, Late
 from gridlane_transfer.store.held import HeldDone, HeldFiles
 from gridlane_transfer.store.moving import Keep, Moving
 from gridlane_transfer.store.refresh import Kind, Refresh
+from gridlane_transfer.store.registering import Registering
 from gridlane_transfer.store.removals import Removing
 from gridlane_transfer.store.standing import Settled, Standing
 from gridlane_transfer.store.tables import FEED, METADATA
-from gridlane_transfer.transfer_backends import TransferBackends
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _PACKAGE = "gridlane.transfer.v1"
-
-PROMISED: Sequence[str] = ()
-"""Services of the contract that nothing implements yet. They are served all the same: a call is
-decided like any other, and then answered with NOT_IMPLEMENTED."""
 
 
 def http_options(settings: TransferSettings) -> HttpOptions:
@@ -159,6 +157,7 @@ class TransferRoom:
         await parts.group.start()
         await parts.uploads.start()
         await parts.reconciler.start()
+        await parts.registrar.start()
         parts.rights.start()
         parts.banned_files.start()
         parts.deadlines.start()
@@ -170,7 +169,7 @@ class TransferRoom:
             self._metrics.watch(GROUP_COMMIT_QUEUE, self.name, lambda: parts.group.depth)
 
     def handlers(self) -> Sequence[tuple[str, object]]:
-        """The implementations, by their services' full names; None where there is none yet."""
+        """The implementations, by their services' full names."""
         parts = self._started
         return [
             (f"{_PACKAGE}.TransferService", TransferShell(parts.verbs)),
@@ -187,7 +186,6 @@ class TransferRoom:
             (f"{_PACKAGE}.BackendAdminService", service.BackendAdminShell(parts.backends)),
             (f"{_PACKAGE}.ReplicaService", service.ReplicaShell(parts.replicas)),
             (f"{_PACKAGE}.TransferEventService", service.TransferEventShell(parts.feed)),
-            *((name, None) for name in PROMISED),
         ]
 
     async def drain(self) -> None:
@@ -202,6 +200,7 @@ class TransferRoom:
         await parts.deadlines.stop()
         await parts.hop_copies.stop()
         await parts.verbs.drain()
+        await parts.registrar.drain()
         await parts.reconciler.drain()
         await parts.uploads.stop()
         parts.remote.stop()
@@ -237,7 +236,18 @@ class _Parts:
         retry = RetryPolicy(settings.retry_delay_s, settings.retry_delay_max_s)
         successes = Successes()
         order = SourceOrder(elements, successes)
-        moving = Moving(feed, channels, elements, retry, mover.checksums, order)
+        self.catalogue = EmbeddedCatalogue(db, group)
+        registering = Registering(feed, channels, elements, retry, self.catalogue)
+        moving = Moving(
+            feed,
+            channels,
+            elements,
+            retry,
+            mover.checksums,
+            order,
+            self.catalogue,
+            registering,
+        )
         # Applied in this order within a batch: an answer makes room before the next files are
         # claimed.
         removing = Removing(feed, channels, elements, retry)
@@ -257,9 +267,14 @@ class _Parts:
             "files.keep", moving.keep, key=lambda one: one.number
         )
         claim = group.kind("files.claim", moving.claim, key=lambda one: one.holder)
-        register = group.kind("replicas.register", replica_calls.register, key=lambda one: one.url)
-        unregister = group.kind(
-            "replicas.unregister", replica_calls.unregister, key=lambda one: one.lfn
+        self.registrar = Registrar(
+            db,
+            registering,
+            self.catalogue,
+            claim=group.kind("files.owed", registering.claim, key=lambda one: one.holder),
+            report=group.kind("files.registered", registering.report, key=lambda one: one.number),
+            exclusive=room._exclusive,
+            lease_s=settings.lease_s,
         )
         finish: WriteKind[Finished, LogicalFile | Unregistered] = group.kind(
             "uploads.finish", contents.finish, key=lambda one: one.upload.uuid
@@ -298,32 +313,31 @@ class _Parts:
         )
         self.rights = ChangedRights(room._policy, standing_files.look, room.name)
         around = Around(
-            db,
-            feed,
-            group,
-            channels,
-            elements,
-            mover,
-            room._policy,
-            Submissions(elements, channels, order, backend=mover.name, checksums=mover.checksums),
-            retry,
-            self.reconciler.wake,
-            self.reconciler.abort,
-            room._exclusive,
-            settings.lease_s,
+            db=db,
+            feed=feed,
+            group=group,
+            channels=channels,
+            elements=elements,
+            backend=mover,
+            policy=room._policy,
+            submissions=Submissions(
+                elements, channels, order, backend=mover.name, checksums=mover.checksums
+            ),
+            wake=self.reconciler.wake,
+            abort=self.reconciler.abort,
+            exclusive=room._exclusive,
+            lease_s=settings.lease_s,
         )
         self.verbs = JobVerbs(around, writes, removing, hold)
         self.deadlines = Deadlines(
             db, end=end_late, noted=self.verbs.sweeps.noted, abort=self.reconciler.abort
         )
-        self.replicas = Replicas(db, elements, register=register)
+        self.replicas = Replicas(self.catalogue, elements)
         self.uploads = Uploads(
             db, elements, finish=finish, exclusive=room._exclusive, lease_s=settings.lease_s
         )
         self.remote = RemoteFiles(http_options(settings))
-        self.content = Content(
-            elements, self.replicas, self.uploads, mover, self.remote, unregister=unregister
-        )
+        self.content = Content(elements, self.replicas, self.uploads, mover, self.remote)
         self.infos = ContentInfos(elements, self.replicas, mover)
         self.backends = TransferBackends(mover)
         self.status = Status(db, mover, elements)

@@ -1,4 +1,5 @@
-"""The gRPC shells: messages in, messages out, no rules.
+"""The gRPC shells: messages in, messages out, no rules. Those of transfer jobs stand in
+`service_jobs`, those of channels in `service_channels`.
 
 Each class has the methods of the service of its name in `protos/gridlane/transfer/v1`, where they
 are documented. What they do is in the module of each noun.
@@ -7,6 +8,7 @@ are documented. What they do is in the module of each noun.
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
+from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
@@ -24,13 +26,14 @@ from gridlane.transfer.v1 import (
     storage_element_pb2,
     storage_service_pb2,
 )
-from gridlane.type.v1 import feed_pb2
+from gridlane.type.v1 import feed_pb2, outcome_pb2
 from gridlane.type.v1 import status_pb2 as service_status_pb2
 from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.feed import Feed, Position
 from gridlane_kit.pages import page_request
+from gridlane_transfer.backends.transfer_backends import TransferBackends
 from gridlane_transfer.catalogue.replicas import Replicas
 from gridlane_transfer.content.content import Content
 from gridlane_transfer.content.content_info import ContentInfos
@@ -38,7 +41,6 @@ from gridlane_transfer.status import Status
 from gridlane_transfer.storage.storage_admin import StorageAdmin
 from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import storage
-from gridlane_transfer.transfer_backends import TransferBackends
 
 M = TypeVar("M", bound=Message)
 
@@ -190,6 +192,35 @@ class ReplicaShell:
         self, request: replica_service_pb2.RegisterReplicaRequest, call: Call
     ) -> replica_pb2.LogicalFile:
         return await self._replicas.register(request, call)
+
+    async def BatchRegisterReplicas(  # noqa: N802
+        self, request: replica_service_pb2.BatchRegisterReplicasRequest, call: Call
+    ) -> replica_service_pb2.BatchRegisterReplicasResponse:
+        registered = await self._replicas.register_many(request.requests, call)
+        results = [
+            replica_service_pb2.ResolvedFile(file=file, status=status)
+            for file, status in map(_item_or_status, registered)
+        ]
+        return replica_service_pb2.BatchRegisterReplicasResponse(results=results)
+
+    async def UnregisterReplica(  # noqa: N802
+        self, request: replica_service_pb2.UnregisterReplicaRequest, call: Call
+    ) -> replica_service_pb2.UnregisterReplicaResponse:
+        await self._replicas.unregister(request, call)
+        return replica_service_pb2.UnregisterReplicaResponse()
+
+    async def BatchUnregisterReplicas(  # noqa: N802
+        self, request: replica_service_pb2.BatchUnregisterReplicasRequest, call: Call
+    ) -> replica_service_pb2.BatchUnregisterReplicasResponse:
+        refusals = await self._replicas.unregister_many(request.requests, call)
+        done = empty_pb2.Empty()
+        results = [
+            outcome_pb2.Outcome(done=done)
+            if refusal is None
+            else outcome_pb2.Outcome(status=refusal.to_status())
+            for refusal in refusals
+        ]
+        return replica_service_pb2.BatchUnregisterReplicasResponse(results=results)
 
     async def ResolveReplicas(  # noqa: N802
         self, request: replica_service_pb2.ResolveReplicasRequest, call: Call

@@ -52,10 +52,18 @@ class JobState(IntEnum):
     UNKNOWN = 14
 
 
+class JobKind(IntEnum):
+    """`gridlane.transfer.v1.TransferJobKind`, by number."""
+
+    TRANSFER = 1
+    STAGING = 2
+    DELETION = 3
+
+
 _F = FileState
 
 FILE_TRANSITIONS: Mapping[FileState, frozenset[FileState]] = {
-    _F.SUBMITTED: frozenset({_F.READY, _F.CANCELED}),
+    _F.SUBMITTED: frozenset({_F.READY, _F.HELD, _F.CANCELED}),
     _F.READY: frozenset(
         {_F.ACTIVE, _F.BLOCKED, _F.HELD, _F.FAILED, _F.CATALOG_FAILED, _F.CANCELED}
     ),
@@ -117,7 +125,9 @@ UNSTARTED = frozenset({_F.SUBMITTED, _F.READY, _F.BLOCKED, _F.RETRYING, _F.HELD}
 
 # A later hop or a spare replica neither starts nor ends anything.
 _IGNORED = frozenset({_F.NOT_USED})
-_WAITING = frozenset({_F.SUBMITTED, _F.TOKEN_PREPARING, _F.BLOCKED, _F.UNKNOWN})
+_STARTED = frozenset(
+    {_F.ACTIVE, _F.RETRYING, _F.ARCHIVING, _F.REGISTERING, _F.CANCELING, _F.FINISHED}
+)
 _FROM_TAPE = frozenset({_F.STAGING, _F.STAGING_STARTED})
 
 # What the unfinished files of a job say of it, when all of them are in the one set; the first that
@@ -139,7 +149,7 @@ def job_state(
     *,
     moved_uncatalogued: int,
     cancel_asked: bool,
-    underway: int = 0,
+    started: bool = False,
 ) -> JobState:
     """The state of a job, which is a function of its files' states.
 
@@ -148,17 +158,17 @@ def job_state(
         moved_uncatalogued: how many of those in CATALOG_FAILED have their bytes at the target:
             registration failed, not resolution.
         cancel_asked: whether somebody asked for the job's end.
-        underway: how many of those in READY have been moved a part of their way (multihop).
+        started: whether a file was ever started, whatever has become of it.
     """
     present = frozenset(state for state, count in counts.items() if count) - _IGNORED
     live = present - FILE_FINAL
     if live:
-        return _standing(present, live, cancel_asked, underway)
+        return _standing(present, live, cancel_asked, started)
     return _outcome(counts, moved_uncatalogued, cancel_asked)
 
 
 def _standing(
-    present: frozenset[FileState], live: frozenset[FileState], cancel_asked: bool, underway: int
+    present: frozenset[FileState], live: frozenset[FileState], cancel_asked: bool, started: bool
 ) -> JobState:
     if cancel_asked:
         return JobState.CANCELING
@@ -166,7 +176,7 @@ def _standing(
         if live <= states:
             return standing
     # Active means that a file has started, even when none moves just now.
-    if underway or present - _WAITING - _FROM_TAPE - {_F.READY}:
+    if started or present & _STARTED:
         return JobState.ACTIVE
     if present & _FROM_TAPE:
         return JobState.STAGING

@@ -4,7 +4,6 @@ Responsible for deleting events, ended jobs, their directories and old request i
 Never past a follower's acknowledgement: an event that was not taken keeps its job.
 """
 
-import asyncio
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -13,10 +12,10 @@ from gridlane.ids import uuid7_time_ms
 from gridlane_kit import request_ids
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.feed import Feed
 from gridlane_kit.logs import logger
+from gridlane_kit.retention import prune_for_ever
 from gridlane_workload import queue_store
 from gridlane_workload.backends.interface import Backend
 from gridlane_workload.settings import WorkloadSettings
@@ -41,12 +40,7 @@ class Retention:
 
     async def run(self) -> None:
         """Prune again and again; never returns."""
-        while True:
-            try:
-                await self.prune()
-            except (GridlaneError, OSError) as error:
-                self._log.warning("what is old could not all be pruned", why=str(error))
-            await asyncio.sleep(self._settings.prune_interval_s)
+        await prune_for_ever(self.prune, self._settings.prune_interval_s, self._log)
 
     async def prune(self) -> int:
         """Delete what is past its time.

@@ -27,7 +27,7 @@ MADE = [
     errors.issuer_unavailable(),
     errors.token_not_ours("page_token"),
     errors.filter_unsupported("a=b", "one of: state"),
-    errors.no_storage_element("srm://x/y"),
+    errors.no_storage_element("srm://x/y", "url"),
     errors.vo_ambiguous({"cms", "atlas"}),
     errors.not_found("jobs/1"),
     errors.already_exists("channels/a"),

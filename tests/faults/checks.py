@@ -138,9 +138,14 @@ def storage(
         assert file.checksum.value == f"{zlib.adler32(there[lfn]):08x}"
 
 
-def leftovers(data_dir: Path) -> list[Path]:
-    """Temporary files of the mover and of uploads, wherever they may lie."""
-    return [path for folder in ("storage", "jobs") for path in (data_dir / folder).rglob("*.part")]
+def leftovers(data_dir: Path, *others: Path) -> list[Path]:
+    """Temporary files of the mover and of uploads, and copies on the way, wherever they may lie.
+
+    Parameters:
+        others: further folders in which files were moved.
+    """
+    folders = (data_dir / "storage", data_dir / "jobs", *others)
+    return [path for folder in folders for path in folder.rglob(".gridlane-*")]
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

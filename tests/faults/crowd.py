@@ -42,6 +42,9 @@ class OneOfMany(lives.TaskLife):
             j.name for j in jobs if j.description.executors[0].environment.get("EXECUTIONS") == own
         ]
 
+    def check_moves(self) -> None:
+        """Nothing: it is checked once for all of them (`end_well`)."""
+
     def check_stored(self, client: gridlane.Client, there: Mapping[str, bytes]) -> None:
         checks.storage(self.server.data_dir, client, there, f"{self.place}/")
 
@@ -90,8 +93,9 @@ def live(many: Sequence[OneOfMany]) -> None:
 
 
 def end_well(many: Sequence[OneOfMany]) -> None:
-    """Checks each of them."""
+    """Checks each of them, and what all of them together moved."""
     _at_once([life.end_well for life in many])
+    lives.Life.check_moves(min(many, key=lambda life: life.begun))
 
 
 def _at_once(calls: Sequence[Callable[[], None]]) -> None:

@@ -2,8 +2,9 @@
 
 Responsible for which failpoint is met in which life, for arming, for the proof that the server died
 there and nowhere else, and for running cycles side by side. The lives are in `lives`,
-`channel_lives`, `file_lives`, `key_lives`, `policy_lives`, `storage_lives`, `transfer_lives`,
-`verb_lives` and `veto_lives`; five processes and the death of one of them are `split_cycles`'.
+`catalogue_lives`, `channel_lives`, `file_lives`, `key_lives`, `policy_lives`, `remote_lives`,
+`storage_lives`, `transfer_lives`, `verb_lives` and `veto_lives`; five processes and the death of
+one of them are `split_cycles`'.
 """
 
 import shutil
@@ -19,12 +20,14 @@ from typing import Final
 
 import grpc
 from faults import (
+    catalogue_lives,
     channel_lives,
     checks,
     file_lives,
     key_lives,
     lives,
     policy_lives,
+    remote_lives,
     storage_lives,
     transfer_lives,
     verb_lives,
@@ -69,7 +72,12 @@ _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
     "transfer.cancel.committed": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.content.removed": (file_lives.FilesLife,),
     "transfer.content.unregistered": (file_lives.FilesLife,),
-    "transfer.copy.published": (lives.TaskLife, transfer_lives.HoppedTransfer),
+    "transfer.copy.ordered": (lives.TaskLife, remote_lives.RemoteTransfer),
+    "transfer.copy.published": (
+        lives.TaskLife,
+        remote_lives.RemoteTransfer,
+        transfer_lives.HoppedTransfer,
+    ),
     "transfer.deadline.committed": (transfer_lives.DatedTransfer,),
     "transfer.hop.removed": (transfer_lives.HoppedTransfer,),
     "transfer.batch.committed": (verb_lives.VerbsLife,),
@@ -77,20 +85,25 @@ _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
     "transfer.files.canceled": (verb_lives.VerbsLife,),
     "transfer.held.committed": (verb_lives.VerbsLife,),
     "transfer.job.updated": (verb_lives.VerbsLife,),
-    "transfer.publish.committed": (verb_lives.VerbsLife,),
+    "transfer.publish.committed": (verb_lives.VerbsLife, transfer_lives.TriedAgain),
     "transfer.removal.claimed": (verb_lives.RemovalLife,),
     "transfer.removal.committed": (verb_lives.RemovalLife,),
     "transfer.removal.removed": (verb_lives.RemovalLife,),
     "transfer.stage.abandoned": (verb_lives.VerbsLife,),
     "transfer.stage.committed": (verb_lives.VerbsLife,),
     "transfer.sweep.committed": (verb_lives.VerbsLife,),
-    "transfer.replica.registered": (file_lives.FilesLife,),
+    "transfer.registration.claimed": (catalogue_lives.CatalogueLife,),
+    "transfer.registration.committed": (catalogue_lives.CatalogueLife,),
+    "transfer.registration.registered": (catalogue_lives.CatalogueLife,),
+    "transfer.replica.registered": (file_lives.FilesLife, catalogue_lives.CatalogueLife),
+    "transfer.replica.unregistered": (catalogue_lives.CatalogueLife,),
     "transfer.rights.committed": (veto_lives.VetoedTransfer,),
     "transfer.storage.committed": (storage_lives.BannedElement,),
     "transfer.report.committed": (
         lives.TaskLife,
         file_lives.RetriedTransfer,
         transfer_lives.HoppedTransfer,
+        transfer_lives.SeveralSources,
     ),
     "workload.cancel.asked": (lives.KilledInStaging, lives.KilledInDelivery),
     "workload.end.noted": (lives.PlainTask, lives.FailingTask),
@@ -131,8 +144,11 @@ _LATER_HITS: Final[Mapping[tuple[str, type[lives.Life]], tuple[int, ...]]] = {
     ("transfer.cancel.committed", lives.KilledInDelivery): (2,),
     ("transfer.claim.committed", lives.TaskLife): (3,),
     ("transfer.copy.ordered", lives.TaskLife): (3,),
+    ("transfer.copy.ordered", remote_lives.RemoteTransfer): (2,),
+    ("transfer.copy.published", remote_lives.RemoteTransfer): (2,),
     ("transfer.copy.published", lives.TaskLife): (2, 3),
     ("transfer.report.committed", lives.TaskLife): (2, 4),
+    ("transfer.report.committed", transfer_lives.SeveralSources): (2,),
     ("transfer.rights.committed", veto_lives.VetoedTransfer): (2,),
     ("transfer.storage.committed", storage_lives.BannedElement): (2, 3, 4, 5),
     ("transfer.submit.committed", lives.TaskLife): (2,),
@@ -310,6 +326,7 @@ def run(cycle: Cycle, folder: Path) -> Outcome:
         print(server.output)
         raise
     finally:
+        life.close()
         server.close()
     return Outcome({cycle.failpoint: 1}, time.monotonic() - begun)
 
@@ -338,6 +355,7 @@ def run_in_turn(names: Iterable[str], life_type: type[lives.Life], folder: Path)
         print(server.output)
         raise
     finally:
+        life.close()
         server.close()
     return Outcome(restarts, time.monotonic() - begun)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias, TypeVar
 
 import psutil
-from faults import checks
+from faults import checks, transfer_checks
 from support import CALL_SECONDS, Deployment
 
 import gridlane
@@ -103,7 +103,8 @@ class Life(ABC):
         self.folder = folder
         self.place = f"LFN:/local/{gridlane.uuid7()}"
         """Where its files are in the store."""
-        self._begun = datetime.now(UTC)
+        self.begun = datetime.now(UTC)
+        """Jobs that were made since are its own."""
         self._stored_before = checks.stored(server.data_dir)
         self._written_before = len(server.output)
 
@@ -113,6 +114,9 @@ class Life(ABC):
 
     def prepare(self) -> None:  # noqa: B027 - most lives leave it
         """What a server must have gone through before the life begins; most need nothing."""
+
+    def close(self) -> None:  # noqa: B027 - most lives leave it
+        """Ends what the life runs beside the server; most run nothing."""
 
     @abstractmethod
     def go_on(self) -> None:
@@ -127,21 +131,35 @@ class Life(ABC):
 
     def end_well(self) -> None:
         """Checks the whole."""
-        # One that a process began which died is taken up when its lease is over.
-        until(lambda: not checks.uploads(self.server), "the end of all uploads")
+        # What a process began that died is taken up when its lease is over.
+        until(lambda: transfer_checks.work_is_done(self.server), "the end of all that was begun")
         self.check()
         until(lambda: checks.followed(self.server), "Reporting's acknowledgements")
+        self.check_moves()
         checks.databases(self.server)
         complaints = checks.complaints(self.server.output[self._written_before :])
         assert not [line for line in complaints if not (self.excused and self.excused in line)]
 
+    def check_moves(self) -> None:
+        """What must hold of every file that was moved or removed since the life began, and of the
+        places where that was.
+        """
+        since_us = int(self.begun.timestamp() * 1_000_000)
+        transfer_checks.all_is_told_once(self.server, since_us)
+        assert not checks.leftovers(self.server.data_dir, self.folder)
+
     def of_this_life(self, items: Iterable[Created]) -> list[str]:
         """The names of those jobs or transfer jobs that were made since the life began."""
-        return [i.name for i in items if i.create_time.ToDatetime(UTC) >= self._begun]
+        return [i.name for i in items if i.create_time.ToDatetime(UTC) >= self.begun]
 
     def check_stored(self, client: gridlane.Client, there: Mapping[str, bytes]) -> None:
         """The store has these files, whole, beside those that were there, each registered once."""
         checks.storage(self.server.data_dir, client, {**self._stored_before, **there})
+
+    def suspend_movers(self) -> None:
+        """Has the movers hang until `resume_movers`, or until their server dies."""
+        for mover in mover_processes(self.server):
+            mover.suspend()
 
     def resume_movers(self) -> None:
         """Wakes movers that were suspended; the server's death has ended them."""
@@ -349,8 +367,7 @@ class KilledInStaging(FailingTask):
 
     def submit(self, client: gridlane.Client) -> None:
         if not self._cancelled:
-            for mover in mover_processes(self.server):
-                mover.suspend()
+            self.suspend_movers()
         super().submit(client)
 
     def meddle(self, client: gridlane.Client) -> None:
@@ -387,8 +404,7 @@ class KilledInDelivery(KilledInStaging):
     def meddle(self, client: gridlane.Client) -> None:
         if not self._hanging:
             self.await_payload(client)
-            for mover in mover_processes(self.server):
-                mover.suspend()
+            self.suspend_movers()
             self._hanging = True
             self.executions.with_suffix(".go").touch()
         super().meddle(client)

@@ -155,6 +155,8 @@ def run(cycle: Cycle, server: SplitServer, folder: Path) -> Outcome:
     except BaseException:
         print(server.output[written:])
         raise
+    finally:
+        life.close()
     if part.environment != usual:
         part.environment = usual
         part.stop()
@@ -174,6 +176,9 @@ def _dies_and_comes_back(life: lives.Life, server: SplitServer, cycle: Cycle) ->
     part.launch({"GRIDLANE_FAILPOINTS": armed, "GRIDLANE_FAILPOINT_LOG": str(log)})
     with ThreadPoolExecutor(1, thread_name_prefix="life") as others:
         going = others.submit(cycles.go_on, life) if cycles.serves(part) else None
+        # However long the life takes to come by, on a machine that is busy.
+        while part.alive and going is not None and not going.done():
+            time.sleep(0.02)
         assert cycles.dies(part, DEATH_SECONDS), f"{armed} was not hit: {going}"
         assert part.wait_dead() == KILLED
         part.start()

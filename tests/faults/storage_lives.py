@@ -15,8 +15,8 @@ import gridlane
 from gridlane.transfer.v1.storage_element_pb2 import StorageElement
 from gridlane.transfer.v1.transfer_job_pb2 import FileTransferState, TransferJob, TransferJobState
 
-# Copied one after the other: some of them still wait when the ban comes.
-_COPIES, _BIG = 4, 150 << 20
+# More than a mover has places for, which hangs until the ban has come: some wait then.
+_COPIES, _SIZE = 4, 1 << 20
 _BLOCKED = FileTransferState.FILE_TRANSFER_STATE_BLOCKED
 _READY = FileTransferState.FILE_TRANSFER_STATE_READY
 _FINISHED = TransferJobState.TRANSFER_JOB_STATE_FINISHED
@@ -31,6 +31,7 @@ class BannedElement(Life):
     environment: ClassVar[dict[str, str]] = {
         "GRIDLANE_TRANSFER_MAX_FILES": "1",
         "GRIDLANE_TRANSFER_STORAGE_FILE_ROOTS": '["/"]',
+        "GRIDLANE_TRANSFER_WORKERS": "1",
     }
 
     def __init__(self, server: Deployment, folder: Path) -> None:
@@ -45,6 +46,7 @@ class BannedElement(Life):
         with self.client() as client:
             if not self._ban:
                 self._create(client)
+                self.suspend_movers()
                 self._submit(client)
                 settings = client.storage_settings
                 request_id = self._ids["ban"]
@@ -52,6 +54,7 @@ class BannedElement(Life):
             if not self._stood:
                 until(lambda: self._stands(client), "the files to wait")
                 self._stood = True
+            self.resume_movers()
             if not self._lifted:
                 self._unban(client)
             until(lambda: self._job(client).state == _FINISHED, "the end of the files")
@@ -66,7 +69,7 @@ class BannedElement(Life):
             assert list(client.storage_settings.bans()) == []
             assert self.element not in [one.name for one in client.storage.elements()]
         copies = [self._place / f"copy-{n}" for n in range(_COPIES)]
-        assert [copy.stat().st_size for copy in copies] == [_BIG] * _COPIES
+        assert [copy.stat().st_size for copy in copies] == [_SIZE] * _COPIES
         assert not [path for path in self._place.rglob("*") if path not in copies]
         # It is in no catalogue, in which the next life looks for what the store has.
         self._source.unlink()
@@ -89,7 +92,7 @@ class BannedElement(Life):
     def _submit(self, client: gridlane.Client) -> None:
         self._source.parent.mkdir(parents=True, exist_ok=True)
         with self._source.open("ab") as file:
-            file.truncate(_BIG)
+            file.truncate(_SIZE)
         files: list[Any] = [
             gridlane.new_file(self._source.as_uri(), (self._place / f"copy-{n}").as_uri())
             for n in range(_COPIES)

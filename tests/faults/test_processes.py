@@ -1,4 +1,4 @@
-"""Movers, shims and payloads die; or the server sleeps past its leases."""
+"""Movers, shims and payloads die; the server sleeps past its leases, or is restarted under load."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from typing import ClassVar
 import psutil
 import pytest
 from faults import checks, lives
+from faults.transfer_load import TransferLoad
 from support import EmbeddedServer
 
 import gridlane
@@ -84,6 +85,25 @@ def test_a_stop_that_reaches_the_movers_too_is_the_server_s_to_carry_out(
     with lives.client_of(server) as client:
         transfer = client.transfers.wait(name, timeout=lives.PATIENCE_S)
         checks.all_finished([transfer], [1])
+
+
+@pytest.mark.timeout(240)
+def test_what_was_acknowledged_ends_once_when_the_server_is_restarted_under_load(
+    server: EmbeddedServer,
+) -> None:
+    server.port = int(server.address.rpartition(":")[2])
+    load = TransferLoad(server)
+    with load.going_on():
+        for ends_well in (True, False):
+            load.await_more(6)
+            if ends_well:
+                assert server.stop() == 0
+            else:
+                server.kill()
+            server.start()
+        load.await_more(3)
+    load.end_well()
+    print(f"{len(load.names)} transfer jobs while the server was stopped and killed")
 
 
 def _half_there(server: EmbeddedServer) -> Path | None:

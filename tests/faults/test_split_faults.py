@@ -13,6 +13,7 @@ import pytest
 from faults import cycles, lives
 from faults.crowd import OneOfMany, Plain, Producer, Waiter, crowd, end_well, live
 from faults.split_cycles import ENVIRONMENT
+from faults.transfer_load import TransferLoad
 from postgresql import PostgresqlServer
 from split import SERVICES, SplitServer
 from support import ServerProcess
@@ -260,3 +261,19 @@ def test_no_call_fails_and_no_watch_misses_an_event_while_each_service_is_restar
         many = [life for worker in working for life in worker.result()]
     end_well([*many, *waiters])
     print(f"{len(many)} tasks while five services were restarted")
+
+
+def test_no_transfer_is_lost_or_moved_twice_while_both_processes_of_transfer_are_restarted(
+    server: SplitServer, replica: dict[str, ServerProcess]
+) -> None:
+    both = (server.part("transfer"), replica["transfer"].start())
+    load = TransferLoad(server)
+    with load.going_on():
+        for process in both:
+            load.await_more(6)
+            assert process.stop() == 0
+            process.start()
+        load.await_more(3)
+    load.end_well()
+    assert replica["transfer"].stop() == 0
+    print(f"{len(load.names)} transfer jobs while both processes of Transfer were restarted")

@@ -24,8 +24,8 @@ from gridlane.workload.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from gridlane_authorization.settings import AuthorizationSettings
 from gridlane_authorization.tokens import read_signer
 
-# Copied one after the other: some of them still wait when the veto comes.
-_COPIES, _BIG = 6, 150 << 20
+# More than a mover has places for, which hangs until the veto has come: some wait then.
+_COPIES, _SIZE = 4, 1 << 20
 
 
 class _VetoedWork(Life):
@@ -48,6 +48,7 @@ class _VetoedWork(Life):
             hold = policy_pb2.WORK_ACTION_HOLD
             self._bind("veto", policy_pb2.ROLE_VETOED_USER, running_work=hold)
             until(self.is_held, "the work to be held")
+            self.resume_movers()
             self._end_veto()
         until(self.has_ended, "the end of the work")
 
@@ -109,13 +110,18 @@ class _VetoedWork(Life):
 class VetoedTransfer(_VetoedWork):
     """A transfer job of which some files wait when the veto comes."""
 
-    environment: ClassVar[dict[str, str]] = {"GRIDLANE_TRANSFER_MAX_FILES": "1"}
+    environment: ClassVar[dict[str, str]] = {
+        "GRIDLANE_TRANSFER_MAX_FILES": "1",
+        "GRIDLANE_TRANSFER_WORKERS": "1",
+    }
 
     def submit(self) -> None:
+        if "veto" not in self._names:
+            self.suspend_movers()
         big = self._stored("big")
         big.parent.mkdir(parents=True, exist_ok=True)
         with big.open("ab") as file:
-            file.truncate(_BIG)
+            file.truncate(_SIZE)
         files = [
             transfer_job_pb2.FileTransfer(
                 source=big.as_uri(), target=self._stored(f"copy-{n}").as_uri()
@@ -137,7 +143,7 @@ class VetoedTransfer(_VetoedWork):
     def check(self) -> None:
         assert not any(file.HasField("failure") for file in self._job().files)
         copies = [self._stored(f"copy-{n}") for n in range(_COPIES)]
-        assert [copy.stat().st_size for copy in copies] == [_BIG] * _COPIES
+        assert [copy.stat().st_size for copy in copies] == [_SIZE] * _COPIES
         # They are in no catalogue, in which the next life looks for what the store has.
         for file in (self._stored("big"), *copies):
             file.unlink()

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from gridlane.aio import AsyncClient
     from gridlane.client import Client
     from gridlane.configuration import ConfigurationError
-    from gridlane.descriptions import new_file, new_input, new_job, new_transfer
+    from gridlane.descriptions import (
+        new_file,
+        new_input,
+        new_job,
+        new_replica,
+        new_transfer,
+    )
     from gridlane.errors import (
         Aborted,
         AlreadyExists,
@@ -71,6 +77,7 @@ __all__ = [
     "new_file",
     "new_input",
     "new_job",
+    "new_replica",
     "new_transfer",
     "uuid7",
 ]
@@ -85,6 +92,7 @@ _HOMES = {
     "new_file": "gridlane.descriptions",
     "new_input": "gridlane.descriptions",
     "new_job": "gridlane.descriptions",
+    "new_replica": "gridlane.descriptions",
     "new_transfer": "gridlane.descriptions",
     "uuid7": "gridlane.ids",
 }

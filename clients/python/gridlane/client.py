@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gridlane.nouns.activities import Activities
     from gridlane.nouns.audit import Audit
     from gridlane.nouns.authorization import Authorization
+    from gridlane.nouns.backends import Backends
     from gridlane.nouns.channels import Channels
     from gridlane.nouns.groups import Groups
     from gridlane.nouns.issuers import Issuers
@@ -125,6 +126,13 @@ class BaseClient(Noun[Mode]):
         from gridlane.nouns.activities import Activities
 
         return Activities(self._calls)
+
+    @cached_property
+    def backends(self) -> Backends[Mode]:
+        """What moves the files."""
+        from gridlane.nouns.backends import Backends
+
+        return Backends(self._calls)
 
     @cached_property
     def accounting(self) -> Accounting[Mode]:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 
 from gridlane.checksums import parse_checksum
+from gridlane.transfer.v1.replica_service_pb2 import RegisterReplicaRequest
 from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer, OverwriteMode, TransferJob
 from gridlane.workload.v1.job_pb2 import (
     Executor,
@@ -171,6 +172,26 @@ def new_file(
     if size_bytes is not None:
         message.size_bytes = size_bytes
     return message
+
+
+def new_replica(
+    lfn: str, url: str, *, size_bytes: int, checksum: str, guid: str = ""
+) -> RegisterReplicaRequest:
+    """A copy of a logical file, to be registered.
+
+    Parameters:
+        lfn: the logical file name.
+        url: where the copy lies.
+        size_bytes: its size.
+        checksum: "ADLER32:0a1b2c3d".
+        guid: the GUID of a file that is new, a UUID; empty for none.
+
+    Raises:
+        ValueError: the checksum is not one.
+    """
+    return RegisterReplicaRequest(
+        lfn=lfn, url=url, size_bytes=size_bytes, checksum=parse_checksum(checksum), guid=guid
+    )
 
 
 def split_command(command: Command) -> list[str]:

@@ -65,3 +65,9 @@ def enum_word(enum: object, number: int, prefix: str) -> str:
     """
     name = enum.DESCRIPTOR.values_by_number.get(number)  # type: ignore[attr-defined]
     return name.name.removeprefix(prefix) if name is not None else str(number)
+
+
+def enum_words(enum: object, prefix: str) -> list[str]:
+    """The values of one of the contracts' enums without their prefix, but for UNSPECIFIED."""
+    values = enum.DESCRIPTOR.values  # type: ignore[attr-defined]
+    return [value.name.removeprefix(prefix) for value in values if value.number]

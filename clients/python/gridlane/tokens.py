@@ -54,8 +54,12 @@ class TokenFile:
             if stamp != self._stamp:
                 self._token = self.path.read_text(encoding="ascii").strip()
                 self._stamp = stamp
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokenError(f"the token file {self.path} cannot be read: {error}") from error
+        except OSError as error:
+            raise TokenError(
+                f"the token file {self.path} cannot be read: {error.strerror}"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise TokenError(f"the token file {self.path} holds no token: {error}") from error
         if not self._token:
             raise TokenError(f"the token file {self.path} is empty")
         return self._token

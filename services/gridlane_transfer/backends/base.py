@@ -3,14 +3,20 @@
 Responsible for the abstract mover and the frozen messages to and from it. A backend moves one file
 at a time as ordered; it knows no jobs, no database and no retries: the one retry budget is at the
 file transfer.
+
+What every backend promises is tested by one suite, `tests/integration/mover/test_conformance.py`,
+which a new one, or a new kind of storage, is added to by a line.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gridlane_transfer.moving.failures import Failed
+
+BACKENDS: Final = "transferBackends/"
+"""What the resource names of backends begin with."""
 
 
 class Location(NamedTuple):

@@ -117,7 +117,7 @@ class ChannelAdmin:
             if isinstance(claim, request_ids.Conflict):
                 raise errors.request_id_reused()
             if isinstance(claim, request_ids.Replay):
-                return _stored(conn, claim.resource)
+                return _made(conn, claim.resource, PREFIX + wanted.name)
             self._require_ends(wanted)
             if rows.read(conn, wanted.name) is not None:
                 raise errors.already_exists(PREFIX + wanted.name)
@@ -126,7 +126,7 @@ class ChannelAdmin:
             made = replace(wanted, revision=revision, update_us=wanted.create_us)
             rows.insert_one(conn, made)
             if key is not None:
-                request_ids.remember(conn, REQUEST_ID, [(key, PREFIX + made.name)])
+                request_ids.remember(conn, REQUEST_ID, [(key, made.uid)])
             _keep(conn, call, made, request.reason, after=channel_message(made))
             return made
 
@@ -313,6 +313,14 @@ def _managed(conn: Connection, name: str, call: Call) -> Channel:
 
 def _stored(conn: Connection, name: str) -> Channel:
     found = rows.read(conn, name.removeprefix(PREFIX))
+    if found is None:
+        raise errors.not_found(name)
+    return found
+
+
+def _made(conn: Connection, uid: str, name: str) -> Channel:
+    """What an earlier call made, not another channel that has got its name since."""
+    found = rows.read_by_uid(conn, uid)
     if found is None:
         raise errors.not_found(name)
     return found

@@ -17,6 +17,8 @@ DEFAULT_NAME = "default"
 DEFAULT_RETRIES: Final = 3
 ANY: Final = "*"
 """The end of a channel that leads from, or to, any storage element."""
+NO_CHANNEL: Final = ""
+"""Stands for the uid of the channel of files that go nowhere: those that are removed."""
 
 
 class ChannelState(IntEnum):
@@ -51,6 +53,10 @@ class Optimizer:
     mode: OptimizerMode
     min_files: int
     max_files: int
+
+    def bounded(self, files: int) -> int:
+        """So many files, as far as the bounds let."""
+        return max(self.min_files, min(self.max_files, files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +105,15 @@ class Channel:
         """How many files it may move at once now."""
         if self.optimizer is None or self.optimizer.mode is OptimizerMode.FIXED:
             return self.max_files
-        return self.max_files if self.allowed_files is None else self.allowed_files
+        found = self.max_files if self.allowed_files is None else self.allowed_files
+        return self.optimizer.bounded(found)
 
     @property
     def most_places(self) -> int:
         """How many files it ever moves at once by its settings."""
         if self.optimizer is None or self.optimizer.mode is OptimizerMode.FIXED:
             return self.max_files
-        return max(self.max_files, self.optimizer.max_files)
+        return self.optimizer.max_files
 
     @property
     def max_retries(self) -> int:

@@ -69,4 +69,4 @@ def decide(optimizer: Optimizer, allowed: int, window: Window) -> int:
         wanted = allowed // 2 if window.failed > ended * _BAD else allowed - 1
     elif window.finished and not window.failed and window.full and not fallen:
         wanted = allowed + manner.up
-    return max(optimizer.min_files, min(optimizer.max_files, wanted))
+    return optimizer.bounded(wanted)

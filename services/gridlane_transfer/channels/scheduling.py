@@ -13,7 +13,7 @@ to the others in proportion, and nobody waits for ever. Who begins to wait anew 
 the time before. Within an activity priority decides, then the order of submission.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -234,27 +234,34 @@ class _Division:
         seen.waiting.update(share.node for share in self._shares)
 
     def waits(self) -> bool:
-        return any(share.below.waits() for share in self._shares)
+        return self._next() is not None
 
     def head(self) -> Waiting | None:
-        heads = [head for share in self._shares if (head := share.below.head()) is not None]
-        return min(heads, key=lambda head: head[:2]) if heads else None
+        """The file that starts next."""
+        share = self._next()
+        return None if share is None else share.below.head()
 
     def take(self) -> Waiting:
-        share = self._first_come() if self._by_turn else self._least_served()
+        share = self._next()
+        if share is None:
+            raise LookupError("nothing waits")
         share.used += self._standing.expects(share.node)
         return share.below.take()
 
-    def _first_come(self) -> _Share:
-        heads = [(s, head) for s in self._shares if (head := s.below.head()) is not None]
-        return min(heads, key=lambda found: found[1][:2])[0]
+    def _next(self) -> _Share | None:
+        return self._first_come() if self._by_turn else self._least_served()
 
-    def _least_served(self) -> _Share:
-        while True:
+    def _first_come(self) -> _Share | None:
+        heads = [(s, head) for s in self._shares if (head := s.below.head()) is not None]
+        return min(heads, key=lambda found: found[1][:2])[0] if heads else None
+
+    def _least_served(self) -> _Share | None:
+        while self._shares:
             share = min(self._shares, key=lambda one: (one.norm, -one.weight, one.node))
             if share.below.waits():
                 return share
             self._shares.remove(share)
+        return None
 
 
 def _late(shares: Sequence[_Share], waited: frozenset[Node]) -> list[tuple[_Share, float]]:
@@ -297,6 +304,7 @@ class Choice:
     Parameters:
         lanes: the channels on which something may wait.
         room: what storage elements still take.
+        idle: the uids of channels that had places to give, and nobody to give them to.
     """
 
     def __init__(
@@ -305,11 +313,12 @@ class Choice:
         weights: ActivityWeights,
         standing: Standing,
         room: ElementRoom,
+        idle: Collection[str] = (),
     ) -> None:
         self._weights = weights
         self._standing = standing
         self._room = room
-        self.seen = Seen()
+        self.seen = Seen(set(idle))
         shares = [_Share((lane.uid,), max(1, lane.places), _Group(())) for lane in lanes]
         for share in shares:
             share.used = standing.used.get(share.node, 0.0)

@@ -13,21 +13,21 @@ from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.failpoints import failpoint
-from gridlane_kit.group_commit import WriteKind
-from gridlane_transfer import access, messages
+from gridlane_transfer import access, capabilities, messages
 from gridlane_transfer.backends.base import TransferBackend
 from gridlane_transfer.backends.embedded.checksums import CHECKSUMS
 from gridlane_transfer.backends.embedded.places import Folder, remove_file
 from gridlane_transfer.backends.embedded.webdav.urls import is_remote
-from gridlane_transfer.catalogue.replicas import Removal, Replicas
+from gridlane_transfer.catalogue.base import LogicalFile
+from gridlane_transfer.catalogue.replicas import Replicas
 from gridlane_transfer.content.remote_content import RemoteFiles, RemoteReading, refusal
 from gridlane_transfer.content.uploads import OpenUpload, Uploads, place_of
 from gridlane_transfer.moving.failures import Failed, FailureClass, source_failure
 from gridlane_transfer.moving.file_transfers import DEFAULT_CHECKSUM, is_logical
+from gridlane_transfer.moving.removal_orders import kept_from_removal
 from gridlane_transfer.storage import barred_ends
 from gridlane_transfer.storage.bans import Operation
 from gridlane_transfer.storage.storage_elements import PREFIX, Located, StorageElements
-from gridlane_transfer.store.catalogue import LogicalFile
 
 _REMOVED = failpoint("transfer.content.removed")
 _UNREGISTERED = failpoint("transfer.content.unregistered")
@@ -35,10 +35,6 @@ _UNREGISTERED = failpoint("transfer.content.unregistered")
 _CHUNK_BYTES = 1 << 20
 _WRITE = "transfer.content.write"
 _READ = "transfer.content.read"
-_WHERE_TO_PUT = (
-    "lies on a remote storage: put it to a storage element that is a directory here, and submit a"
-    " transfer to the remote one"
-)
 
 
 class Content:
@@ -46,7 +42,6 @@ class Content:
 
     Parameters:
         mover: removes remote files; `remote` reads them.
-        unregister: the write, through the group commit.
     """
 
     def __init__(
@@ -56,15 +51,12 @@ class Content:
         uploads: Uploads,
         mover: TransferBackend,
         remote: RemoteFiles,
-        *,
-        unregister: WriteKind[Removal, None],
     ) -> None:
         self._elements = elements
         self._replicas = replicas
         self._uploads = uploads
         self._mover = mover
         self._remote = remote
-        self._unregister = unregister
 
     async def put(
         self, requests: AsyncIterator[storage_service_pb2.PutContentRequest], call: Call
@@ -77,12 +69,11 @@ class Content:
                 storage, PRECONDITION when the place cannot be written.
         """
         header = await _first(requests)
-        located = self._place(header.file, Operation.WRITE)
+        located = self._place(header.file, Operation.WRITE, field="header.file")
         access.require_write(call, located, _WRITE, replace=header.overwrite)
         barred_ends.require_free(self._elements, located, Operation.WRITE)
         if is_remote(located.location.url):
-            refused = [("header.file", _WHERE_TO_PUT)]
-            raise errors.capability_missing(refused, "PUT_CONTENT", "embedded")
+            raise capabilities.remote_put("header.file")
         algorithms = await self._algorithms(header, located)
         await self._require_room(located, header.size_bytes)
         upload = await self._uploads.begin(located, call.principal.owner, algorithms)
@@ -115,14 +106,15 @@ class Content:
             raise errors.not_found(request.file)
         access.require_read(call, located, _READ)
         known = await self._replicas.find(located.lfn)
-        copies = barred_ends.readable(self._elements, self._copies(request.file, located, known))
-        reading = await self._open(request.file, copies, request.offset_bytes)
+        found = self._copies(request.file, known, Operation.READ)
+        copies = barred_ends.readable(self._elements, found)
+        copy, reading = await self._open(request.file, copies, request.offset_bytes)
         try:
             size = reading.size
             if request.offset_bytes > size:
                 raise errors.invalid([("offset_bytes", f"at most the file's size, {size}")])
             header = storage_service_pb2.GetContentHeader(size_bytes=size)
-            if known is not None and known.replica(located.location.url) is not None:
+            if known is not None and known.on(copy.location.storage_element):
                 header.checksum.CopyFrom(messages.checksum_message(known.checksum))
             yield storage_service_pb2.GetContentResponse(header=header)
             while chunk := await reading.chunk():
@@ -142,26 +134,26 @@ class Content:
         if known is None and not await self._is_there(file, located):
             raise errors.not_found(file)
         access.require_removal(call, located, "" if known is None else known.owner, file)
-        copies = self._copies(file, located, known)
+        copies = self._removable(file, known)
         for copy in copies:
             barred_ends.require_free(self._elements, copy, Operation.REMOVE)
-        removed = [await self._remove(file, copy) for copy in copies]
+        gone, failure = await self._remove_all(file, copies)
         _REMOVED()
-        registered = [
-            copy.location.url
-            for copy in copies
-            if known is not None and known.replica(copy.location.url) is not None
-        ]
+        registered = [] if known is None else [url for copy in gone for url in _urls(known, copy)]
         if registered:
-            await self._unregister(Removal(located.lfn, registered), deadline=call.deadline)
+            await self._replicas.forget(located.lfn, registered, call)
             _UNREGISTERED()
-        if not registered and not any(removed):
+        if failure is not None:
+            raise failure
+        if not registered and not any(gone.values()):
             raise errors.not_found(file)
 
-    def _place(self, file: str, operation: Operation | None = None) -> Located:
+    def _place(
+        self, file: str, operation: Operation | None = None, *, field: str = "file"
+    ) -> Located:
         located = self._elements.locate(file, operation=operation)
         if located is None:
-            raise errors.no_storage_element(file)
+            raise errors.no_storage_element(file, field)
         return located
 
     async def _algorithms(
@@ -191,25 +183,58 @@ class Content:
         if 0 <= condition.free_bytes < size_bytes:
             raise errors.no_space(element.name)
 
-    def _copies(self, file: str, located: Located, known: LogicalFile | None) -> Sequence[Located]:
-        """The places that a name stands for: every registered copy of a logical one, else where it
-        would lie.
+    def _copies(
+        self, file: str, known: LogicalFile | None, operation: Operation
+    ) -> Sequence[Located]:
+        """The places that a name stands for, as they are reached for an operation: every registered
+        copy of a logical one, else where it would lie.
+
+        Raises:
+            GridlaneError: NO_STORAGE_ELEMENT: it is done at none of them.
         """
-        if not is_logical(file) or known is None:
-            return [located]
-        found = [self._elements.locate(replica.url) for replica in known.replicas]
-        return [one for one in found if one is not None] or [located]
+        names = [] if known is None or not is_logical(file) else _urls(known)
+        found = [self._elements.locate(name, operation=operation) for name in names]
+        # Of an element that is reached in several ways each file once.
+        unique = {one.location.storage_element: one for one in found if one is not None}
+        return list(unique.values()) or [self._place(file, operation)]
+
+    def _removable(self, file: str, known: LogicalFile | None) -> Sequence[Located]:
+        """All copies that a name stands for.
+
+        Raises:
+            GridlaneError: PRECONDITION: one of them lies where nothing is removed.
+        """
+        names = [file] if known is None or not is_logical(file) else _urls(known)
+        kept = kept_from_removal(self._elements, names)
+        if kept is not None:
+            raise errors.precondition(
+                kept, f"{file} has a copy on {kept}, where nothing is removed"
+            )
+        return self._copies(file, known, Operation.REMOVE)
+
+    async def _remove_all(
+        self, file: str, copies: Sequence[Located]
+    ) -> tuple[dict[Located, bool], GridlaneError | None]:
+        """Remove copies: those that are gone, with whether they were there; and why one is not."""
+        gone: dict[Located, bool] = {}
+        failure: GridlaneError | None = None
+        for copy in copies:
+            try:
+                gone[copy] = await self._remove(file, copy)
+            except GridlaneError as error:
+                failure = failure or error
+        return gone, failure
 
     async def _open(
         self, file: str, copies: Sequence[Located], offset: int
-    ) -> "_LocalReading | RemoteReading":
+    ) -> "tuple[Located, _LocalReading | RemoteReading]":
         """The first copy that can be read, from an offset on."""
         failure: GridlaneError | None = None
         for copy in copies:
             try:
                 if is_remote(copy.location.url):
-                    return await self._remote.open(copy.location, offset)
-                return _LocalReading(await asyncio.to_thread(_open, copy), offset)
+                    return copy, await self._remote.open(copy.location, offset)
+                return copy, _LocalReading(await _descriptor(copy), offset)
             except OSError as error:
                 failure = failure or _unreadable(file, copy, error)
             except GridlaneError as error:
@@ -296,6 +321,27 @@ def _verify(header: storage_service_pb2.PutContentHeader, upload: OpenUpload) ->
         raise errors.checksum_mismatch(
             f"{algorithm}:{header.checksum.value}", f"{algorithm}:{actual}"
         )
+
+
+def _urls(known: LogicalFile, copy: Located | None = None) -> list[str]:
+    """The URLs by which a copy is registered, or all."""
+    found = known.replicas if copy is None else known.on(copy.location.storage_element)
+    return [replica.url for replica in found]
+
+
+async def _descriptor(copy: Located) -> int:
+    """Open a file in a thread; for a caller that leaves meanwhile it is closed again."""
+    opening = asyncio.ensure_future(asyncio.to_thread(_open, copy))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close)
+        raise
+
+
+def _close(opening: "asyncio.Future[int]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
 
 
 def _open(copy: Located) -> int:

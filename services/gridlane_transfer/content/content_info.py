@@ -14,6 +14,7 @@ from gridlane_kit.call import Call
 from gridlane_kit.errors import GridlaneError
 from gridlane_transfer import access, messages
 from gridlane_transfer.backends.base import FileInfo, TransferBackend
+from gridlane_transfer.catalogue.base import LogicalFile
 from gridlane_transfer.catalogue.replicas import Replicas
 from gridlane_transfer.content.remote_content import refusal
 from gridlane_transfer.moving.failures import Failed, FailureClass
@@ -21,7 +22,6 @@ from gridlane_transfer.moving.file_transfers import DEFAULT_CHECKSUM, is_logical
 from gridlane_transfer.storage import barred_ends
 from gridlane_transfer.storage.bans import Operation
 from gridlane_transfer.storage.storage_elements import Located, StorageElements
-from gridlane_transfer.store.catalogue import LogicalFile
 
 _READ = "transfer.content.read"
 
@@ -46,7 +46,7 @@ class ContentInfos:
         """
         located = self._elements.locate(file, operation=Operation.CHECK)
         if located is None:
-            raise errors.no_storage_element(file)
+            raise errors.no_storage_element(file, "file")
         if located.vo not in call.visibility.vos and not call.visibility.everything:
             raise errors.not_found(file)
         access.require_read(call, located, _READ)
@@ -84,7 +84,7 @@ class ContentInfos:
             locality=self._locality(copy),
         )
         told = [f"{algorithm}:{value}" for algorithm, value in found.checksums.items()]
-        registered = known if known and known.replica(copy.location.url) else None
+        registered = known if known and known.on(copy.location.storage_element) else None
         if registered is not None and not told:
             told.append(registered.checksum)
         if told:

@@ -11,8 +11,9 @@ removes the temporary file before all else.
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -28,11 +29,11 @@ from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.leases import new_holder
 from gridlane_transfer.backends.embedded.checksums import Checksums
 from gridlane_transfer.backends.embedded.places import Folder, NewFile, Place
+from gridlane_transfer.catalogue.base import ConflictError, LogicalFile, Registration
 from gridlane_transfer.catalogue.replicas import conflict, registration
 from gridlane_transfer.moving.failures import FailureClass, target_failure
 from gridlane_transfer.storage.storage_elements import Located, StorageElements
 from gridlane_transfer.store import contents
-from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Registration
 from gridlane_transfer.store.contents import (
     Finished,
     LostUploadError,
@@ -50,6 +51,8 @@ _REGISTERED = failpoint("transfer.upload.registered")
 
 _BLOCK_BYTES = 1 << 20
 _RECOVERED_AT_ONCE = 20
+# How often one that replaces a file asks whether others that do so have ended.
+_TURN_S = 0.02
 
 _log = logs.logger("transfer.uploads")
 
@@ -80,7 +83,7 @@ class Uploads:
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
         self._open: dict[str, Upload] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="upload")
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -93,6 +96,15 @@ class Uploads:
         Raises:
             GridlaneError: NO_SPACE, PRECONDITION when the place cannot be written.
         """
+        beginning = asyncio.ensure_future(self._begin(located, owner, algorithms))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # What a thread is making for a caller that has left is unmade as soon as it is there.
+            self.keep(asyncio.ensure_future(_abandon(beginning)))
+            raise
+
+    async def _begin(self, located: Located, owner: str, algorithms: list[str]) -> "OpenUpload":
         uuid = uuid7()
         upload = Upload(
             uuid=uuid,
@@ -142,19 +154,29 @@ class Uploads:
         if self._exclusive:
             await self._db.write(contents.void_leases)
             await self._recover_all()
-        self._loop = asyncio.create_task(self._keep_and_recover(), name="transfer-uploads")
+        # Each by itself: a large file that is read again lets no lease run out.
+        self._loops = [
+            asyncio.create_task(self._again(self._keep_leases), name="transfer-upload-leases"),
+            asyncio.create_task(self._again(self._recover_all), name="transfer-uploads"),
+        ]
 
-    async def _keep_and_recover(self) -> None:
+    async def _again(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something now and with every third of a lease."""
         while True:
             try:
-                if self._open:
-                    await self._db.write(
-                        partial(contents.keep, uploads=list(self._open.values()), ttl=self._ttl)
-                    )
-                await self._recover_all()
+                await work()
             except GridlaneError as error:
                 _log.warning("uploads could not be looked after", reason=error.reason)
+            except Exception:
+                # A defect: told each time, and never the end of looking.
+                _log.exception("uploads could not be looked after")
             await asyncio.sleep(self._ttl.total_seconds() / 3)
+
+    async def _keep_leases(self) -> None:
+        if self._open:
+            await self._db.write(
+                partial(contents.keep, uploads=list(self._open.values()), ttl=self._ttl)
+            )
 
     async def _recover_all(self) -> None:
         while uploads := await self._db.write(
@@ -165,9 +187,14 @@ class Uploads:
 
     async def _recover(self, upload: Upload) -> None:
         located = self._elements.locate(upload.url)
-        published = located is not None and await self.run(
-            located, partial(_recovered, located, upload)
-        )
+        try:
+            published = located is not None and await self.run(
+                located, partial(_recovered, located, upload)
+            )
+        except GridlaneError as error:
+            # It is looked at again when its lease has run out; others do not wait for it.
+            _log.warning("an upload cannot be cleaned up now: %s", error)
+            return
         if located is None or upload.checksum is None or not published:
             await self.forget(upload)
             return
@@ -178,9 +205,10 @@ class Uploads:
 
     async def stop(self) -> None:
         """Wait for what is being cleaned up."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.wait([self._loop])
+        for loop in self._loops:
+            loop.cancel()
+        if self._loops:
+            await asyncio.wait(self._loops)
         if self._endings:
             await asyncio.wait(self._endings)
         self._threads.shutdown()
@@ -266,20 +294,27 @@ class OpenUpload:
             self._uploads.ended(self._upload)
         _REGISTERED()
         if isinstance(outcome, Unregistered):
-            raise conflict(self._located.lfn, outcome.conflict)
+            raise conflict(outcome.conflict)
 
     async def _publish(self, copy: Registration) -> None:
         await self._uploads.run(self._located, self._file.sync)
         _WRITTEN()
         whole = replace(self._upload, size_bytes=copy.size_bytes, checksum=copy.checksum)
         try:
-            await self._db.write(lambda conn: contents.verified(conn, whole, copy))
+            await self._note(whole, copy)
         except ConflictError as error:
-            raise conflict(copy.lfn, error) from error
+            raise conflict(error) from error
         except LostUploadError as error:
             raise errors.revision_conflict(self._located.location.shown) from error
         _VERIFIED()
         await self._uploads.run(self._located, lambda: self._name(copy.checksums, copy.replaces))
+
+    async def _note(self, whole: Upload, copy: Registration) -> None:
+        """Keep that the bytes are whole, after others that are about to get the same name."""
+        while True:
+            if await self._db.write(lambda conn: contents.verified(conn, whole, copy)):
+                return
+            await asyncio.sleep(_TURN_S)
 
     def _name(self, values: Mapping[str, str], overwrite: bool) -> None:
         try:
@@ -293,8 +328,19 @@ class OpenUpload:
     async def _undo(self) -> None:
         if self._working is not None and not self._working.done():
             await asyncio.wait([self._working])
-        await self._uploads.run(self._located, self._file.discard)
+        try:
+            await self._uploads.run(self._located, self._file.discard)
+        except GridlaneError as error:
+            # It is removed by whoever takes the upload up once its lease has run out.
+            _log.warning("an upload cannot be cleaned up now: %s", error)
+            self._uploads.ended(self._upload)
+            return
         await self._uploads.forget(self._upload)
+
+
+async def _abandon(beginning: "asyncio.Task[OpenUpload]") -> None:
+    with suppress(GridlaneError):
+        await (await beginning).abandon()
 
 
 def content_of(place: Place, algorithms: list[str]) -> tuple[int, dict[str, str]]:

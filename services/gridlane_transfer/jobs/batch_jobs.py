@@ -1,11 +1,10 @@
 """Transfer jobs submitted many at once: each is checked and answered by itself.
 
-Responsible for the call, and for transactions that stay short however many files there are. What a
-description must be is `submission`'s.
+Responsible for the call. What a description must be is `submission`'s.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
@@ -15,12 +14,12 @@ from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.validation import validate
+from gridlane_transfer.jobs import transactions
+from gridlane_transfer.jobs.earlier_calls import EarlierCalls
 from gridlane_transfer.jobs.submission import Submissions
 from gridlane_transfer.store.jobs import NewTransferJob, Resubmitted, Submitted
 
 MOST_FILES: Final = 10_000
-_AT_ONCE: Final = 1000
-"""Files that are inserted in one transaction, unless a single job has more."""
 
 _SUBMITTED = failpoint("transfer.batch.committed")
 
@@ -40,12 +39,14 @@ class BatchJobs:
     def __init__(
         self,
         submissions: Submissions,
+        earlier: EarlierCalls,
         *,
         submit: WriteKind[NewTransferJob, Submitted | Resubmitted],
         reread: Callable[[str, Call], Awaitable[transfer_job_pb2.TransferJob]],
         wake: Callable[[], None],
     ) -> None:
         self._submissions = submissions
+        self._earlier = earlier
         self._submit = submit
         self._reread = reread
         self._wake = wake
@@ -63,18 +64,21 @@ class BatchJobs:
             )
         results: dict[int, Result] = {}
         accepted: dict[int, NewTransferJob] = {}
+        refused: dict[int, GridlaneError] = {}
         for index, request in enumerate(requests):
             checked = self._checked(request, call)
             if isinstance(checked, GridlaneError):
-                results[index] = checked
+                refused[index] = checked
             elif request.validate_only:
                 results[index] = _answer(checked, named=False)
             else:
                 accepted[index] = checked
             # Others get their turn between two jobs.
             await asyncio.sleep(0)
-        for some in _some(accepted):
-            results |= await self._stored(some, call)
+        results |= await self._refused(requests, refused, call)
+        sizes = {index: len(new.files) for index, new in accepted.items()}
+        for some in transactions.parted(sizes):
+            results |= await self._stored({index: accepted[index] for index in some}, call)
         return [results[index] for index in range(len(requests))]
 
     def _checked(self, request: Request, call: Call) -> NewTransferJob | GridlaneError:
@@ -83,6 +87,18 @@ class BatchJobs:
             return self._submissions.accept(request, call)
         except GridlaneError as error:
             return error
+
+    async def _refused(
+        self, requests: Sequence[Request], refused: dict[int, GridlaneError], call: Call
+    ) -> dict[int, Result]:
+        """Why requests are refused; of one that came before, the job that it made."""
+        asked = [(requests[index], error) for index, error in refused.items()]
+        made = await self._earlier.made_by(asked, call)
+        results: dict[int, Result] = {**refused}
+        for index, name in zip(refused, made, strict=True):
+            if name is not None:
+                results[index] = await self._before(name, call)
+        return results
 
     async def _stored(self, some: dict[int, NewTransferJob], call: Call) -> dict[int, Result]:
         outcomes = await self._submit.many(list(some.values()), deadline=call.deadline)
@@ -114,17 +130,3 @@ def _answer(new: NewTransferJob, *, named: bool) -> transfer_job_pb2.TransferJob
     if not named:
         answer.ClearField("name")
     return answer
-
-
-def _some(accepted: dict[int, NewTransferJob]) -> Iterator[dict[int, NewTransferJob]]:
-    """The jobs in order, as many at a time as one transaction takes."""
-    some: dict[int, NewTransferJob] = {}
-    files = 0
-    for index, new in accepted.items():
-        if some and files + len(new.files) > _AT_ONCE:
-            yield some
-            some, files = {}, 0
-        some[index] = new
-        files += len(new.files)
-    if some:
-        yield some

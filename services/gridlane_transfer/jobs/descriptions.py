@@ -11,11 +11,11 @@ from typing import Final
 
 from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_transfer import messages
+from gridlane_transfer.backends.base import BACKENDS
 from gridlane_transfer.moving.file_transfers import VERIFY_NONE
 
 Violation = tuple[str, str]
 
-BACKENDS: Final = "transferBackends/"
 _END_OF_TIME_S: Final = 253_402_300_800
 """The year 10 000, seconds since 1970."""
 

@@ -16,7 +16,7 @@ from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.jobs import waiting
 from gridlane_transfer.jobs.reach import Reach
 from gridlane_transfer.jobs.waiting import Facts
-from gridlane_transfer.moving.file_transfers import is_logical
+from gridlane_transfer.moving.file_transfers import is_logical, source_of
 from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import catalogue, jobs, queues
 from gridlane_transfer.store.tables import FileRow, JobRow
@@ -72,7 +72,7 @@ class Explanations:
         return [waiting.explain(row, job, facts) for row in rows], token
 
     def _facts(self, conn: Connection, rows: list[FileRow]) -> Facts:
-        lfns = sorted({row.source for row in rows if is_logical(row.source)})
+        lfns = sorted({name for name in map(source_of, rows) if is_logical(name)})
         uids = sorted({row.channel_uid for row in rows})
         return Facts(
             channels={uid: self._channels.by_uid(uid) for uid in uids if self._knows(uid)},

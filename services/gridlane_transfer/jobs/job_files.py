@@ -20,9 +20,9 @@ from gridlane_kit.filters import Field, FilterRules
 from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.pages import page_request
 from gridlane_transfer import messages
-from gridlane_transfer.backends.base import TransferBackend
+from gridlane_transfer.backends.base import BACKENDS, TransferBackend
 from gridlane_transfer.channels.channels import Channels
-from gridlane_transfer.jobs.reach import Reach, job_of, place_of, uuid_of
+from gridlane_transfer.jobs.reach import Reach, place_of, require_its_files, uuid_of
 from gridlane_transfer.states import FileState
 from gridlane_transfer.store import attempts, jobs
 from gridlane_transfer.store.attempts import AttemptRow
@@ -30,7 +30,6 @@ from gridlane_transfer.store.cancels import CanceledFiles, CancelFiles
 from gridlane_transfer.store.tables import FileRow, JobRow
 
 _CANCELED = failpoint("transfer.files.canceled")
-_BACKENDS: Final = "transferBackends/"
 
 
 def _state(word: str) -> int:
@@ -130,13 +129,7 @@ class JobFiles:
             GridlaneError: INVALID_FIELDS for a file of another job; NOT_FOUND, PERMISSION_DENIED
                 for the job.
         """
-        wrong = [
-            (f"names[{index}]", f"a file of {request.parent}")
-            for index, name in enumerate(request.names)
-            if job_of(name) != request.parent
-        ]
-        if wrong:
-            raise errors.invalid(wrong)
+        require_its_files(request.parent, "names", request.names)
         ns = [place_of(name) for name in request.names]
         wish = CancelFiles(uuid_of(request.parent), ns, call.visibility)
         try:
@@ -178,9 +171,9 @@ class JobFiles:
         moved = self._backend.progress(row.number) if row.state == FileState.ACTIVE else None
         message = messages.file_message(row, job, self._channels, moved)
         if row.attempt:
-            message.backend = _BACKENDS + self._backend.name
-        message.throughput_bytes_per_second = throughput(
-            message.transferred_bytes, row.start_us, row.end_us
+            message.backend = BACKENDS + self._backend.name
+        message.throughput_bytes_per_second = messages.bytes_per_second(
+            message.transferred_bytes, row.start_us, row.end_us or now_us()
         )
         if row.state == FileState.RETRYING:
             message.next_attempt_time.CopyFrom(to_timestamp(row.due_us))
@@ -202,9 +195,11 @@ class JobFiles:
             protocol=row.target_url.partition(":")[0],
             start_time=to_timestamp(row.start_us),
             transferred_bytes=moved,
-            throughput_bytes_per_second=throughput(moved, row.start_us, row.end_us),
+            throughput_bytes_per_second=messages.bytes_per_second(
+                moved, row.start_us, row.end_us or now_us()
+            ),
             outcome=transfer_job_pb2.FileTransferState.ValueType(row.outcome),
-            backend=_BACKENDS + self._backend.name,
+            backend=BACKENDS + self._backend.name,
         )
         if row.end_us is not None:
             message.end_time.CopyFrom(to_timestamp(row.end_us))
@@ -213,11 +208,3 @@ class JobFiles:
         if row.actual_checksum is not None:
             message.actual_checksum.CopyFrom(messages.checksum_message(row.actual_checksum))
         return message
-
-
-def throughput(moved_bytes: int, start_us: int | None, end_us: int | None) -> int:
-    """The mean speed from a start to an end, or until now, in bytes a second; 0 before a start."""
-    if not moved_bytes or start_us is None:
-        return 0
-    took_us = (now_us() if end_us is None else end_us) - start_us
-    return moved_bytes * 1_000_000 // max(took_us, 1)

@@ -18,6 +18,7 @@ from gridlane_transfer.backends.base import TransferBackend
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.jobs.batch_jobs import BatchJobs
 from gridlane_transfer.jobs.deletions import Deletions
+from gridlane_transfer.jobs.earlier_calls import EarlierCalls
 from gridlane_transfer.jobs.explanations import Explanations
 from gridlane_transfer.jobs.job_files import JobFiles
 from gridlane_transfer.jobs.progress import Progress
@@ -29,7 +30,6 @@ from gridlane_transfer.jobs.submission import Submissions
 from gridlane_transfer.jobs.summaries import Summaries
 from gridlane_transfer.jobs.transfer_admin import TransferAdmin
 from gridlane_transfer.jobs.transfer_jobs import TransferJobs
-from gridlane_transfer.moving.file_transfers import RetryPolicy
 from gridlane_transfer.moving.removals import Removals
 from gridlane_transfer.moving.sweeps import Sweeps
 from gridlane_transfer.storage.storage_elements import StorageElements
@@ -63,7 +63,6 @@ class Around:
     backend: TransferBackend
     policy: PolicyHolder
     submissions: Submissions
-    retry: RetryPolicy
     wake: Callable[[], None]
     abort: Callable[[Sequence[int]], None]
     exclusive: bool
@@ -126,6 +125,7 @@ class JobVerbs:
         db, backend, wake = around.db, around.backend, around.wake
         self.reach = reach = Reach(db, around.policy)
         self.progress = progress = Progress(db, backend)
+        earlier = EarlierCalls(db)
         self.sweeps = Sweeps(db, step=writes.step, wake=wake, abort=around.abort)
         noted = self.sweeps.noted
         self.files = JobFiles(
@@ -140,6 +140,7 @@ class JobVerbs:
             db,
             around.feed,
             around.submissions,
+            earlier,
             reach,
             self.files,
             progress,
@@ -150,7 +151,7 @@ class JobVerbs:
             abort=around.abort,
         )
         self.batch = BatchJobs(
-            around.submissions, submit=writes.submit, reread=self.jobs.bare, wake=wake
+            around.submissions, earlier, submit=writes.submit, reread=self.jobs.bare, wake=wake
         )
         self.streamed = StreamedJobs(
             db,
@@ -169,6 +170,7 @@ class JobVerbs:
             around.policy,
             claim=writes.remove,
             report=writes.removed,
+            exclusive=around.exclusive,
             lease_s=around.lease_s,
         )
         self.deletions = Deletions(

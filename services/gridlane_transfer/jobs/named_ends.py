@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_kit import errors
-from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_transfer.moving.file_transfers import is_logical
 from gridlane_transfer.storage.bans import Operation
+from gridlane_transfer.storage.folders import Folders
 from gridlane_transfer.storage.protocols import reached_by
-from gridlane_transfer.storage.storage_elements import PREFIX, Located, StorageElements
+from gridlane_transfer.storage.storage_elements import OWN_NAMES, PREFIX, Located, StorageElements
 
 Violation = tuple[str, str]
 Key = tuple[str, str]
@@ -25,10 +25,6 @@ class Stop(NamedTuple):
 
     located: Located
     stays: bool
-
-
-# An enumeration's member is looked up more slowly than a name of the module.
-_READ, _WRITE = Operation.READ, Operation.WRITE
 
 
 class Ends(NamedTuple):
@@ -51,11 +47,12 @@ class NamedEnds:
 
     def __init__(self, elements: StorageElements, *, internal: bool, vo: str, uuid: str) -> None:
         self._elements = elements
-        self._internal = internal
+        self._sources = Folders(elements, Operation.READ, internal=internal)
+        self._targets = Folders(elements, Operation.WRITE, internal=internal)
         self._vo = vo
         self._uuid = uuid
         self._violations: list[Violation] = []
-        self._unserved: list[str] = []
+        self._unserved: list[tuple[str, str]] = []
         self._taken: set[Key] = set()
 
     def of(
@@ -80,7 +77,7 @@ class NamedEnds:
         ]
         violations = [*also, *self._violations]
         if self._unserved:
-            raise _not_served(self._unserved[0], violations)
+            raise errors.no_storage_element(*self._unserved[0], violations)
         if violations:
             raise errors.invalid(violations)
         return [end for end in ends if end is not None]
@@ -92,9 +89,7 @@ class NamedEnds:
         protocols: Sequence[str],
         asks: bool,
     ) -> Ends | None:
-        locate, internal = self._elements.locate, self._internal
-        source = locate(file.source, internal=internal, operation=_READ)
-        target = locate(file.target, internal=internal, operation=_WRITE)
+        source, target = self._sources.locate(file.source), self._targets.locate(file.target)
         if source is None or target is None:
             if source is None:
                 self._is_unserved(index, "source", file.source)
@@ -111,6 +106,8 @@ class NamedEnds:
         self._take(index, "target", goes)
         if not asks:
             return Ends(source, target)
+        if file.guid and not target.lfn:
+            self._violates(index, "guid", "is given to what has no logical name")
         if file.via and file.alternative_sources:
             self._violates(index, "via", "contradicts alternative_sources")
         return Ends(
@@ -127,7 +124,7 @@ class NamedEnds:
         names = {file.source}
         for turn, name in enumerate(file.alternative_sources):
             field = f"alternative_sources[{turn}]"
-            located = self._elements.locate(name, internal=self._internal, operation=_READ)
+            located = self._sources.locate(name)
             if located is None:
                 self._is_unserved(index, field, name)
                 continue
@@ -163,13 +160,13 @@ class NamedEnds:
 
     def _stop(self, name: str, index: int, turn: int) -> Stop | None:
         if not name.startswith(PREFIX):
-            located = self._elements.locate(name, internal=self._internal, operation=_WRITE)
+            located = self._targets.locate(name)
             return None if located is None else Stop(located, stays=True)
         element = self._elements.get(name)
         endpoint = None if element is None else element.endpoint(Operation.WRITE)
         if element is None or endpoint is None or self._vo not in element.vo_paths:
             return None
-        path = f"{element.vo_paths[self._vo]}/.gridlane-hop-{self._uuid}-{index + 1}-{turn + 1}"
+        path = f"{element.vo_paths[self._vo]}/{OWN_NAMES}hop-{self._uuid}-{index + 1}-{turn + 1}"
         located = element.locate(endpoint, path, f"a copy on {element.resource}")
         return None if located is None else Stop(located, stays=False)
 
@@ -196,7 +193,7 @@ class NamedEnds:
         self._violations.append((f"transfer_job.files[{index}].{field}", why))
 
     def _is_unserved(self, index: int, field: str, name: str) -> None:
-        self._unserved.append(name)
+        self._unserved.append((name, field))
         self._violates(index, field, f"no storage element serves {name}")
 
 
@@ -208,11 +205,3 @@ def element_of(end: Located) -> str:
 def _key(end: Located) -> Key:
     """What two places have in common when they are one file, however it is reached."""
     return end.location.storage_element, end.location.relative
-
-
-def _not_served(url: str, violations: Sequence[Violation]) -> GridlaneError:
-    """NO_STORAGE_ELEMENT for the first of the names, with all violations."""
-    every = errors.invalid(violations)
-    return GridlaneError(
-        ErrorReason.NO_STORAGE_ELEMENT, every.message, {"url": url}, details=every.details
-    )

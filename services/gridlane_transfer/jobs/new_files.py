@@ -68,26 +68,27 @@ class NewFiles:
         Raises:
             GridlaneError: PRECONDITION: no channel leads there.
         """
-        name = file.source
+        name, (location, lfn, _, _) = file.source, ends.target
         source = "" if is_logical(name) else ends.source.location.storage_element
-        target = ends.target.location
+        target = location.storage_element
         asks = asks or self._all_ask
+        # In the order of the fields: by their names it takes three times as long.
         new = NewFile(
-            n=n,
-            source=name,
-            target=file.target,
-            target_url=target.url,
-            target_lfn=ends.target.lfn,
-            source_element=source,
-            target_element=target.storage_element,
-            checksum=messages.checksum_text(file.checksum) if file.HasField("checksum") else None,
-            size_bytes=file.size_bytes if file.HasField("size_bytes") else None,
-            overwrite=file.overwrite,
-            state=_READY,
-            channel_uid="" if asks else self._channel(source, target.storage_element),
-            rank=self._rank,
-            due_us=self._row.create_us,
-            queue=self._queue,
+            n,
+            name,
+            file.target,
+            location.url,
+            lfn,
+            source,
+            target,
+            messages.checksum_text(file.checksum) if file.HasField("checksum") else None,
+            file.size_bytes if file.HasField("size_bytes") else None,
+            file.overwrite,
+            _READY,
+            "" if asks else self._channel(source, target),
+            self._rank,
+            self._row.create_us,
+            self._queue,
         )
         return self._with_more(new, file, ends) if asks else new
 

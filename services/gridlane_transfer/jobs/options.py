@@ -48,11 +48,15 @@ class Options:
 
     def to_json(self) -> str | None:
         """The text for the store; None when nothing is asked for."""
+        if self == NOTHING:
+            return None
         asked = {name: value for name, value in asdict(self).items() if value != _DEFAULTS[name]}
-        return json.dumps(asked, separators=(",", ":")) if asked else None
+        return json.dumps(asked, separators=(",", ":"))
 
     def tell(self, message: transfer_job_pb2.TransferJob) -> None:
         """Set the fields of a message to what was asked for."""
+        if self == NOTHING:
+            return
         for name, value in asdict(self).items():
             if value == _DEFAULTS[name]:
                 continue

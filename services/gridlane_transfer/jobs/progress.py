@@ -58,7 +58,7 @@ class Progress:
             moved = self._backend.progress(number)
             if moved:
                 found[job_number].moved += moved
-                found[job_number].per_second += moved * 1_000_000 // max(now - (start_us or 0), 1)
+                found[job_number].per_second += messages.bytes_per_second(moved, start_us, now)
         return found
 
 

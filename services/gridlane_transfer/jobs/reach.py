@@ -4,7 +4,7 @@ Responsible for the order of the two answers: what a caller may not see is NOT_F
 not exist; what it may see and not touch is PERMISSION_DENIED.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gridlane_kit import errors
 from gridlane_kit.call import Call
@@ -83,3 +83,22 @@ def place_of(name: str) -> int:
 def job_of(name: str) -> str:
     """The name of the job of a file."""
     return name.partition("/files/")[0]
+
+
+def require_its_files(job: str, field: str, files: Iterable[str]) -> None:
+    """Refuse files of another job.
+
+    Parameters:
+        job: its name.
+        field: that of the request which names the files.
+
+    Raises:
+        GridlaneError: INVALID_FIELDS that names each.
+    """
+    wrong = [
+        (f"{field}[{index}]", f"a file of {job}")
+        for index, file in enumerate(files)
+        if job_of(file) != job
+    ]
+    if wrong:
+        raise errors.invalid(wrong)

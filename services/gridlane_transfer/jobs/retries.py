@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
-from gridlane_kit import errors, request_ids
+from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
@@ -21,22 +21,23 @@ from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer import messages
 from gridlane_transfer.channels.channels import Channels
-from gridlane_transfer.jobs.reach import Reach, job_of, place_of
+from gridlane_transfer.jobs.earlier_calls import key_of
+from gridlane_transfer.jobs.reach import Reach, place_of, require_its_files
 from gridlane_transfer.jobs.streamed_jobs import IncomingJob, StreamedJobs
+from gridlane_transfer.moving import rights
 from gridlane_transfer.moving.file_transfers import VERIFY_BOTH
-from gridlane_transfer.states import JOB_FINAL, FileState, JobState
+from gridlane_transfer.states import JOB_FINAL, FileState, JobKind, JobState
 from gridlane_transfer.store import audit, jobs
+from gridlane_transfer.store.audit import AuditEntry
 from gridlane_transfer.store.tables import FileRow, JobRow
 
-_SUBMIT: Final = "transfer.jobs.submit"
-_REMOVE: Final = "transfer.content.delete"
 _WORKLOAD: Final = "workload"
 _FAILED: Final = frozenset({FileState.FAILED, FileState.CATALOG_FAILED})
 _TRIED_WHEN_NAMED: Final = _FAILED | {FileState.CANCELED}
-_DELETION: Final = int(transfer_job_pb2.TRANSFER_JOB_KIND_DELETION)
 
 RemoveAgain = Callable[
-    [JobRow, Sequence[FileRow], RequestKey | None, Call], Awaitable[transfer_job_pb2.TransferJob]
+    [JobRow, Sequence[FileRow], RequestKey | None, Call, AuditEntry | None],
+    Awaitable[transfer_job_pb2.TransferJob],
 ]
 
 
@@ -78,8 +79,8 @@ class Retries:
                 ILLEGAL_TRANSITION: the job has not ended, or there is no such failed file;
                 REQUEST_ID_REUSED, REQUEST_ID_TOO_OLD; as `Submissions.accept`.
         """
-        _require_its_files(request)
-        key = _key(request, call)
+        require_its_files(request.name, "files", request.files)
+        key = key_of(request, call)
         job = await self._reach.one(request.name, call)
         whole = await self._db.read(lambda conn: jobs.may_act_on_all(conn, job, call.visibility))
         if not whole:
@@ -87,9 +88,12 @@ class Retries:
         if job.state not in JOB_FINAL:
             raise _not_from(request.name, JobState(job.state).name)
         owner = self._owners_call(job, call)
-        if job.kind == _DELETION:
+        entry = None
+        if job.owner != call.principal.owner:
+            entry = audit.entry(call, resource=request.name, vo=job.vo, reason=request.reason)
+        if job.kind == JobKind.DELETION:
             files = [row async for rows in self._files(request, job) for row in rows]
-            return await self._remove_again(job, files, key, owner)
+            return await self._remove_again(job, files, key, owner, entry)
         incoming = IncomingJob(self._streamed, _described(job), owner, retry_of=job.uuid)
         if key is not None:
             await incoming.look_for(key)
@@ -98,9 +102,6 @@ class Retries:
                 await incoming.add(
                     [messages.file_message(row, job, self._channels) for row in rows]
                 )
-            entry = None
-            if job.owner != call.principal.owner:
-                entry = audit.entry(call, resource=request.name, vo=job.vo, reason=request.reason)
             made = await incoming.finish(key, entry)
         except BaseException:
             incoming.abandon()
@@ -148,7 +149,7 @@ class Retries:
         principal = Principal.from_json(job.principal)
         if job.job_tag is not None:
             principal = principal.on_behalf(_WORKLOAD)
-        permission = _REMOVE if job.kind == _DELETION else _SUBMIT
+        permission = rights.permission(job)
         decision = decide(principal, permission, self._policy.current, now_us())
         if not decision.allowed:
             raise errors.permission_denied(
@@ -175,24 +176,6 @@ def _described(job: JobRow) -> transfer_job_pb2.TransferJob:
         # What holds where nothing is said, which a storage element's own strict_copy goes before.
         described.ClearField("verify")
     return described
-
-
-def _key(request: transfer_service_pb2.RetryTransferJobRequest, call: Call) -> RequestKey | None:
-    if not request.request_id:
-        return None
-    request_ids.check(request.request_id, now_us())
-    digest = request_ids.digest(request)
-    return RequestKey(call.principal.owner, call.method, request.request_id, digest)
-
-
-def _require_its_files(request: transfer_service_pb2.RetryTransferJobRequest) -> None:
-    wrong = [
-        (f"files[{index}]", f"a file of {request.name}")
-        for index, name in enumerate(request.files)
-        if job_of(name) != request.name
-    ]
-    if wrong:
-        raise errors.invalid(wrong)
 
 
 def _not_from(name: str, state: str) -> errors.GridlaneError:

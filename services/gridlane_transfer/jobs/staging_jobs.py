@@ -32,7 +32,7 @@ class StagingJobs:
         for index, file in enumerate(request.files):
             located = self._elements.locate(file.source)
             if located is None:
-                raise errors.no_storage_element(file.source)
+                raise errors.no_storage_element(file.source, f"files[{index}].source")
             access.require_read(call, located, _PERMISSION)
             if any(file.source == other.source for other in request.files[:index]):
                 raise errors.invalid([(f"files[{index}].source", "is another file of the job")])

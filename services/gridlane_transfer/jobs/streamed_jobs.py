@@ -13,11 +13,10 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from gridlane.ids import uuid7
-from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
+from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
 from gridlane_kit import errors, logs, request_ids
 from gridlane_kit.call import Call
-from gridlane_kit.clock import now_us, to_timestamp
+from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.errors import ErrorReason, GridlaneError
 from gridlane_kit.failpoints import failpoint
@@ -299,7 +298,7 @@ class IncomingJob:
     ) -> transfer_job_pb2.TransferJob:
         if self._staged is None:
             raise RuntimeError("a job is published of which nothing is staged")
-        publication = Publication(self._staged, key, row, _event(row), entry)
+        publication = Publication(self._staged, key, row, messages.accepted_event(row), entry)
         try:
             outcome = await self._jobs.publish(publication, deadline=self._call.deadline)
         except LostStagingError as error:
@@ -420,12 +419,3 @@ async def _files(requests: AsyncIterator[Request]) -> AsyncIterator[Files]:
 
 def _key(request_id: str, call: Call, digest: str) -> RequestKey:
     return RequestKey(call.principal.owner, call.method, request_id, digest)
-
-
-def _event(row: JobRow) -> event_pb2.TransferEvent:
-    return event_pb2.TransferEvent(
-        event_id=uuid7(),
-        time=to_timestamp(row.create_us),
-        transfer_job=messages.PREFIX + row.uuid,
-        job=messages.job_message(row),
-    )

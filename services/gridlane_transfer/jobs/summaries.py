@@ -62,7 +62,7 @@ class Summaries:
         for number, start_us in counted.moving:
             progress = self._backend.progress(number) or 0
             moved += progress
-            speed += progress * 1_000_000 // max(now - start_us, 1)
+            speed += messages.bytes_per_second(progress, start_us, now)
         files = counted.files.total()
         ended = sum(count for state, count in counted.files.items() if state in FILE_FINAL)
         return transfer_summary_pb2.TransferSummary(

@@ -6,6 +6,7 @@ that lie on a channel alone, and that each call is in the audit. Held files of a
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 from gridlane.transfer.v1 import transfer_admin_service_pb2 as admin_pb2
@@ -17,7 +18,7 @@ from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
 from gridlane_transfer.jobs.progress import Progress
-from gridlane_transfer.jobs.reach import Reach, job_of, place_of, uuid_of
+from gridlane_transfer.jobs.reach import Reach, place_of, require_its_files, uuid_of
 from gridlane_transfer.jobs.submission import DEFAULT_PRIORITY
 from gridlane_transfer.store import audit, jobs
 from gridlane_transfer.store.audit import AuditEntry
@@ -80,6 +81,9 @@ class TransferAdmin:
         )
         updated = await self._update(update, deadline=call.deadline)
         _UPDATED()
+        while updated.more:
+            updated = await self._update(replace(update, entry=None), deadline=call.deadline)
+            _UPDATED()
         self._noted()
         self._wake()
         return (await self._progress.messages([updated.job]))[0]
@@ -119,13 +123,7 @@ class TransferAdmin:
         self, name: str, files: Sequence[str], reason: str, action: HeldAction, call: Call
     ) -> int:
         """Settle held files, some at a time; how many."""
-        wrong = [
-            (f"files[{index}]", f"a file of {name}")
-            for index, file in enumerate(files)
-            if job_of(file) != name
-        ]
-        if wrong:
-            raise errors.invalid(wrong)
+        require_its_files(name, "files", files)
         job, channels = await self._acted_on(name, call)
         entry: AuditEntry | None = audit.entry(call, resource=name, vo=job.vo, reason=reason)
         ns = [place_of(file) for file in files] or None

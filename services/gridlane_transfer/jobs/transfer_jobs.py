@@ -4,39 +4,39 @@ Responsible for what each call does, between the gRPC shell and the store. What 
 be is `submission`, how files move is `reconciler`.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 
 from sqlalchemy import select
 
 from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
-from gridlane_kit import errors, request_ids
+from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.database import Database
-from gridlane_kit.errors import ErrorReason, GridlaneError
+from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.feed import Feed, Position
 from gridlane_kit.filters import Field, FilterRules
 from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.grouped_read import GroupedRead
 from gridlane_kit.pages import Keyset, fetch_page, page_request
-from gridlane_kit.request_ids import Replay
 from gridlane_kit.resume_tokens import ResumeTokens
+from gridlane_transfer import messages
+from gridlane_transfer.jobs import transactions
+from gridlane_transfer.jobs.earlier_calls import EarlierCalls
 from gridlane_transfer.jobs.job_files import JobFiles
 from gridlane_transfer.jobs.progress import Progress
 from gridlane_transfer.jobs.reach import Reach, uuid_of
-from gridlane_transfer.jobs.submission import JOB_TAG, Submissions, request_key
+from gridlane_transfer.jobs.submission import JOB_TAG, Submissions
 from gridlane_transfer.moving.failures import canceled
 from gridlane_transfer.states import JobState
-from gridlane_transfer.store import jobs
+from gridlane_transfer.store import jobs, sweeps
 from gridlane_transfer.store.cancels import Cancel, Canceled
 from gridlane_transfer.store.jobs import NewTransferJob, Resubmitted, Submitted
-from gridlane_transfer.store.tables import FEED, REQUEST_ID, FileRow, JobRow
+from gridlane_transfer.store.tables import FEED, FileRow, JobRow
 
-T = TypeVar("T")
-
-_CANCELED_AT_ONCE: Final = 20
-"""Jobs whose end is asked for in one transaction; each may have a page of files there."""
+_CANCELED_AT_ONCE: Final = 50
+"""Jobs whose end is asked for in one transaction."""
 _SUBMITTED = failpoint("transfer.submit.committed")
 _CANCELED = failpoint("transfer.cancel.committed")
 _HISTORY = Keyset(FEED.event.c.position)
@@ -69,6 +69,7 @@ class TransferJobs:
         db: Database,
         feed: Feed,
         submissions: Submissions,
+        earlier: EarlierCalls,
         reach: Reach,
         files: JobFiles,
         progress: Progress,
@@ -82,6 +83,7 @@ class TransferJobs:
         self._db = db
         self._feed = feed
         self._submissions = submissions
+        self._earlier = earlier
         self._reach = reach
         self._files = files
         self._progress = progress
@@ -105,10 +107,10 @@ class TransferJobs:
         try:
             new = self._submissions.accept(request, call)
         except GridlaneError as error:
-            earlier = await self._accepted_before(request, call, error)
+            (earlier,) = await self._earlier.made_by([(request, error)], call)
             if earlier is None:
                 raise
-            return earlier
+            return await self.get(earlier, call)
         if new.row.job_tag is not None:
             call.about_job(request.transfer_job.tags[JOB_TAG])
         if request.validate_only:
@@ -119,21 +121,6 @@ class TransferJobs:
         _SUBMITTED()
         self._wake()
         return self._submissions.answer(request.transfer_job, new, outcome)
-
-    async def _accepted_before(
-        self,
-        request: transfer_service_pb2.SubmitTransferJobRequest,
-        call: Call,
-        error: GridlaneError,
-    ) -> transfer_job_pb2.TransferJob | None:
-        """The job of an earlier call with the same id, where a storage was banned since, or a
-        channel taken away; None when there was none.
-        """
-        key = request_key(request, call) if error.reason is ErrorReason.PRECONDITION else None
-        if key is None:
-            return None
-        (claim,) = await self._db.read(lambda conn: request_ids.claim(conn, REQUEST_ID, [key]))
-        return await self.get(claim.resource, call) if isinstance(claim, Replay) else None
 
     async def get(self, name: str, call: Call) -> transfer_job_pb2.TransferJob:
         """A job with its files.
@@ -235,25 +222,32 @@ class TransferJobs:
         self, names: Sequence[str], call: Call
     ) -> list[transfer_job_pb2.TransferJob | GridlaneError]:
         """Ask for the end of jobs; each without its files, or why not, in the order asked."""
+        rows = await self._bare.get_many([uuid_of(name) for name in names])
+        sizes = {index: 0 if row is None else _changed(row) for index, row in enumerate(rows)}
         answers: list[transfer_job_pb2.TransferJob | GridlaneError] = []
-        for some in batched(names, _CANCELED_AT_ONCE):
-            wishes = [Cancel(uuid_of(name), call.visibility, bare=True) for name in some]
-            outcomes = await self._cancel.many(wishes, deadline=call.deadline)
-            _CANCELED()
-            for name, outcome in zip(some, outcomes, strict=True):
-                answers.append(await self._canceled(name, outcome, call))
+        for some in transactions.parted(sizes, most_jobs=_CANCELED_AT_ONCE):
+            answers += await self._cancel_some([names[index] for index in some], call)
         self._noted()
         return answers
 
-    async def _canceled(
-        self, name: str, outcome: Canceled | Exception, call: Call
-    ) -> transfer_job_pb2.TransferJob | GridlaneError:
-        if isinstance(outcome, GridlaneError):
-            return await self._reach.refusal(outcome, name, call)
-        if isinstance(outcome, Exception):
-            raise outcome
-        self._abort(outcome.running)
-        return (await self._progress.messages([outcome.job]))[0]
+    async def _cancel_some(
+        self, names: Sequence[str], call: Call
+    ) -> list[transfer_job_pb2.TransferJob | GridlaneError]:
+        wishes = [Cancel(uuid_of(name), call.visibility, bare=True) for name in names]
+        outcomes = await self._cancel.many(wishes, deadline=call.deadline)
+        _CANCELED()
+        done = [outcome for outcome in outcomes if isinstance(outcome, Canceled)]
+        self._abort([number for one in done for number in one.running])
+        told = iter(await self._progress.messages([one.job for one in done]))
+        answers: list[transfer_job_pb2.TransferJob | GridlaneError] = []
+        for name, outcome in zip(names, outcomes, strict=True):
+            if isinstance(outcome, Canceled):
+                answers.append(next(told))
+            elif isinstance(outcome, GridlaneError):
+                answers.append(await self._reach.refusal(outcome, name, call))
+            else:
+                raise outcome
+        return answers
 
     async def watch(
         self, names: Sequence[str], resume_token: str, call: Call
@@ -280,7 +274,6 @@ class TransferJobs:
         return message
 
 
-def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The items, some at a time."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _changed(job: JobRow) -> int:
+    """How many files change at most when a job is cancelled; the others follow bit by bit."""
+    return min(messages.file_count(job.counts), sweeps.PAGE)

@@ -14,15 +14,15 @@ from gridlane.type.v1 import explanation_pb2, failure_pb2
 from gridlane_kit.clock import to_timestamp
 from gridlane_kit.policy import Policy, WorkAction
 from gridlane_transfer import messages
-from gridlane_transfer.backends.base import BackendReport
+from gridlane_transfer.backends.base import BACKENDS, BackendReport
+from gridlane_transfer.catalogue.base import LogicalFile
 from gridlane_transfer.channels.channels import Channel, ChannelState
 from gridlane_transfer.channels.scheduling import vo_weight
 from gridlane_transfer.moving import rights
-from gridlane_transfer.moving.file_transfers import is_logical
-from gridlane_transfer.states import FILE_FINAL, FileState
+from gridlane_transfer.moving.file_transfers import is_logical, source_of
+from gridlane_transfer.states import FILE_FINAL, FileState, JobKind
 from gridlane_transfer.storage.bans import Operation
 from gridlane_transfer.storage.storage_elements import StorageElement, StorageElements
-from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.queues import Running
 from gridlane_transfer.store.tables import FileRow, JobRow
 
@@ -32,13 +32,10 @@ WAITING: Final = (
     - {
         FileState.ACTIVE,
         FileState.CANCELING,
-        FileState.REGISTERING,
         FileState.ARCHIVING,
     }
 )
 """The states of files that wait."""
-
-DELETION: Final = int(transfer_job_pb2.TRANSFER_JOB_KIND_DELETION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ _E = explanation_pb2
 def explain(file: FileRow, job: JobRow, facts: Facts) -> file_explanation_pb2.FileExplanation:
     """Everything that holds up a file that waits, at least one thing."""
     waits = _Waits(file, job, facts)
-    found = [told for rule in _RULES for told in rule(waits)]
+    found = [told for rule in _rules_for(waits) for told in rule(waits)]
     return file_explanation_pb2.FileExplanation(
         file=f"{messages.PREFIX}{job.uuid}/files/{file.n}",
         state=transfer_job_pb2.FileTransferState.ValueType(file.state),
@@ -146,8 +143,6 @@ def _right(waits: _Waits) -> Told:
 
 def _way(waits: _Waits) -> Told:
     """A channel that is there, and starts files."""
-    if waits.job.kind == DELETION:
-        return
     channel = waits.channel
     if channel is None:
         source, target = waits.file.source_element, waits.file.target_element
@@ -166,37 +161,41 @@ def _way(waits: _Waits) -> Told:
 
 
 def _bans(waits: _Waits) -> Told:
-    """Bans of its storage elements."""
-    if waits.file.state == FileState.HELD:
+    """Bans of the storage elements that it moves between."""
+    yield from _banned(waits, waits.file.source_element, Operation.READ)
+    yield from _banned(waits, waits.file.target_element, Operation.WRITE)
+
+
+def _removal_bans(waits: _Waits) -> Told:
+    """Bans of the storage element that it is removed from."""
+    yield from _banned(waits, waits.file.source_element, Operation.REMOVE)
+
+
+def _banned(waits: _Waits, element: str, operation: Operation) -> Told:
+    if waits.file.state == FileState.HELD or not element:
         return
-    ends = [
-        (waits.file.source_element, Operation.READ),
-        (waits.file.target_element, Operation.WRITE),
-    ]
-    if waits.job.kind == DELETION:
-        ends = [(waits.file.source_element, Operation.REMOVE)]
-    for element, operation in ends:
-        found = waits.facts.elements.barred(element, operation, waits.job.vo, waits.facts.time_us)
-        if element and found is not None:
-            word = operation.name.lower().replace("_", " ")
-            yield waits.say(
-                _E.WAIT_REASON_STORAGE_BANNED,
-                f"{element} is banned for the operation {word}: {found.ban.reason}",
-                "it goes on by itself when the ban ends",
-                element,
-                found.ban.expires_us,
-            )
+    found = waits.facts.elements.barred(element, operation, waits.job.vo, waits.facts.time_us)
+    if found is not None:
+        word = operation.name.lower().replace("_", " ")
+        yield waits.say(
+            _E.WAIT_REASON_STORAGE_BANNED,
+            f"{element} is banned for the operation {word}: {found.ban.reason}",
+            "it goes on by itself when the ban ends",
+            element,
+            found.ban.expires_us,
+        )
 
 
 def _replica(waits: _Waits) -> Told:
     """A copy of a logical source."""
-    if not is_logical(waits.file.source) or waits.job.kind == DELETION or waits.file.hop > 1:
+    name = source_of(waits.file)
+    if not is_logical(name):
         return
-    logical = waits.facts.known.get(waits.file.source)
+    logical = waits.facts.known.get(name)
     if logical is None or not logical.replicas:
         yield waits.say(
             _E.WAIT_REASON_NO_REPLICA,
-            f"no replica of {waits.file.source} is registered",
+            f"no replica of {name} is registered",
             "register one, or put the file",
         )
 
@@ -293,23 +292,36 @@ def _retry(waits: _Waits) -> Told:
     )
 
 
-def _backend(waits: _Waits) -> Told:
-    """The backend."""
-    if not waits.facts.backend.reachable:
-        name = waits.facts.backend.name
+def _registration(waits: _Waits) -> Told:
+    """What kept its bytes, which are at the target, from being registered."""
+    failure = failure_pb2.Failure.FromString(waits.file.failure or b"")
+    message = failure.message or "its bytes are there, and the catalogue is owed"
+    yield waits.say(
+        _E.WAIT_REASON_RETRY_DELAY, message, failure.cure, expected_us=waits.file.due_us
+    )
+
+
+def _down(waits: _Waits) -> Told:
+    """A backend that answers."""
+    backend = waits.facts.backend
+    if not backend.reachable:
         yield waits.say(
             _E.WAIT_REASON_BACKEND_DOWN,
-            f"the backend {name} does not answer: {waits.facts.backend.message}",
-            resource=f"transferBackends/{name}",
+            f"the backend {backend.name} does not answer: {backend.message}",
+            resource=BACKENDS + backend.name,
         )
-    elif waits.file.state in (FileState.READY, FileState.RETRYING):
-        active = waits.facts.running.on.total()
-        if active >= waits.facts.capacity:
-            yield waits.say(
-                _E.WAIT_REASON_BACKEND_QUEUE,
-                f"the backend {waits.facts.backend.name} moves {active} files, as many as it can",
-                resource=f"transferBackends/{waits.facts.backend.name}",
-            )
+
+
+def _queue(waits: _Waits) -> Told:
+    """A place in the backend."""
+    backend, active = waits.facts.backend, waits.facts.running.on.total()
+    due = waits.file.state in (FileState.READY, FileState.RETRYING)
+    if due and backend.reachable and active >= waits.facts.capacity:
+        yield waits.say(
+            _E.WAIT_REASON_BACKEND_QUEUE,
+            f"the backend {backend.name} moves {active} files, as many as it can",
+            resource=BACKENDS + backend.name,
+        )
 
 
 def _turn(waits: _Waits) -> explanation_pb2.Explanation:
@@ -321,7 +333,9 @@ def _turn(waits: _Waits) -> explanation_pb2.Explanation:
     return waits.say(_E.WAIT_REASON_UNSPECIFIED, message, expected_us=waits.facts.time_us)
 
 
-_RULES: Final[tuple[Callable[[_Waits], Told], ...]] = (
+_Rules = tuple[Callable[[_Waits], Told], ...]
+# Each in the order in which things are to be cured: people first, then time.
+_OF_MOVES: Final[_Rules] = (
     _held,
     _right,
     _way,
@@ -331,6 +345,14 @@ _RULES: Final[tuple[Callable[[_Waits], Told], ...]] = (
     _limits,
     _full,
     _retry,
-    _backend,
+    _down,
+    _queue,
 )
-"""In the order in which they are to be cured: people first, then time."""
+_OF_REMOVALS: Final[_Rules] = (_held, _right, _removal_bans, _retry, _down)
+_OF_REGISTRATIONS: Final[_Rules] = (_registration,)
+
+
+def _rules_for(waits: _Waits) -> _Rules:
+    if waits.file.state == FileState.REGISTERING:
+        return _OF_REGISTRATIONS
+    return _OF_REMOVALS if waits.job.kind == JobKind.DELETION else _OF_MOVES

@@ -76,12 +76,16 @@ class Deadlines:
         if not found:
             return False
         more = len(found) >= _AT_ONCE
+        defect: Exception | None = None
         for ended in await self._end.many(found):
             if isinstance(ended, Exception):
-                raise ended
+                defect = defect or ended
+                continue
             more = more or ended.more
             if ended.aborted:
                 self._abort(ended.aborted)
         _ENDED()
         self._noted()
+        if defect is not None:
+            raise defect
         return more

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gridlane_transfer.backends.base import Location, Moved, MoveOrder
-from gridlane_transfer.channels.channels import ExhaustedAction
+from gridlane_transfer.catalogue.base import LogicalFile
+from gridlane_transfer.channels.channels import Channel, ExhaustedAction
 from gridlane_transfer.jobs.options import Options, options_of
 from gridlane_transfer.moving import alternatives, routes
 from gridlane_transfer.moving.alternatives import (
@@ -27,7 +28,6 @@ from gridlane_transfer.states import FileState
 from gridlane_transfer.storage.bans import Operation
 from gridlane_transfer.storage.protocols import reached_by
 from gridlane_transfer.storage.storage_elements import PREFIX, Located, StorageElements
-from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.tables import FileRow, JobRow
 
 # Numbers of `VerifyMode` and `OverwriteMode`.
@@ -54,6 +54,12 @@ class RetryPolicy:
         # 2^30 times anything is beyond every longest wait.
         seconds = min(self.first_s * 2.0 ** min(retries, 30), self.longest_s)
         return round(seconds * 1_000_000)
+
+    def wait_us(self, job: JobRow, channel: Channel, retries: int) -> int:
+        """The same as its job says, else as its channel does, else by this policy."""
+        delays = (options_of(job.options).retry_delay_us, channel.default_retry_delay_us)
+        told = next((delay for delay in delays if delay is not None), None)
+        return self.delay_us(retries) if told is None else told
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,12 @@ class Budget:
     spent: int
     most: int
     exhausted: ExhaustedAction
+
+
+def budget(file: FileRow, job: JobRow, channel: Channel) -> Budget:
+    """A file's retries: as many as its job says, else as its channel does."""
+    most = channel.max_retries if job.max_retries < 0 else job.max_retries
+    return Budget(file.retries, most, channel.on_exhausted)
 
 
 def is_logical(name: str) -> bool:
@@ -207,7 +219,9 @@ def plan(
         The order, or why there cannot be one: class CATALOGUE when a name cannot be resolved or the
         target's is taken by other bytes, BACKEND_REFUSED when no element serves an end any more.
     """
-    target = elements.locate(file.target_url, internal=True, operation=Operation.WRITE)
+    target = elements.locate(
+        file.target_url, internal=True, own=file.hop > 0, operation=Operation.WRITE
+    )
     if target is None:
         return _unserved(file.target)
     asked = options_of(job.options)
@@ -286,10 +300,11 @@ def _sources(
 ) -> list[Location] | Failed:
     name = source_of(file)
     if not is_logical(name):
-        located = elements.locate(name, internal=True, operation=Operation.READ)
+        on_the_way = file.hop > 1
+        located = elements.locate(name, internal=True, own=on_the_way, operation=Operation.READ)
         if located is None:
-            return _unserved(_name_of_end(file, file.hop - 1) if file.hop > 1 else name)
-        if file.hop > 1:
+            return _unserved(_name_of_end(file, file.hop - 1) if on_the_way else name)
+        if on_the_way:
             return [_shown_as(_name_of_end(file, file.hop - 1), located)]
         return [located.location]
     logical = known.get(name)
@@ -336,6 +351,12 @@ def _content(
     source = source_of(file)
     named = [known.get(source)] if is_logical(source) else []
     target = known.get(file.target_lfn)
+    if target is not None and file.guid and file.guid != target.guid:
+        return Failed(
+            FailureClass.CATALOGUE,
+            f"{target.lfn} is registered with {target.guid or 'no GUID'}, not with {file.guid}",
+            "choose another logical name or GUID",
+        )
     if target is not None and any(r.url != file.target_url for r in target.replicas):
         # Every copy of a logical file has the same bytes: those of the copies elsewhere.
         named.append(target)

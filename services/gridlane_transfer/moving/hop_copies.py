@@ -106,7 +106,7 @@ class HopCopies:
 
     async def _failure(self, url: str) -> str | None:
         """Remove a copy; why it could not be."""
-        located = self._elements.locate(url, internal=True, operation=Operation.REMOVE)
+        located = self._elements.locate(url, internal=True, own=True, operation=Operation.REMOVE)
         if located is None:
             return "no storage element serves it any more"
         removed = await self._backend.remove(located.location)

@@ -234,10 +234,8 @@ class Reconciler:
             self.wake()
 
     async def _outcome(self, claimed: Claimed) -> Moved | Failed:
-        if claimed.canceling:
+        if claimed.canceling or claimed.file.number in self._aborted:
             await self._backend.clean(claimed.order)
-            return canceled()
-        if claimed.file.number in self._aborted:
             return canceled()
         job = claimed.job
         with later(

@@ -1,12 +1,13 @@
 """Removes the files of deletion jobs in the background.
 
 Responsible for the loop and for what is removed now. It is woken by submissions, with a slow look
-behind; what is claimed and what follows is `store.removals`', what may be removed `deletions`'.
-Removing twice does no harm: a file that is not there counts as removed.
+behind; what is claimed and what follows is `store.removals`', what may be removed
+`removal_orders`'. A file that is not there counts as removed; a process that was paused past its
+lease removes nothing, since somebody may have put another file there meanwhile.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -19,9 +20,8 @@ from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.leases import new_holder
 from gridlane_kit.policy import PolicyHolder
 from gridlane_transfer.backends.base import TransferBackend
-from gridlane_transfer.jobs import deletions
-from gridlane_transfer.jobs.deletions import RemoveOrder
 from gridlane_transfer.moving.failures import Failed, FailureClass
+from gridlane_transfer.moving.removal_orders import RemoveOrder, not_yours
 from gridlane_transfer.states import FileState
 from gridlane_transfer.store.removals import (
     Removal,
@@ -46,6 +46,7 @@ class Removals:
     Parameters:
         policy: what the owners may do now.
         claim, report: the writes, through the group commit.
+        exclusive: no other process has this database, so that nobody else takes files over.
         lease_s: how long a file is leased; renewed at a third of it.
     """
 
@@ -58,6 +59,7 @@ class Removals:
         *,
         claim: WriteKind[RemovalRequest, list[Removal]],
         report: WriteKind[RemovalReport, FileRow | None],
+        exclusive: bool,
         lease_s: float,
     ) -> None:
         self._db = db
@@ -66,6 +68,7 @@ class Removals:
         self._policy = policy
         self._claim = claim
         self._report = report
+        self._exclusive = exclusive
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
         self._woken = asyncio.Event()
@@ -129,10 +132,12 @@ class Removals:
 
     async def _work(self, removal: Removal) -> None:
         number = removal.file.number
+        epoch, lfn = removal.file.lease_epoch, removal.order.lfn
         try:
+            if not self._exclusive and not await self._is_held(number, epoch):
+                return
             gone, failed = await self._remove(removal.file, removal.order)
             _GONE()
-            epoch, lfn = removal.file.lease_epoch, removal.order.lfn
             report = RemovalReport(number, self._holder, epoch, lfn, gone, failed)
             file = await self._store(report)
             _REPORTED()
@@ -152,7 +157,7 @@ class Removals:
         if order.looked_at:
             found = await self._backend.stat(order.copies[0])
             if not isinstance(found, Failed):
-                return (), deletions.not_yours(file)
+                return (), not_yours(file)
             absent = found.failure_class is FailureClass.SOURCE_MISSING
             return (), None if absent else found
         failed: Failed | None = None
@@ -163,6 +168,15 @@ class Removals:
                 failed = failed or answer
                 left.add(copy.url)
         return [url for url in order.registered if url not in left], failed
+
+    async def _is_held(self, number: int, epoch: int) -> bool:
+        """Whether a file is still this process's; asked however long the store is away."""
+        while True:
+            try:
+                return number in await self._keep([(number, epoch)])
+            except GridlaneError as error:
+                _log.warning("a removal waits for the store", reason=error.reason)
+                await asyncio.sleep(_STORE_RETRY_S)
 
     async def _store(self, report: RemovalReport) -> FileRow | None:
         """Store an answer, however long the store is away."""
@@ -184,6 +198,6 @@ class Removals:
             except GridlaneError as error:
                 _log.warning("leases could not be renewed", reason=error.reason)
 
-    async def _keep(self, held: Sequence[tuple[int, int]]) -> None:
+    async def _keep(self, held: Sequence[tuple[int, int]]) -> Collection[int]:
         holder, ttl = self._holder, self._ttl
-        await self._db.write(lambda conn: self._removing.keep(conn, held, holder, ttl))
+        return await self._db.write(lambda conn: self._removing.keep(conn, held, holder, ttl))

@@ -11,17 +11,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_kit import standing_work
 from gridlane_kit.identity import Principal
 from gridlane_kit.policy import Policy, WorkAction
 from gridlane_transfer.moving.failures import Failed, FailureClass
-from gridlane_transfer.states import UNSTARTED, FileState
+from gridlane_transfer.states import UNSTARTED, FileState, JobKind
 from gridlane_transfer.store.tables import JobRow
 
 _SUBMIT: Final = "transfer.jobs.submit"
 _REMOVE: Final = "transfer.content.delete"
-_DELETION: Final = int(transfer_job_pb2.TRANSFER_JOB_KIND_DELETION)
 
 # The states that a file may have to leave, and for which actions.
 _MAY_CHANGE: Final[Mapping[FileState, Collection[WorkAction]]] = {
@@ -39,6 +37,11 @@ class Stopped:
     failure: Failed
 
 
+def permission(job: JobRow) -> str:
+    """What the owner of a job must be allowed for its files to go on."""
+    return _REMOVE if job.kind == JobKind.DELETION else _SUBMIT
+
+
 def action(job: JobRow, policy: Policy, state: FileState) -> WorkAction:
     """What becomes of a file in a state, by what its owner may do now.
 
@@ -47,9 +50,9 @@ def action(job: JobRow, policy: Policy, state: FileState) -> WorkAction:
     """
     running = job.placement if job.job_tag else state is FileState.ACTIVE
     principal = Principal.from_json(job.principal)
-    removes = job.kind == _DELETION
+    own = job.kind == JobKind.DELETION
     return standing_work.work_action(
-        principal, _REMOVE if removes else _SUBMIT, job.vo, policy, running=running, own=removes
+        principal, permission(job), job.vo, policy, running=running, own=own
     )
 
 

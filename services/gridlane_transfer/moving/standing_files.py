@@ -71,9 +71,11 @@ class StandingFiles:
         left = [Standing(number, policy) for number in numbers]
         while left:
             some, left = left[:_AT_ONCE], left[_AT_ONCE:]
+            defect: Exception | None = None
             for one, settled in zip(some, await self._settle.many(some), strict=True):
                 if isinstance(settled, Exception):
-                    raise settled
+                    defect = defect or settled
+                    continue
                 if settled.aborted:
                     self._abort(settled.aborted)
                 if settled.started:
@@ -81,3 +83,5 @@ class StandingFiles:
                 if settled.after is not None:
                     left.append(replace(one, after=settled.after))
             _SETTLED()
+            if defect is not None:
+                raise defect

@@ -90,13 +90,17 @@ class Sweeps:
         if not found:
             return False
         progress = False
+        defect: Exception | None = None
         for swept in await self._step.many(found):
             if isinstance(swept, Exception):
-                raise swept
+                defect = defect or swept
+                continue
             progress = progress or not swept.done
             if swept.aborted:
                 self._abort(swept.aborted)
             if swept.opened:
                 self._wake()
         _SWEPT()
+        if defect is not None:
+            raise defect
         return progress or len(found) == _AT_ONCE

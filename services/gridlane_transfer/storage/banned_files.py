@@ -148,10 +148,12 @@ class BannedFiles:
             return
         aborted: list[int] = []
         started = False
+        defect: Exception | None = None
         found = await self._review.many([Review(number) for number in numbers])
         for number, reviewed in zip(numbers, found, strict=True):
             if isinstance(reviewed, Exception):
-                raise reviewed
+                defect = defect or reviewed
+                continue
             aborted += [number] if reviewed.aborted else []
             started = started or reviewed.started
         _REVIEWED()
@@ -159,6 +161,8 @@ class BannedFiles:
             self._abort(aborted)
         if started:
             self._wake()
+        if defect is not None:
+            raise defect
 
     async def _pause_s(self) -> float | None:
         """Seconds until there is something to look at; None: until a change."""

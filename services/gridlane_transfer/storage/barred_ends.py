@@ -43,7 +43,7 @@ def waiting(
             asked.require_open(target.location.storage_element)
         bars = [*asked.keeping(file, end)]
         if bars:
-            found[index] = _accepted(bars)
+            found[index] = accepted(bars)
     return found
 
 
@@ -159,8 +159,8 @@ class _Asked:
         return self._found[key]
 
 
-def _accepted(bars: Sequence[Barred]) -> Barred:
-    """All that a file waits for.
+def accepted(bars: Sequence[Barred]) -> Barred:
+    """Returns all that a file waits for, of one or more things that keep it.
 
     Raises:
         GridlaneError: PRECONDITION: one of them does not let it in.

@@ -27,16 +27,32 @@ class Conditions:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, bool]] = {}
+        self._looking: dict[str, asyncio.Task[Condition]] = {}
         self._asking = asyncio.Semaphore(_AT_ONCE)
 
     async def of(self, element: StorageElement) -> Condition:
         """How an element is now."""
         if any(endpoint.is_local for endpoint in element.endpoints):
-            return await _local(element)
+            return await self._local(element)
         for endpoint in element.endpoints:
             if await self._answers(endpoint):
                 return Condition(True, True, -1)
         return Condition(False, False, -1, f"{PREFIX}{element.name} does not answer")
+
+    async def _local(self, element: StorageElement) -> Condition:
+        """How a directory is; one that hangs holds one thread, however many ask."""
+        looking = self._looking.get(element.name)
+        if looking is None:
+            looking = asyncio.create_task(asyncio.to_thread(element.condition))
+            self._looking[element.name] = looking
+            looking.add_done_callback(lambda _: self._looking.pop(element.name))
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                return await asyncio.shield(looking)
+        except TimeoutError:
+            return Condition(
+                False, False, -1, f"{PREFIX}{element.name}: the file system does not answer"
+            )
 
     async def _answers(self, endpoint: Endpoint) -> bool:
         known = self._known.get(endpoint.base_url)
@@ -48,16 +64,6 @@ class Conditions:
             self._known.clear()
         self._known[endpoint.base_url] = (time.monotonic(), answers)
         return answers
-
-
-async def _local(element: StorageElement) -> Condition:
-    try:
-        async with asyncio.timeout(_PATIENCE_S):
-            return await asyncio.to_thread(element.condition)
-    except TimeoutError:
-        return Condition(
-            False, False, -1, f"{PREFIX}{element.name}: the file system does not answer"
-        )
 
 
 async def _opens(base_url: str) -> bool:

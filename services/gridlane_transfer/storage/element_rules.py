@@ -23,7 +23,12 @@ from gridlane_transfer.backends.base import TransferBackend
 from gridlane_transfer.backends.embedded.webdav.addresses import AddressPolicy, resolve
 from gridlane_transfer.storage.bans import Operation
 from gridlane_transfer.storage.element_urls import FILE, Place, not_plain, place_of, scheme_of
-from gridlane_transfer.storage.storage_elements import PREFIX, AccessState, StorageElements
+from gridlane_transfer.storage.storage_elements import (
+    OWN_NAMES,
+    PREFIX,
+    AccessState,
+    StorageElements,
+)
 
 Settings = storage_element_pb2.StorageElement
 UPDATABLE: Final[Mapping[str, bool]] = {
@@ -58,8 +63,13 @@ _OPERATION_NEEDS: Final[Mapping[Operation, str]] = {
     Operation.STAGE: "STAGING",
 }
 _RESOLVE_S: Final = 5.0
-_controls: Final = re.compile(r"[\x00-\x1f\x7f]").search
-_paragraph_controls: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]").search
+_controls: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
+_paragraph_controls: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]").search
+_hidden_slash: Final = re.compile(r"\\|%(2f|5c)", re.IGNORECASE).search
+
+_NOT_BELOW: Final = (
+    "it lies below no directory that is configured for that, or is reached by a symbolic link"
+)
 
 Violations = list[tuple[str, str]]
 
@@ -91,7 +101,9 @@ class ElementRules:
             GridlaneError: INVALID_FIELDS that names each violation, CAPABILITY_MISSING,
                 ADDRESS_FORBIDDEN.
         """
-        violations = [*self._violations(name, given)]
+        violations = [*self._violations(given)]
+        if "failover_for" in changed:
+            violations += self._failover_violations(name, given.failover_for)
         if violations:
             raise errors.invalid(violations)
         self._require_capabilities(given)
@@ -99,7 +111,7 @@ class ElementRules:
             for endpoint in given.endpoints:
                 await self._require_address(endpoint.base_url)
 
-    def _violations(self, name: str, given: Settings) -> Iterator[tuple[str, str]]:
+    def _violations(self, given: Settings) -> Iterator[tuple[str, str]]:
         if not given.endpoints:
             yield f"{_FIELD}.endpoints", "at least one endpoint is required"
         for index, endpoint in enumerate(given.endpoints):
@@ -107,7 +119,6 @@ class ElementRules:
             if why:
                 yield f"{_FIELD}.endpoints[{index}].base_url", why
         yield from _vo_path_violations(given.vo_paths)
-        yield from self._failover_violations(name, given.failover_for)
         for operation in ("read", "write", "check", "remove"):
             if getattr(given.access, operation) == AccessState.BANNED:
                 yield f"{_FIELD}.access.{operation}", "ban it with BanStorage instead"
@@ -153,7 +164,7 @@ class ElementRules:
     async def _require_address(self, base_url: str) -> None:
         if scheme_of(base_url) == FILE:
             if not await asyncio.to_thread(_lies_below, base_url, self.file_roots):
-                raise _forbidden(base_url, "it lies below no directory that is configured for that")
+                raise _forbidden(base_url, _NOT_BELOW)
             return
         parts = urlsplit(base_url)
         host = parts.hostname or ""
@@ -264,8 +275,8 @@ def _wrong_url(base_url: str, protocols: frozenset[str]) -> str:
         return "like https://host[:port]/path or file:///directory, without user, query or fragment"
     if not_plain(place.path[1:]) and place.path:
         return "a path without empty parts, `.`, `..` and control characters"
-    if "\\" in base_url:
-        return "no backslash"
+    if _hidden_slash(base_url):
+        return "no backslash, and no slash or backslash that is percent-encoded"
     return ""
 
 
@@ -277,18 +288,25 @@ def _vo_path_violations(vo_paths: Mapping[str, str]) -> Iterator[tuple[str, str]
             yield f"{_FIELD}.vo_paths", "no control characters in the name of a VO"
         if not path.startswith("/") or not_plain(path[1:]):
             yield field, "like /vo, without empty parts, `.` and `..`"
+        if f"/{OWN_NAMES}" in path:
+            yield field, f"names that begin with {OWN_NAMES} are Gridlane's own"
     for (vo, path), (other, longer) in pairwise(ordered):
         if f"{longer}/".startswith(f"{path}/"):
             yield f"{_FIELD}.vo_paths[{other}]", f"lies in the path of the VO {vo}"
 
 
 def _lies_below(base_url: str, roots: Sequence[str]) -> bool:
-    """Whether a directory lies below one of some others, wherever symbolic links lead."""
+    """Whether a directory lies below one of some others, no symbolic link on the way from there:
+    one would lead out, or be another name for a place that has one. The roots are the operator's,
+    and may be reached through links.
+    """
+    directory = Path(unquote(base_url.removeprefix(f"{FILE}://")))
     try:
-        directory = Path(unquote(base_url.removeprefix(f"{FILE}://"))).resolve()
         return any(
-            directory != Path(root).resolve() and directory.is_relative_to(Path(root).resolve())
-            for root in roots
+            directory.resolve() == root.resolve() / directory.relative_to(root)
+            for given in roots
+            for root in {Path(given), Path(given).resolve()}
+            if directory != root and directory.is_relative_to(root)
         )
     except (OSError, RuntimeError):
         return False

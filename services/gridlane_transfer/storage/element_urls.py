@@ -19,12 +19,17 @@ _FAMILIES: Final[Mapping[str, tuple[str, int]]] = {
     "https": ("https", 443),
     "davs": ("https", 443),
 }
-# A host name, an IPv4 address or an IPv6 address in brackets, and a port.
+# A host name, an IPv4 address or an IPv6 address in brackets, and a port. Judged before its letters
+# are made small: some that are no letters of ASCII become such then.
 _AUTHORITY: Final = re.compile(
-    r"(?P<host>[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
+    r"(?P<host>[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
 ).fullmatch
-# An empty, `.` or `..` component, or a control character.
-not_plain: Final = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]").search
+# What a resolver may take for an IPv4 address, in whichever of its ways to write one (WHATWG's URL
+# Standard, 3.5: a host that ends in a number).
+_ends_in_a_number: Final = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$").search
+# An empty component; `.` or `..`, also between backslashes, which some storages take for slashes; a
+# control character (C0, DEL, C1).
+not_plain: Final = re.compile(r"(^|/)(/|$)|(^|[/\\])\.{1,2}([/\\]|$)|[\x00-\x1f\x7f-\x9f]").search
 
 
 class Place(NamedTuple):
@@ -66,7 +71,7 @@ def place_of(url: str) -> Place | None:
         return None
     authority, _, relative = rest.partition("/")
     name, own_port = family
-    host = _host(authority.lower(), own_port)
+    host = _host(authority, own_port)
     path = _decoded(relative)
     if host is None or path is None:
         return None
@@ -83,15 +88,28 @@ def _host(authority: str, own_port: int) -> str | None:
     found = _AUTHORITY(authority)
     if found is None:
         return None
-    host, port = found["host"], int(found["port"] or own_port)
-    if host.startswith("["):
-        try:
-            host = f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
-        except ValueError:
-            return None
+    port = int(found["port"] or own_port)
+    try:
+        host = _one_form(found["host"].lower())
+    except ValueError:
+        return None
     if not 0 < port < 65536:
         return None
     return host if port == own_port else f"{host}:{port}"
+
+
+def _one_form(host: str) -> str:
+    """A host in the one form that it has; an address is no other one's other name.
+
+    Raises:
+        ValueError: it is an address that is none, or is not written out.
+    """
+    if host.startswith("["):
+        address = ipaddress.IPv6Address(host[1:-1])
+        return (
+            f"[{address.compressed}]" if address.ipv4_mapped is None else f"{address.ipv4_mapped}"
+        )
+    return str(ipaddress.IPv4Address(host)) if _ends_in_a_number(host) else host
 
 
 def _decoded(path: str) -> str | None:

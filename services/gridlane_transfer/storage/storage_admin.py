@@ -25,7 +25,13 @@ from gridlane_kit.failpoints import failpoint
 from gridlane_kit.pages import page_request
 from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer.storage.bans import Ban, BanAction, Operation
-from gridlane_transfer.storage.element_rules import ElementRules, merged, places_of, settable
+from gridlane_transfer.storage.element_rules import (
+    UPDATABLE,
+    ElementRules,
+    merged,
+    places_of,
+    settable,
+)
 from gridlane_transfer.storage.storage_elements import (
     PREFIX,
     StorageElement,
@@ -82,7 +88,7 @@ class StorageAdmin:
             raise errors.invalid([("storage_element.name", "leave it empty")])
         key = _request_key(request, call)
         settings = settable(request.storage_element)
-        await self._rules.require(name, settings, ["endpoints"])
+        await self._rules.require(name, settings, list(UPDATABLE))
         now = now_us()
         wanted = StorageElement.of(name, settings, create_us=now, update_us=now)
 

@@ -33,6 +33,8 @@ PREFIX = "storageElements/"
 _LFN = "LFN:"
 # Most paths are plain and need no quoting, and that is found out at once.
 _SIMPLE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.~-]*(/[A-Za-z0-9_-][A-Za-z0-9_.~-]*)*").fullmatch
+OWN_NAMES: Final = ".gridlane-"
+"""What names begin with that Gridlane gives to what is half written, and to copies on the way."""
 
 
 class AccessState(IntEnum):
@@ -382,18 +384,26 @@ class StorageElements:
         return any(one.base == location.base and one.serves(operation) for one in endpoints)
 
     def locate(
-        self, name: str, *, internal: bool = False, operation: Operation | None = None
+        self,
+        name: str,
+        *,
+        internal: bool = False,
+        own: bool = False,
+        operation: Operation | None = None,
     ) -> Located | None:
         """What a URL or logical file name stands for; None when no element serves it.
 
         Parameters:
             name: "LFN:/vo/path" or a URL, its path percent-encoded or as it is.
             internal: whether the caller may name internal elements.
+            own: whether it may be a name that Gridlane has given, which nobody else may use: who
+                wrote over what is half written would have it published as another's file.
             operation: what is to be done there: chooses the endpoint, and for a logical name that
                 is to be written one of several elements. None: where it is registered.
         """
         if name.startswith(_LFN):
-            return self._locate_logical(name[len(_LFN) :], operation)
+            path = name[len(_LFN) :]
+            return None if _is_own(path) else self._locate_logical(path, operation)
         place = place_of(name)
         if place is None:
             return None
@@ -401,6 +411,9 @@ class StorageElements:
         for base, element, named in self._by_tree.get(place.tree, ()):
             if path.startswith(base) and path[len(base) : len(base) + 1] == "/":
                 if element.internal and not internal:
+                    return None
+                # The operator's own directories may be called anything.
+                if _is_own(path[len(base) :]) and not own:
                     return None
                 endpoint = element.endpoint(operation, named)
                 if endpoint is None:
@@ -464,6 +477,10 @@ def overlapping(
             if any(own.contains(other) or other.contains(own) for other in places):
                 return element
     return None
+
+
+def _is_own(path: str) -> bool:
+    return f"/{OWN_NAMES}" in path
 
 
 def _lacks(readable: bool) -> str:

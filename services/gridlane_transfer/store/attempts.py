@@ -88,7 +88,7 @@ class Attempts:
         under_way = before.attempt > 0 and before.state in _UNDER_WAY
         if under_way and after.state not in (before.state, FileState.CANCELING):
             ended_before = before.state in (FileState.REGISTERING, FileState.ARCHIVING)
-            end_us = after.end_us if ended_before else None
+            end_us = before.end_us if ended_before else None
             outcome = FileState(after.state)
             if outcome is FileState.READY and after.hop:
                 outcome = FileState.FINISHED  # it has arrived where the next hop begins

@@ -11,19 +11,18 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
 
-from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import MoveOrder
+from gridlane_transfer.catalogue.base import LogicalFile
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.moving import alternatives, file_transfers
 from gridlane_transfer.moving.alternatives import Alternatives
-from gridlane_transfer.states import BLOCKED, UNFINISHED, FileState
+from gridlane_transfer.states import BLOCKED, UNFINISHED, FileState, JobKind
 from gridlane_transfer.storage.bans import BannedFile, Barred, Operation, banned_file, cancelled
 from gridlane_transfer.storage.storage_elements import PREFIX, StorageElements
 from gridlane_transfer.store import catalogue
-from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, file_in
 
@@ -35,7 +34,6 @@ CONCERNED: Final = frozenset(
 )
 """What a ban, or its end, can change."""
 
-_DELETION: Final = int(transfer_job_pb2.TRANSFER_JOB_KIND_DELETION)
 _UNFINISHED: Final = file_in(UNFINISHED)
 _BLOCKED: Final = file_in(BLOCKED)
 _CONCERNED: Final = sorted(int(state) for state in CONCERNED)
@@ -230,7 +228,7 @@ def _barred(
     row: FileRow, job: JobRow, elements: StorageElements, known: Mapping[str, LogicalFile]
 ) -> Barred | None:
     """What keeps a file from starting, whichever of its sources were taken."""
-    if job.kind == _DELETION:
+    if job.kind == JobKind.DELETION:
         return _removal_barred(row, job, elements)
     target = elements.barred(row.target_element, Operation.WRITE, job.vo)
     return _together(target, _sources_barred(_source_elements(row, known), job, elements))

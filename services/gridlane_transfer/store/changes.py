@@ -69,6 +69,7 @@ _FILE_RARELY_CHANGING = (
     "hop",
     "target_report",
     "held_us",
+    "arrived",
 )
 # From a state of the first kind into one of the second, an attempt has brought its bytes.
 _MOVING = frozenset({FileState.ACTIVE, FileState.CANCELING})
@@ -174,8 +175,8 @@ class Changes:
             row: the file as it is.
             state: what it becomes; the present state for an attempt that is taken up again.
             failure: why, when it fails, waits, or is cancelled for a reason of its own; otherwise
-                it has none any more, but for what a cancel of it or of its job was asked for, and
-                for that for which a file was held that is given up.
+                it has none any more, but for what a cancel of it or of its job was asked for, for
+                that for which a file was held that is given up, and while its state stays.
             moved: for CATALOG_FAILED: its bytes are at the target.
             told: whether an event tells of it; the job's own event tells of all files that are let
                 onto their channels together.
@@ -280,16 +281,16 @@ class Changes:
             {
                 FileState(int(number)): count
                 for number, count in job.counts.items()
-                if number not in messages.NO_STATES
+                if number != messages.MOVED
             },
             moved_uncatalogued=job.counts[messages.MOVED],
             cancel_asked=job.cancel_us is not None,
-            underway=job.counts[messages.UNDERWAY],
+            started=job.start_us is not None,
         )
         ended = state in JOB_FINAL
         failure = job.failure
-        if state is JobState.CANCELED and failure is None:
-            failure = job.cancel_failure or _PLAIN_END
+        if state is JobState.CANCELED:
+            failure = job.cancel_failure or failure or _PLAIN_END
         return job.row._replace(
             state=int(state),
             counts=json.dumps({key: count for key, count in job.counts.items() if count}),
@@ -358,13 +359,13 @@ def _reason(
     if state is FileState.CANCELED:
         asked = row.failure if before is FileState.CANCELING else None
         return asked or of_job or _PLAIN_END
-    return row.failure if state is FileState.FAILED and before is FileState.HELD else None
+    kept = state is before or (before, state) == (FileState.HELD, FileState.FAILED)
+    return row.failure if kept else None
 
 
 def _count(job: _JobChanges, row: FileRow, changed: FileRow, *, moved: bool) -> None:
     """Take a file's change into the sums of its job."""
     before, state = FileState(row.state), FileState(changed.state)
-    job.counts[messages.UNDERWAY] += _is_underway(changed) - _is_underway(row)
     job.start_us = job.start_us or changed.start_us
     if before in _MOVING and state in _BROUGHT:
         job.moved_bytes += changed.transferred_bytes
@@ -384,11 +385,6 @@ def _is_cut_short(row: FileRow) -> bool:
         None,
         failure_pb2.FAILURE_CLASS_CANCELED,
     )
-
-
-def _is_underway(row: FileRow) -> bool:
-    """Whether a file waits after a part of its way."""
-    return row.state == FileState.READY and row.hop > 1
 
 
 def _is_changed(job: _JobChanges) -> bool:

@@ -9,12 +9,13 @@ process that writes it; once that lease ran out, another one may end it in its p
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, true, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, insert, select, true, update
 
 from gridlane_kit.leases import claim_due, database_now_us, held_by, renew
+from gridlane_transfer.catalogue.base import ConflictError, LogicalFile, Registration
 from gridlane_transfer.store import catalogue
-from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Registration
 from gridlane_transfer.store.tables import UPLOAD
 
 
@@ -74,13 +75,19 @@ def keep(conn: Connection, uploads: Sequence[Upload], ttl: timedelta) -> None:
         renew(conn, UPLOAD, where=mine, holder=holder, epoch=epoch, ttl=ttl)
 
 
-def verified(conn: Connection, upload: Upload, copy: Registration) -> None:
+def verified(conn: Connection, upload: Upload, copy: Registration) -> bool:
     """Keep that the bytes are whole, and what they are.
+
+    Returns:
+        False: others that are whole are about to get the same name, and nothing was kept. Of two
+        that replace each other the one that is named last is to be registered last.
 
     Raises:
         ConflictError: they could not be registered.
         LostUploadError: it is not the holder's any more; the temporary file is not to be published.
     """
+    if copy.replaces and conn.execute(_others(upload)).first() is not None:
+        return False
     catalogue.require_agreement(conn, copy)
     noted = conn.execute(
         update(UPLOAD)
@@ -89,6 +96,13 @@ def verified(conn: Connection, upload: Upload, copy: Registration) -> None:
     )
     if noted.rowcount == 0:
         raise LostUploadError
+    return True
+
+
+def _others(upload: Upload) -> Select[Any]:
+    """Uploads to the same place whose bytes are whole."""
+    u = UPLOAD.c
+    return select(u.uuid).where(u.url == upload.url, u.checksum.is_not(None), u.uuid != upload.uuid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +123,11 @@ def finish(
         if not forget(conn, one.upload):
             answers.append(LostUploadError())
             continue
-        try:
-            answers.append(catalogue.register(conn, one.registration))
-        except ConflictError as error:
-            answers.append(Unregistered(error))
+        (registered,) = catalogue.register(conn, [one.registration])
+        if isinstance(registered, ConflictError):
+            answers.append(Unregistered(registered))
+        else:
+            answers.append(registered)
     return answers
 
 

@@ -4,9 +4,6 @@ Responsible for the one transaction of both, for the files of a job (`TransferAd
 a channel (`ChannelAdminService`). One transaction takes `PAGE` files at most, so that other writers
 get their turn: the caller asks again with what was answered as `after`, and sums up.
 
-Whoever makes a group commit declares the write once:
-`group.kind("files.held", partial(held.settle, feed=feed, channels=channels),
-key=lambda one: one.key)`.
 A file that is held since its owner lacks a right is not let go: it goes on by itself when the right
 is back (`rights`), and would be held again at once before that. It can be given up.
 """

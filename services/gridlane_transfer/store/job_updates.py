@@ -1,7 +1,8 @@
 """Priority and activity of jobs, changed by managers.
 
 Responsible for the transaction: the job and, of its files that have not started, as many as one
-transaction takes; the others follow (`sweeps`). Who may is decided before.
+transaction takes. The others follow (`sweeps`), or, where the files of some channels alone are
+meant, with the calls that go on. Who may is decided before.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,9 @@ class JobUpdate:
         priority: from 1 (last) to 5 (first); None: as it is.
         activity: empty for "default"; None: as it is.
         revision: the one that the caller read; 0: whichever it has.
-        channels: only of the files on channels with these uids, the job staying as it is; None: of
+        channels: only of the files on channels with these uids, the job keeping its own; None: of
             the job and all its files.
+        entry: what goes into the audit with it; None with the calls that go on with its files.
     """
 
     uuid: str
@@ -36,14 +38,19 @@ class JobUpdate:
     activity: str | None
     revision: int
     channels: frozenset[str] | None
-    entry: AuditEntry
+    entry: AuditEntry | None
 
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """The job as it is then."""
+    """The job as it is then.
+
+    Parameters:
+        more: files are left on the channels that were given: the caller goes on.
+    """
 
     job: JobRow
+    more: bool = False
 
 
 def apply(conn: Connection, entries: Sequence[JobUpdate]) -> list[Updated | Exception]:
@@ -51,35 +58,37 @@ def apply(conn: Connection, entries: Sequence[JobUpdate]) -> list[Updated | Exce
     return [_apply(conn, entry) for entry in entries]
 
 
-def _apply(conn: Connection, entry: JobUpdate) -> Updated | Exception:
-    name = messages.PREFIX + entry.uuid
-    found = select(*JOB_COLUMNS).where(JOB.c.uuid == entry.uuid).with_for_update()
+def _apply(conn: Connection, wish: JobUpdate) -> Updated | Exception:
+    name = messages.PREFIX + wish.uuid
+    found = select(*JOB_COLUMNS).where(JOB.c.uuid == wish.uuid).with_for_update()
     row = conn.execute(found).first()
     if row is None:
         return errors.not_found(name)
     job = JobRow._make(row)
-    if entry.revision and entry.revision != job.revision:
-        return errors.revision_conflict(name)
-    if job.state in JOB_FINAL:
-        return errors.illegal_transition(name, JobState(job.state).name, FileState.READY.name)
-    audit.append(conn, [entry.entry])
-    rank = NewRank.of(job.vo, entry.priority, entry.activity)
-    if entry.channels is not None:
-        while not sweeps.rank_files(conn, job.number, rank, entry.channels).done:
-            pass
-        return Updated(job)
-    changed = job._replace(
-        priority=job.priority if entry.priority is None else entry.priority,
-        activity=job.activity if entry.activity is None else entry.activity or None,
-        revision=job.revision + 1,
-        update_us=now_us(),
-    )
-    values = {name: getattr(changed, name) for name in ("priority", "activity", "revision")}
-    conn.execute(
-        update(JOB).where(JOB.c.number == job.number).values(**values, update_us=changed.update_us)
-    )
-    if not sweeps.rank_files(conn, job.number, rank).done:
-        for kind, asked in ((SweepKind.RANK, entry.priority), (SweepKind.ACTIVITY, entry.activity)):
+    if wish.entry is not None:
+        if wish.revision and wish.revision != job.revision:
+            return errors.revision_conflict(name)
+        if job.state in JOB_FINAL:
+            return errors.illegal_transition(name, JobState(job.state).name, FileState.READY.name)
+        audit.append(conn, [wish.entry])
+        job = _change(conn, job, wish)
+    rank = NewRank.of(job.vo, wish.priority, wish.activity)
+    done = sweeps.rank_files(conn, job.number, rank, wish.channels).done
+    if wish.channels is None and not done:
+        for kind, asked in ((SweepKind.RANK, wish.priority), (SweepKind.ACTIVITY, wish.activity)):
             if asked is not None:
                 sweeps.begin(conn, job.number, kind)
-    return Updated(changed)
+    return Updated(job, more=wish.channels is not None and not done)
+
+
+def _change(conn: Connection, job: JobRow, wish: JobUpdate) -> JobRow:
+    """Change the job itself, of which the manager of some of its channels changes no field."""
+    changed = job._replace(revision=job.revision + 1, update_us=now_us())
+    if wish.channels is None and wish.priority is not None:
+        changed = changed._replace(priority=wish.priority)
+    if wish.channels is None and wish.activity is not None:
+        changed = changed._replace(activity=wish.activity or None)
+    names = ("priority", "activity", "revision", "update_us")
+    values = {name: getattr(changed, name) for name in names}
+    conn.execute(update(JOB).where(JOB.c.number == job.number).values(values))
+    return changed

@@ -4,7 +4,6 @@ Responsible for statements and for what one transaction holds; what a job may be
 `transfer_jobs`.
 """
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -31,7 +30,8 @@ from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_kit.request_ids import Conflict, Replay, RequestKey, SameAs
 from gridlane_transfer import messages
 from gridlane_transfer.states import FileState, JobState
-from gridlane_transfer.store import storage, sweeps
+from gridlane_transfer.store import audit, storage, sweeps
+from gridlane_transfer.store.audit import AuditEntry
 from gridlane_transfer.store.sweeps import SweepKind
 from gridlane_transfer.store.tables import (
     FEED,
@@ -59,6 +59,8 @@ _READ_FILES = (
     )
     .order_by(FILE.c.job_number, FILE.c.n)
 )
+_DELETED_AT_ONCE: Final = 1000
+"""So many files of ended jobs are deleted in one transaction."""
 NEWEST_FIRST = Keyset(JOB.c.number, descending=True)
 IN_ORDER = Keyset(FILE.c.n)
 _OF_A_JOB: Final = "tags.gridlane.job"
@@ -144,6 +146,7 @@ class NewTransferJob:
         row: the job; its number is not known yet.
         event: what is told of it, complete but for the job's number.
         by_bans: how many of its files wait for the end of bans, by the bans' uids.
+        entry: what goes into the audit with it, if something does.
     """
 
     request: RequestKey | None
@@ -151,6 +154,7 @@ class NewTransferJob:
     files: Sequence[NewFile]
     event: event_pb2.TransferEvent
     by_bans: Mapping[str, int] = field(default_factory=dict)
+    entry: AuditEntry | None = None
 
     @property
     def name(self) -> str:
@@ -221,6 +225,7 @@ def _insert_new(conn: Connection, feed: Feed, entries: Sequence[NewTransferJob])
     feed.append(conn, [_submitted(e, one.number) for e, one in zip(entries, given, strict=True)])
     for entry in entries:
         storage.count_affected(conn, entry.by_bans)
+    audit.append(conn, [entry.entry for entry in entries if entry.entry is not None])
     return given
 
 
@@ -235,7 +240,7 @@ def insert_files(conn: Connection, files: Sequence[tuple[int, NewFile]]) -> Sequ
     full: list[tuple[Any, ...]] = []
     for its, (job, file) in zip(numbers, files, strict=True):
         if file.more is None:
-            few.append((its, job, *file[:-2], file.queue))
+            few.append((its, job, *file[:-1]))
         else:
             full.append((its, job, *file[:-2], *file.more, file.queue))
     insert_values(conn, FILE, _FEW_COLUMNS, few)
@@ -402,7 +407,8 @@ def may_act_on_all(conn: Connection, job: JobRow, visibility: Visibility) -> boo
 
 def delete_ended(conn: Connection, before_us: int, limit: int) -> int:
     """Delete jobs that ended before a time and whose events are all gone, so that every follower
-    has had them. The files of large ones go afterwards, bit by bit (`sweeps`).
+    has had them: with a thousand files in all at most. Those of large ones go afterwards, bit by
+    bit (`sweeps`).
 
     Parameters:
         limit: at most so many at once.
@@ -412,17 +418,21 @@ def delete_ended(conn: Connection, before_us: int, limit: int) -> int:
     """
     has_events = exists().where(FEED.event.c.subject == messages.PREFIX + JOB.c.uuid)
     statement = select(JOB.c.number, JOB.c.counts).where(JOB.c.end_us < before_us, ~has_events)
-    rows = conn.execute(statement.order_by(JOB.c.end_us).limit(limit)).all()
-    large = [row.number for row in rows if _file_count(row.counts) > sweeps.PAGE]
-    for number in large:
-        sweeps.begin(conn, number, SweepKind.DELETE)
-    small = [row.number for row in rows if row.number not in large]
-    files = select(FILE.c.number).where(FILE.c.job_number.in_(small))
-    conn.execute(delete(FILE_ATTEMPT).where(FILE_ATTEMPT.c.file_number.in_(files)))
+    numbers: list[int] = []
+    small: list[int] = []
+    files = 0
+    for number, counts in conn.execute(statement.order_by(JOB.c.end_us).limit(limit)).all():
+        count = messages.file_count(counts)
+        if count > sweeps.PAGE:
+            sweeps.begin(conn, number, SweepKind.DELETE)
+        elif files + count > _DELETED_AT_ONCE:
+            break
+        else:
+            files += count
+            small.append(number)
+        numbers.append(number)
+    of_small = select(FILE.c.number).where(FILE.c.job_number.in_(small))
+    conn.execute(delete(FILE_ATTEMPT).where(FILE_ATTEMPT.c.file_number.in_(of_small)))
     conn.execute(delete(FILE).where(FILE.c.job_number.in_(small)))
-    conn.execute(delete(JOB).where(JOB.c.number.in_([row.number for row in rows])))
-    return len(rows)
-
-
-def _file_count(counts: str) -> int:
-    return sum(count for key, count in json.loads(counts).items() if key not in messages.NO_STATES)
+    conn.execute(delete(JOB).where(JOB.c.number.in_(numbers)))
+    return len(numbers)

@@ -3,11 +3,11 @@
 Responsible for two transactions. A claim leases due files as far as channels and storage elements
 have places (which ones is `scheduling`'s choice), resolves their names and commits the intent
 (ACTIVE, the attempt, the lease epoch) before anything is touched. A report takes the mover's
-answer, if it still is the answer of the newest attempt, and registers the replica in the same
-transaction. The rules are `file_transfers`'.
+answer, if it still is the answer of the newest attempt, and has the replica registered with it
+(`registering`). The rules are `file_transfers`'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -21,21 +21,22 @@ from gridlane_kit.leases import claim_due, database_now_us, renew
 from gridlane_kit.policy import Policy, WorkAction
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import Moved, MoveOrder
+from gridlane_transfer.catalogue.base import Catalogue, LogicalFile
 from gridlane_transfer.channels.channels import Channel, Channels
 from gridlane_transfer.channels.scheduling import Choice, ElementRoom, Seen, Standing
-from gridlane_transfer.jobs.options import options_of
 from gridlane_transfer.moving import alternatives, file_transfers, limits, rights, routes
 from gridlane_transfer.moving.alternatives import Alternatives, Order
 from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.moving.file_transfers import Budget, RetryPolicy
+from gridlane_transfer.moving.registrations import Arrived
 from gridlane_transfer.moving.rights import Stopped
 from gridlane_transfer.moving.source_order import SourceOrder
 from gridlane_transfer.states import DUE, RUNNING, FileState
 from gridlane_transfer.storage.bans import Barred, cancelled, waits
 from gridlane_transfer.storage.storage_elements import StorageElements
-from gridlane_transfer.store import banned, catalogue, onward, queues
-from gridlane_transfer.store.catalogue import ConflictError, LogicalFile, Registration
+from gridlane_transfer.store import banned, onward, queues
 from gridlane_transfer.store.changes import Changes
+from gridlane_transfer.store.registering import Registering
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, file_in
 
 # Kept: to build them anew costs more than to run them.
@@ -127,8 +128,12 @@ class Moving:
         retry: RetryPolicy,
         computable: frozenset[str],
         order: SourceOrder,
+        catalogue: Catalogue,
+        registering: Registering,
     ) -> None:
         self._feed = feed
+        self._catalogue = catalogue
+        self._registering = registering
         self._order = order
         self._channels = channels
         self._elements = elements
@@ -189,7 +194,7 @@ class Moving:
         changes = Changes(conn, self._feed, self._channels, now_us())
         changes.load({row.job_number for row in rows})
         lfns = {name for row in rows for name in file_transfers.names_to_resolve(row)}
-        known = catalogue.files(conn, sorted(lfns)) if lfns else {}
+        known = self._catalogue.known(conn, sorted(lfns)) if lfns else {}
         claimed = [self._begin(changes, row, known, request.policy, room) for row in rows]
         changes.save()
         return Claims(claimed, seen)
@@ -204,8 +209,9 @@ class Moving:
             return [], Seen(), ElementRoom({}, {})
         moving = queues.running(conn, [one.uid for one in starting], elements=limited)
         room = queues.room_at(self._elements, moving)
-        lanes = queues.lanes(conn, starting, moving, room)
-        choice = Choice(lanes, self._channels.weights, request.standing, room)
+        lanes, idle = queues.lanes(conn, starting, moving, room)
+        idle = {*idle, *(one.uid for one in self._channels.all() if not one.starts_files)}
+        choice = Choice(lanes, self._channels.weights, request.standing, room, idle)
         chosen = list(islice(iter(choice.next, None), limit))
         if not chosen:
             return [], choice.seen, room
@@ -231,7 +237,7 @@ class Moving:
         self,
         changes: Changes,
         row: FileRow,
-        known: dict[str, LogicalFile],
+        known: Mapping[str, LogicalFile],
         policy: Policy,
         room: ElementRoom,
     ) -> Claimed | None:
@@ -260,6 +266,12 @@ class Moving:
             ended = Stopped(FileState.CANCELED, cancelled(found.ban))
             return self._stop(changes, row, job, order, ended)
         order = banned.without_barred(order, job, self._elements)
+        return self._start(changes, row, job, order, room)
+
+    def _start(
+        self, changes: Changes, row: FileRow, job: JobRow, order: MoveOrder, room: ElementRoom
+    ) -> Claimed | None:
+        """Commit the intent to move a file; one whose sources are all in use is put off."""
         placed = queues.placed(row, order, room)
         if placed is None:
             changes.file(
@@ -296,13 +308,23 @@ class Moving:
         following = file_transfers.after_failure(
             FileState.ACTIVE, failed, self._budget(row, job), *self._sources(row, job)
         )
-        if following.sources is not None:
-            state = FileState.RETRYING if row.state == FileState.ACTIVE else FileState(row.state)
-            onward.to_source(changes, self._channels, row, state, following.sources, failed)
+        if following.sources is None:
+            catalogue_failed = failed.failure_class is FailureClass.CATALOGUE
+            state = FileState.CATALOG_FAILED if catalogue_failed else FileState.FAILED
+            changes.file(row, state, failure=failed, lease_until_us=0)
             return
-        catalogue_failed = failed.failure_class is FailureClass.CATALOGUE
-        state = FileState.CATALOG_FAILED if catalogue_failed else FileState.FAILED
-        changes.file(row, state, failure=failed, lease_until_us=0)
+        state = FileState.RETRYING if row.state == FileState.ACTIVE else FileState(row.state)
+        if following.state is FileState.HELD:
+            state = FileState.HELD
+        channel = self._channels.by_uid(row.channel_uid)
+        waiting = changes.file(
+            row,
+            state,
+            failure=None if state is FileState.READY else failed,
+            retries=row.retries + following.retry,
+            due_us=now_us() + (self._retry.wait_us(job, channel, row.retries) * following.retry),
+        )
+        onward.to_source(changes, self._channels, waiting, state, following.sources, failed)
 
     def _stop(
         self,
@@ -342,7 +364,7 @@ class Moving:
             following.state,
             failure=None if following.state is FileState.CANCELED else outcome,
             retries=row.retries + following.retry,
-            due_us=now_us() + (self._delay_us(job, channel, row.retries) * following.retry),
+            due_us=now_us() + (self._retry.wait_us(job, channel, row.retries) * following.retry),
             end_us=now_us(),
             lease_until_us=0,
             **reported,
@@ -354,9 +376,7 @@ class Moving:
         )
 
     def _budget(self, row: FileRow, job: JobRow) -> Budget:
-        channel = self._channels.by_uid(row.channel_uid)
-        most = channel.max_retries if job.max_retries < 0 else job.max_retries
-        return Budget(row.retries, most, channel.on_exhausted)
+        return file_transfers.budget(row, job, self._channels.by_uid(row.channel_uid))
 
     def _sources(self, row: FileRow, job: JobRow) -> tuple[Alternatives | None, Order | None]:
         """The sources of a file that has several, and in which order they are tried now."""
@@ -364,12 +384,6 @@ class Moving:
             return None, None
         sources = alternatives.read(row.alternatives)
         return sources, self._order.by(sources.strategy, onward.plain(row.target_element), job.vo)
-
-    def _delay_us(self, job: JobRow, channel: Channel, retries: int) -> int:
-        """How long a file waits for its next attempt: as its job says, else as its channel does."""
-        delays = (options_of(job.options).retry_delay_us, channel.default_retry_delay_us)
-        told = next((delay for delay in delays if delay is not None), None)
-        return self._retry.delay_us(retries) if told is None else told
 
     def _moved(self, conn: Connection, changes: Changes, row: FileRow, moved: Moved) -> FileRow:
         algorithm, value = next(iter(moved.checksums.items()))
@@ -384,33 +398,17 @@ class Moving:
         route = None if row.route is None else routes.read(row.route)
         if route is not None and not route.is_last(row.hop):
             return onward.to_hop(changes, self._channels, arrived, route)
-        known = catalogue.files(conn, [row.target_lfn]) if row.target_lfn else {}
-        registered = row.target_lfn in known and known[row.target_lfn].replica(row.target_url)
-        if not row.target_lfn or not (job.placement or registered):
+        if not row.target_lfn or not (job.placement or self._is_registered(conn, row)):
             return changes.file(arrived, FileState.FINISHED)
-        begun_us = now_us()
-        arrived = changes.file(arrived, FileState.REGISTERING)
-        try:
-            catalogue.register(conn, self._registration(arrived, job, moved))
-        except ConflictError as error:
-            failed = Failed(FailureClass.CATALOGUE, str(error), "choose another logical name")
-            return changes.file(arrived, FileState.CATALOG_FAILED, failure=failed, moved=True)
-        return changes.file(arrived, FileState.FINISHED, registration_us=now_us() - begun_us)
+        earlier = file_transfers.attempts_of_hop(row) - 1
+        replaced = file_transfers.replaces(row, job, earlier)
+        brought = Arrived(moved.size_bytes, moved.checksums, replaced)
+        return self._registering.begin(conn, changes, arrived, brought)
 
-    def _registration(self, row: FileRow, job: JobRow, moved: Moved) -> Registration:
-        located = self._elements.locate(row.target_url)
-        return Registration(
-            lfn=row.target_lfn,
-            url=row.target_url,
-            storage_element=row.target_element,
-            vo=job.vo if located is None else located.vo,
-            owner=job.owner,
-            size_bytes=moved.size_bytes,
-            checksums=moved.checksums,
-            replaces=file_transfers.replaces(row, job, file_transfers.attempts_of_hop(row) - 1),
-            time_us=now_us(),
-            guid=row.guid or "",
-        )
+    def _is_registered(self, conn: Connection, row: FileRow) -> bool:
+        """Whether a file's target is a copy in the catalogue, which must not lie about it."""
+        known = self._catalogue.known(conn, [row.target_lfn]).get(row.target_lfn)
+        return known is not None and known.replica(row.target_url) is not None
 
 
 def _kept(conn: Connection, wish: Keep) -> FileState | None:

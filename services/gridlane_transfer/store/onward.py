@@ -38,7 +38,7 @@ def to_source(
     source = sources.present.element
     channel = channels.choose(source, plain(row.target_element))
     if channel is None:
-        refused = _no_channel(source, row.target_element)
+        refused = no_channel(source, row.target_element)
         return changes.file(row, FileState.FAILED, failure=refused, lease_until_us=0)
     return changes.file(
         row,
@@ -60,7 +60,7 @@ def to_hop(changes: Changes, channels: Channels, row: FileRow, route: Route) -> 
     following = route.stop(row.hop + 1)
     channel = channels.choose(plain(row.target_element), plain(following.element))
     if channel is None:
-        refused = _no_channel(plain(row.target_element), following.element)
+        refused = no_channel(plain(row.target_element), following.element)
         return changes.file(row, FileState.FAILED, failure=refused)
     arrived = changes.file(row, FileState.READY, due_us=now_us(), end_us=now_us())
     source = (row.source_url or "", row.source_element)
@@ -77,7 +77,8 @@ def to_hop(changes: Changes, channels: Channels, row: FileRow, route: Route) -> 
     )
 
 
-def _no_channel(source: str, target: str) -> Failed:
+def no_channel(source: str, target: str) -> Failed:
+    """Why a file ends that nothing leads on: the plain names of its ends."""
     return Failed(
         FailureClass.BACKEND_REFUSED,
         f"no channel leads from {source or 'any storage element'} to {plain(target)} any more",

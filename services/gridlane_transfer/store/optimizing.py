@@ -39,7 +39,7 @@ def look(conn: Connection, uid: str, every_us: int, time_us: int) -> int | None:
         return None
     row = conn.execute(select(CHANNEL_OPTIMIZER).where(_C.channel_uid == uid)).first()
     if row is None:
-        allowed = max(optimizer.min_files, min(optimizer.max_files, channel.max_files))
+        allowed = optimizer.bounded(channel.max_files)
         conn.execute(
             insert(CHANNEL_OPTIMIZER).values(
                 channel_uid=uid, allowed_files=allowed, decide_us=time_us

@@ -23,7 +23,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     func,
-    literal_column,
     select,
     update,
 )
@@ -31,11 +30,11 @@ from sqlalchemy import (
 from gridlane_kit.database import run_kept
 from gridlane_kit.leases import database_now_us
 from gridlane_transfer.backends.base import MoveOrder
-from gridlane_transfer.channels.channels import Channel
+from gridlane_transfer.channels.channels import NO_CHANNEL, Channel
 from gridlane_transfer.channels.scheduling import ElementRoom, Lane, Queue, Waiting
-from gridlane_transfer.states import DUE, RUNNING, FileState
+from gridlane_transfer.states import DUE, RUNNING
 from gridlane_transfer.storage.storage_elements import StorageElements
-from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow
+from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, file_in
 
 LOOK_AHEAD: Final = 1000
 """So many files of a queue are looked at when storage elements are full: one behind them waits
@@ -46,17 +45,12 @@ _AHEAD: Final = FILE.alias("ahead")
 _HEAD: Final = FILE.alias("head")
 
 
-def _in(table: FromClause, states: frozenset[FileState]) -> ColumnElement[bool]:
-    # The very words of the partial indexes, without a parameter: statements are kept as texts.
-    return table.c.state.in_([literal_column(str(number)) for number in sorted(states)])
-
-
 def _of_queue(table: FromClause, queue: ColumnElement[Any]) -> ColumnElement[bool]:
     """The due files of a queue that are not waiting for their time."""
     return and_(
         table.c.channel_uid == bindparam("uid"),
         table.c.queue == queue,
-        _in(table, DUE),
+        file_in(DUE, table),
         table.c.due_us <= database_now_us(),
     )
 
@@ -65,7 +59,7 @@ def _heads() -> Select[Any]:
     """The first file of each queue of a channel: goes from one queue to the next along the index,
     past all their files.
     """
-    waits = and_(_AHEAD.c.channel_uid == bindparam("uid"), _in(_AHEAD, DUE))
+    waits = and_(_AHEAD.c.channel_uid == bindparam("uid"), file_in(DUE, _AHEAD))
     first = select(func.min(_AHEAD.c.queue)).where(waits).scalar_subquery()
     queue = select(first.label("queue")).cte("waiting_queue", recursive=True)
     following = select(func.min(_AHEAD.c.queue)).where(waits, _AHEAD.c.queue > queue.c.queue)
@@ -91,10 +85,10 @@ def _heads() -> Select[Any]:
 
 def _waiting_channels() -> Select[Any]:
     """The channels on which something waits, in the same manner."""
-    first = select(func.min(_AHEAD.c.channel_uid)).where(_in(_AHEAD, DUE)).scalar_subquery()
+    first = select(func.min(_AHEAD.c.channel_uid)).where(file_in(DUE, _AHEAD)).scalar_subquery()
     channel = select(first.label("uid")).cte("waiting_channel", recursive=True)
     following = select(func.min(_AHEAD.c.channel_uid)).where(
-        _in(_AHEAD, DUE), _AHEAD.c.channel_uid > channel.c.uid
+        file_in(DUE, _AHEAD), _AHEAD.c.channel_uid > channel.c.uid
     )
     channel = channel.union_all(
         select(following.correlate(channel).scalar_subquery()).where(channel.c.uid.is_not(None))
@@ -111,7 +105,8 @@ OF_QUEUE: Final = (
     .limit(bindparam("limit"))
 )
 _COUNT: Final = func.count().label("files")
-_RUNNING: Final = _in(FILE, RUNNING)
+# What is removed lies on no channel, and takes no place.
+_RUNNING: Final = and_(file_in(RUNNING), FILE.c.channel_uid != NO_CHANNEL)
 _RUNNING_ON: Final = select(_COUNT).where(FILE.c.channel_uid == bindparam("uid"), _RUNNING)
 _RUNNING_ALL: Final = (
     select(FILE.c.channel_uid, FILE.c.source_element, FILE.c.target_element, _COUNT)
@@ -199,14 +194,18 @@ def placed(row: FileRow, order: MoveOrder, room: ElementRoom) -> MoveOrder | Non
 
 def lanes(
     conn: Connection, channels: Sequence[Channel], moving: Running, room: ElementRoom
-) -> list[Lane]:
-    """The channels that have free places and files that wait."""
+) -> tuple[list[Lane], Collection[str]]:
+    """The channels that have free places and on which files may wait, and the uids of those that
+    have places alone.
+    """
     free = {channel.uid: channel.places - moving.on[channel.uid] for channel in channels}
     open_ = [channel for channel in channels if free[channel.uid] > 0]
+    idle: set[str] = set()
     if len(open_) > 1:
         waits = {uid for (uid,) in run_kept(conn, WAITING_CHANNELS)}
+        idle = {channel.uid for channel in open_} - waits
         open_ = [channel for channel in open_ if channel.uid in waits]
-    return [
+    found = [
         Lane(
             uid=channel.uid,
             places=channel.places,
@@ -221,6 +220,7 @@ def lanes(
         )
         for channel in open_
     ]
+    return found, idle
 
 
 def _queues(conn: Connection, uid: str, most: int) -> list[Queue]:
@@ -268,7 +268,7 @@ def lease(
 def _lease(size: int) -> Update:
     free = and_(
         _AHEAD.c.number.in_([bindparam(f"key_{n}") for n in range(size)]),
-        _in(_AHEAD, DUE),
+        file_in(DUE, _AHEAD),
         _AHEAD.c.due_us <= database_now_us(),
         _AHEAD.c.lease_until_us <= database_now_us(),
     )

@@ -6,7 +6,7 @@ attempt's, and takes the file out of the catalogue in the same transaction. They
 and so nothing else claims them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -19,17 +19,17 @@ from gridlane_kit.feed import Feed
 from gridlane_kit.identity import Principal
 from gridlane_kit.leases import claim_due, database_now_us, renew
 from gridlane_kit.policy import Policy, WorkAction
-from gridlane_transfer.channels.channels import Channels, ExhaustedAction
-from gridlane_transfer.jobs import deletions
-from gridlane_transfer.jobs.deletions import NO_CHANNEL, RemoveOrder
+from gridlane_transfer.catalogue.base import LogicalFile
+from gridlane_transfer.catalogue.base import Removal as Copies
+from gridlane_transfer.channels.channels import NO_CHANNEL, Channels, ExhaustedAction
 from gridlane_transfer.moving import rights
 from gridlane_transfer.moving.failures import Failed
 from gridlane_transfer.moving.file_transfers import Budget, RetryPolicy, after_failure
+from gridlane_transfer.moving.removal_orders import RemoveOrder, plan
 from gridlane_transfer.states import DUE, RUNNING, FileState
 from gridlane_transfer.storage.bans import Operation
 from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import banned, catalogue
-from gridlane_transfer.store.catalogue import LogicalFile
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, file_in
 
@@ -127,23 +127,18 @@ class Removing:
     ) -> Removal | None:
         job = changes.job(row.job_number)
         if row.state == FileState.CANCELING or job.cancel_us is not None:
-            changes.file(row, FileState.CANCELED, lease_until_us=0)
+            _stop(changes, row, FileState.CANCELED)
             return None
         action = rights.action(job, policy, FileState(row.state))
         if action is not WorkAction.KEEP:
             stopped = rights.stopped(job, policy, action)
-            ending = row
-            if row.state == FileState.ACTIVE:
-                ending = changes.file(row, FileState.CANCELING, failure=stopped.failure)
-                changes.file(ending, FileState.CANCELED, failure=stopped.failure, lease_until_us=0)
-                return None
-            changes.file(ending, stopped.state, failure=stopped.failure, lease_until_us=0)
+            _stop(changes, row, stopped.state, stopped.failure)
             return None
         bar = self._elements.barred(row.source_element, Operation.REMOVE, job.vo)
         if bar is not None and row.state in DUE:
             banned.stop(changes, row, bar)
             return None
-        order = deletions.plan(row, job, self._elements, known, _right(job, policy))
+        order = plan(row, job, self._elements, known, _right(job, policy))
         if isinstance(order, Failed):
             changes.file(row, FileState.FAILED, failure=order, lease_until_us=0)
             return None
@@ -175,7 +170,7 @@ class Removing:
                 taken.append(None)
                 continue
             if report.gone:
-                catalogue.unregister(conn, report.lfn, report.gone)
+                catalogue.unregister(conn, [Copies(report.lfn, report.gone)])
             rows[row.number] = self._take(changes, row, report.failed)
             taken.append(rows[row.number])
         changes.save()
@@ -199,11 +194,14 @@ class Removing:
 
     def keep(
         self, conn: Connection, held: Sequence[tuple[int, int]], holder: str, ttl: timedelta
-    ) -> None:
-        """Renew the leases of files, by number and epoch."""
+    ) -> Collection[int]:
+        """Renew the leases of files, by number and epoch; the numbers of those still held."""
+        kept = []
         for number, epoch in held:
             where = and_(FILE.c.number == number, _RUNNING)
-            renew(conn, FILE, where=where, holder=holder, epoch=epoch, ttl=ttl)
+            if renew(conn, FILE, where=where, holder=holder, epoch=epoch, ttl=ttl):
+                kept.append(number)
+        return kept
 
     def release(self, conn: Connection, holder: str) -> None:
         """Give back all files of a holder that stops."""
@@ -212,9 +210,16 @@ class Removing:
         )
 
 
+def _stop(changes: Changes, row: FileRow, state: FileState, why: Failed | None = None) -> None:
+    """Remove a file no further."""
+    if state is FileState.CANCELED and row.state == FileState.ACTIVE:
+        row = changes.file(row, FileState.CANCELING, failure=why)
+    changes.file(row, state, failure=why, lease_until_us=0)
+
+
 def _right(job: JobRow, policy: Policy) -> Visibility:
     """How far a job's owner may remove now; work that goes on in spite of a veto keeps its
     right.
     """
     principal = Principal.from_json(job.principal)
-    return decide(principal, deletions.PERMISSION, policy, now_us(), despite_veto=True).visibility
+    return decide(principal, rights.permission(job), policy, now_us(), despite_veto=True).visibility

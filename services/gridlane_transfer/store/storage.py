@@ -7,10 +7,11 @@ in `bans`.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, true, update
 
 from gridlane.transfer.v1 import storage_element_pb2
 from gridlane_kit.pages import Keyset, Page, fetch_page
+from gridlane_transfer.channels.channels import NO_CHANNEL
 from gridlane_transfer.states import UNFINISHED, FileState
 from gridlane_transfer.storage.bans import Ban, BanAction, Operation
 from gridlane_transfer.storage.storage_elements import PREFIX, StorageElement
@@ -29,7 +30,14 @@ BANS_NEWEST_FIRST: Final = Keyset(STORAGE_BAN.c.uid, descending=True)
 _E: Final = STORAGE_ELEMENT.c
 _B: Final = STORAGE_BAN.c
 _UNFINISHED: Final = file_in(UNFINISHED)
+_REMOVED: Final = FILE.c.channel_uid == NO_CHANNEL
 _WAITING: Final = frozenset({FileState.READY, FileState.RETRYING, FileState.BLOCKED})
+# Whose end an element is, of the files that wait for an operation there; and which of them do.
+_CONCERNED: Final = (
+    (Operation.WRITE, FILE.c.target_element, true()),
+    (Operation.READ, FILE.c.source_element, ~_REMOVED),
+    (Operation.REMOVE, FILE.c.source_element, _REMOVED),
+)
 _MOST_COUNTED: Final = 10_000
 
 
@@ -170,22 +178,19 @@ def count_affected(conn: Connection, files: Mapping[str, int]) -> None:
 
 
 def count_waiting(conn: Connection, ban: Ban) -> int:
-    """How many files wait that a new ban will cancel or block; not more than ten thousand of each
-    end are counted.
+    """How many files wait that a new ban will cancel or block; not more than ten thousand for
+    each operation are counted.
     """
-    ends = []
-    if ban.concerns(Operation.WRITE, ban.vo):
-        ends.append(FILE.c.target_element)
-    if ban.concerns(Operation.READ, ban.vo):
-        ends.append(FILE.c.source_element)
     numbers: set[int] = set()
-    for end in ends:
-        waiting = and_(end == ban.element, _UNFINISHED, FILE.c.state.in_(sorted(_WAITING)))
-        statement = select(FILE.c.number).where(waiting)
+    for operation, end, which in _CONCERNED:
+        if not ban.concerns(operation, ban.vo):
+            continue
+        statement = select(FILE.c.number).where(
+            end == ban.element, which, _UNFINISHED, FILE.c.state.in_(sorted(_WAITING))
+        )
         if ban.vo:
-            of_vo = JOB.c.vo == ban.vo
             statement = statement.join_from(FILE, JOB, JOB.c.number == FILE.c.job_number)
-            statement = statement.where(of_vo)
+            statement = statement.where(JOB.c.vo == ban.vo)
         numbers.update(conn.execute(statement.limit(_MOST_COUNTED)).scalars())
     return len(numbers)
 

@@ -12,10 +12,9 @@ from sqlalchemy import Connection, select
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_transfer.channels.channels import Channels
-from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.states import DUE, FileState
-from gridlane_transfer.storage.storage_elements import PREFIX
 from gridlane_transfer.store.changes import Changes
+from gridlane_transfer.store.onward import no_channel, plain
 from gridlane_transfer.store.tables import CHANNEL, FILE, FILE_COLUMNS, FileRow, file_in
 
 PAGE: Final = 200
@@ -40,16 +39,10 @@ def reroute(conn: Connection, feed: Feed, channels: Channels) -> int:
     changes = Changes(conn, feed, channels, now_us())
     changes.load({row.job_number for row in rows})
     for row in rows:
-        source = row.source_element.removeprefix(PREFIX)
-        target = row.target_element.removeprefix(PREFIX)
+        source, target = plain(row.source_element), plain(row.target_element)
         channel = channels.choose(source, target)
         if channel is None:
-            failed = Failed(
-                FailureClass.BACKEND_REFUSED,
-                f"no channel leads to {row.target_element} any more",
-                "have an administrator add one, then submit again",
-            )
-            changes.file(row, FileState.FAILED, failure=failed)
+            changes.file(row, FileState.FAILED, failure=no_channel(source, target))
         else:
             changes.file(row, FileState(row.state), channel_uid=channel.uid)
     changes.save()

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, u
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.jobs.options import options_of
 from gridlane_transfer.moving.failures import Failed
 from gridlane_transfer.states import UNSTARTED, FileState
 from gridlane_transfer.store.changes import Changes
@@ -148,8 +149,12 @@ def _open(conn: Connection, feed: Feed, channels: Channels, job_number: int) -> 
     rows = _files(conn, job_number, [int(FileState.SUBMITTED)])
     changes = Changes(conn, feed, channels, now_us())
     changes.load([job_number])
+    job = changes.job(job_number)
+    limit_us = options_of(job.options).max_time_in_queue_us
+    # Counted from when the whole job was there, not from when the file came in.
+    late: dict[str, Any] = {} if limit_us is None else {"queue_until_us": job.create_us + limit_us}
     for row in rows:
-        changes.file(row, FileState.READY, told=False)
+        changes.file(row, FileState.READY, told=False, **late)
     changes.save()
     return Swept(len(rows) < PAGE, opened=bool(rows))
 

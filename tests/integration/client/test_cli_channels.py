@@ -91,11 +91,14 @@ def test_the_shares_of_activities_are_shown_and_changed(command: Command) -> Non
         ("update", "default", "--share", "atlas"),
         ("update", "default", "--share", "=7"),
         ("update", "default", "--most-files", "7"),
+        ("update", "default", "--max-files", "0"),
+        ("update", "default", "--share", "atlas=7", "--no-shares"),
         ("update", "default", "--bandwidth", "much"),
         ("release", "default"),
         ("fail", "default", "--all", "transfers/x/files/1"),
         ("create", "x", "--from", "local"),
         ("activities", "local", "--set", "x"),
+        ("activities", "local", "--set", "x=1", "--clear"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_it_is_sent(

@@ -44,6 +44,42 @@ def test_bytes_go_in_and_come_out_the_same(command: Command, tmp_path: Path, fol
     assert not (tmp_path / "c.bin").exists()
 
 
+def test_what_is_got_is_told_as_the_contracts_write_it(
+    command: Command, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "a").write_text("one")
+    put = command("put", "a", f"{folder}/a", "-o", "json").json
+    got = command("get", f"{folder}/a", "b", "-o", "json").json
+    assert got["path"] == "b"
+    assert (got["size_bytes"], got["checksum"]) == (put["size_bytes"], put["checksum"])
+
+
+def test_one_file_that_cannot_be_removed_does_not_keep_the_others(
+    command: Command, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "a").write_text("one")
+    assert command("put", "a", f"{folder}/a").code == 0
+    removed = command("rm", f"{folder}/none", f"{folder}/a", f"{folder}/nor", "-o", "json")
+    assert removed.code == 65
+    assert [one["message"] for one in removed.json["errors"]] == [
+        f"there is no {folder}/none",
+        f"there is no {folder}/nor",
+    ]
+    assert command("get", f"{folder}/a", "b").code == 65
+    assert command("rm", "--force", f"{folder}/a", "-o", "json").json == {}
+
+
+def test_a_local_file_that_cannot_be_is_named(
+    command: Command, tmp_path: Path, folder: str
+) -> None:
+    missing = command("put", "nothing", f"{folder}/a")
+    assert (missing.code, "nothing: No such file" in missing.err) == (65, True)
+    (tmp_path / "a").write_text("one")
+    assert command("put", "a", f"{folder}/a").code == 0
+    nowhere = command("get", f"{folder}/a", "nowhere/a")
+    assert (nowhere.code, "nowhere: No such file" in nowhere.err) == (73, True)
+
+
 def test_other_bytes_are_replaced_only_when_asked(
     command: Command, tmp_path: Path, folder: str
 ) -> None:

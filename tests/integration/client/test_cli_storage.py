@@ -98,12 +98,32 @@ def test_what_may_not_be_reached_is_refused(
 def test_wrong_options_are_told(command: Command, name: str) -> None:
     for options in (
         ("--endpoint", f"{url(name)}=fly"),
+        ("--endpoint", "storage.invalid/data"),
         ("--endpoint", url(name), "--vo-path", "atlas"),
+        ("--endpoint", url(name), "--vo-path", "atlas=atlas"),
+        ("--endpoint", url(name), "--checksum", "crc7"),
         ("--endpoint", url(name), "--max-rate-in", "fast"),
     ):
         assert command("storage", "create", name, *options).code == 64
     assert command("storage", "create", name).code == 64
     assert command("storage", "ban", name).code == 64
+    for options in (("--operation", "reed"), ("--wait", "long"), ("--for", "ever")):
+        assert command("storage", "ban", name, "--reason", "x", *options).code == 64
+
+
+def test_limits_are_shown_with_their_units(command: Command, name: str) -> None:
+    options = ("--endpoint", url(name), "--max-active-in", "3", "--max-rate-out", "100M")
+    shown = command("storage", "create", name, *options)
+    assert shown.code == 0, shown.err
+    assert ["max", "active", "in", "3"] in [line.split() for line in shown.out.splitlines()]
+    assert "100.0 MiB/s" in shown.out
+
+
+def test_a_shell_completes_operations_of_storage(command: Command) -> None:
+    words = ("gridlane", "storage", "ban", "x", "--operation", "w")
+    asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    offered = command(env={**asked, "_GRIDLANE_COMPLETE": "complete_bash"})
+    assert offered.out.split() == ["write"]
 
 
 def test_an_element_is_banned_and_unbanned(command: Command, name: str) -> None:
@@ -116,11 +136,12 @@ def test_an_element_is_banned_and_unbanned(command: Command, name: str) -> None:
     assert (made["wait_timeout"], made["accept_submissions"]) == ("43200s", True)
     assert command("storage", "ban", name, "--reason", "gone", "--action", "cancel").code == 0
     listed = command("storage", "bans", name)
-    assert made["name"] in listed.out
+    _, _, ban = made["name"].partition("/bans/")
+    assert f"{name}/{ban}" in listed.out  # as `unban` takes it
     assert "cancel" in listed.out
     assert len(command("storage", "bans", name, "-o", "json").json) == 2
     assert "banned" in command("storage", "show", name).out
-    assert command("storage", "unban", made["name"]).code == 0
+    assert command("storage", "unban", f"{name}/{ban}").code == 0
     assert command("storage", "unban", made["name"]).code == 65
     assert "lifted 1 ban" in command("storage", "unban", name, "--reason", "repaired").out
     assert command("storage", "bans", name, "-o", "json").json == []

@@ -1,6 +1,7 @@
 """`gridlane transfer`: handed in one by one and in lists, followed, explained, tried again."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 import pytest
 
 import gridlane
+from gridlane.ids import uuid7
+from gridlane.transfer.v1.channel_pb2 import Channel, ChannelState
+from gridlane.transfer.v1.storage_element_pb2 import StorageElement
 
 Command = Callable[..., Any]
 
@@ -70,6 +74,9 @@ def test_a_list_is_handed_in(
         ("source,target\nfile:///a\n", "line 2: source and target are needed"),
         ("", "the list has no files"),
         ("source,target,checksum\nfile:///a,file:///b,MD5\n", "line 2"),
+        ("source,target\na.csv,LFN:/local/a.csv\n", "line 2: 'a.csv' is no logical file name"),
+        ("source,target\nLFN:/nowhere/a,LFN:/nowhere/b\n", "list.csv, line 2, source: no storage"),
+        ('"a:b,c:d\n', "line 1: no CSV"),
     ],
 )
 def test_what_is_wrong_with_a_list_is_named_by_its_line(
@@ -89,54 +96,74 @@ def test_what_must_be_said_is_asked_for(command: Command) -> None:
     assert command("transfer", "cancel", "a", "b", "--reason", "late").code == 64
     assert command("transfer", "cancel", "a", "--file", "1", "--reason", "late").code == 64
     assert command("transfer", "submit", "--from", "none.csv").code == 65
+    assert command("transfer", "submit", "--from", "list").code == 64
+    assert command("transfer", "submit", "a.csv", "LFN:/local/a.csv").code == 64
+    assert command("transfer", "update", "01a20343-0486-7398-bb00-071eaf29d06e").code == 64
+    assert command("transfer", "list", "--state", "MOVED").code == 64
 
 
-def test_what_failed_is_tried_again(
-    command: Command, client: gridlane.Client, folder: str, files: list[str]
+def test_jobs_that_were_handed_in_before_one_is_refused_are_named(
+    command: Command, client: gridlane.Client, tmp_path: Path, folder: str, files: list[str]
 ) -> None:
-    job = client.transfers.submit(
-        gridlane.new_transfer({f"{folder}/late.csv": f"{folder}/out.csv", files[0]: f"{folder}/o"})
-    )
-    client.transfers.wait(job.name, timeout=30)
-    client.storage.put(b"now", f"{folder}/late.csv")
-    done = command("transfer", "retry", job.name, "--wait", "-o", "json")
-    assert done.code == 0, done.err
-    assert done.json[0]["retry_of"] == job.name
-    summary = command("transfer", "summary", job.name, "-o", "json").json
-    assert (summary["job_count"], summary["file_count"]) == ("1", "2")
-    assert summary["failures"][0]["examples"] == [f"{job.name}/files/1"]
-    assert "CATALOGUE" in command("transfer", "summary", job.name).out
+    lines = [f"{files[0]},{folder}/x.csv", "LFN:/nowhere/a,LFN:/nowhere/b"]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    done = command("transfer", "submit", "--from", "list.csv", "--files-per-job", "1")
+    assert (done.code, done.out) == (65, "")
+    _, _, name = done.err.splitlines()[0].partition("handed in before: ")
+    assert client.transfers.get(name).files[0].target == f"{folder}/x.csv"
 
 
-def test_jobs_and_files_are_cancelled(
-    command: Command, client: gridlane.Client, folder: str, files: list[str]
+def test_why_a_file_failed_is_told_at_the_end_and_by_the_exit_code(
+    command: Command, folder: str
 ) -> None:
-    jobs = [
-        client.transfers.submit(gridlane.new_transfer({files[0]: f"{folder}/c{n}"})).name
-        for n in range(2)
-    ]
-    done = command("transfer", "cancel", *jobs)
-    assert (done.code, [line.split()[0] for line in done.out.splitlines()]) == (0, jobs)
-    file = command("transfer", "cancel", jobs[0], "--file", "1", "--file", "7")
-    assert (file.code, file.out.split()[0]) == (65, f"{jobs[0]}/files/1")
-    released = command("transfer", "release", jobs[0], "-o", "json")
-    assert (released.code, released.json) == (0, {"released_files": 0})
-    assert command("transfer", "update", jobs[0], "--priority", "5").code == 65  # it has ended
-    assert command("transfer", "watch", "--bar", jobs[0]).code in (0, 130)
+    done = command("transfer", "submit", "--wait", f"{folder}/none", f"{folder}/out")
+    assert done.code == 65
+    assert "CATALOGUE" in done.err
+    watched = command("transfer", "watch", done.out.split()[0])
+    assert (watched.code, "CATALOGUE" in watched.out) == (65, True)
 
 
-def test_the_facade_hands_in_many_jobs_and_large_ones(client: gridlane.Client, folder: str) -> None:
-    large = gridlane.new_transfer({f"{folder}/n{n}": f"{folder}/o{n}" for n in range(1500)})
-    small = [gridlane.new_transfer({f"{folder}/x{n}": f"{folder}/y{n}"}) for n in range(3)]
-    wrong = gridlane.new_transfer({"srm://nowhere/a": f"{folder}/z"})
-    results = client.transfers.submit_many([small[0], large, wrong, *small[1:]])
-    counts = [getattr(one, "file_count", None) for one in results]
-    assert counts == [1, 1500, None, 1, 1]
-    assert isinstance(results[2], gridlane.InvalidArgument)
-    jobs = [one.name for one in results if not isinstance(one, Exception)]
-    canceled = client.transfers.cancel_many(jobs)
-    assert not any(isinstance(one, Exception) for one in canceled)
-    last = client.transfers.wait(jobs[1], timeout=60)
-    assert client.transfers.file(f"{last.name}/files/1500").target == f"{folder}/o1499"
-    listed = list(client.transfers.files(last.name, state="ACTIVE"))
-    assert listed == []
+def test_who_waits_no_longer_is_told_what_goes_on(
+    terminal: Command, client: gridlane.Client, folder: str, files: list[str]
+) -> None:
+    name = f"wait-{uuid7()[-12:]}"
+    element = StorageElement(vo_paths={"local": f"/local/{name}"})
+    element.endpoints.add(base_url=f"davs://{name}.invalid/data")
+    client.storage_settings.create(name, element)
+    channel = Channel(source="*", target=name, state=ChannelState.CHANNEL_STATE_STOPPED)
+    client.channels.create(name, channel)
+    target = f"davs://{name}.invalid/data/local/{name}/x"
+    shown = terminal("transfer", "submit", "--wait", files[0], target)
+    shown.wait_for("0 of 1 files")
+    shown.press(b"\x03")
+    assert shown.wait() == 130
+    _, _, told = shown.shown.partition("gridlane transfer watch ")
+    job = "".join(told.split())[: len("transfers/") + 36]
+    assert client.transfers.cancel(job).file_count == 1
+    client.transfers.wait(job, timeout=30)
+    client.channels.delete(name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("transfer", "watch", "01a20343-0486-7398-bb00-071eaf29d06e"),
+        ("get", "LFN:/local/x"),
+        ("channel", "list"),
+    ],
+)
+def test_a_server_that_is_away_is_given_up_soon(
+    command: Command, arguments: tuple[str, ...]
+) -> None:
+    begun = time.monotonic()
+    done = command(*arguments, env={"GRIDLANE_ADDRESS": "127.0.0.1:1"})
+    assert (done.code, "gridlane-server all" in done.err) == (69, True)
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("CAT", "CATALOG_FAILED"), ("re", "ready")])
+def test_a_shell_completes_states(command: Command, typed: str, offered: str) -> None:
+    words = ("gridlane", "transfer", "show", "x", "--state", typed)
+    asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    told = command(env={**asked, "_GRIDLANE_COMPLETE": "complete_bash"})
+    assert offered in told.out.split()

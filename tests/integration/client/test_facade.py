@@ -107,6 +107,41 @@ def test_a_transfer_is_submitted_watched_and_listed(
     assert isinstance(unknown, gridlane.NotFound)
 
 
+async def test_copies_are_registered_and_taken_out_in_numbers(
+    embedded_server: EmbeddedServer, folder: str
+) -> None:
+    async with gridlane.AsyncClient(embedded_server.address, token=embedded_server.token) as client:
+        stored = [await client.storage.put(b"a\n", f"{folder}/{n}") for n in range(3)]
+        pairs = [(one.lfn, one.url) for one in stored]
+        assert await client.replicas.unregister_many(pairs) == [None] * 3
+        gone = await client.replicas.unregister_many(pairs[:1])
+        assert isinstance(gone[0], gridlane.NotFound)
+        await client.replicas.unregister(*pairs[0], missing_ok=True)
+        copies = [
+            gridlane.new_replica(
+                lfn, url, size_bytes=2, checksum="ADLER32:00cd006c", guid=gridlane.uuid7()
+            )
+            for lfn, url in pairs
+        ]
+        results = await client.replicas.register_many([*copies, copies[0]])
+        assert [one.guid for one in results if not isinstance(one, gridlane.GridlaneError)] == [
+            *(copy.guid for copy in copies),
+            copies[0].guid,
+        ]
+
+
+async def test_backends_tell_what_they_can(
+    client: gridlane.Client, embedded_server: EmbeddedServer
+) -> None:
+    (backend,) = client.backends.list()
+    assert (backend.name, backend.reachable) == ("transferBackends/embedded", True)
+    assert list(client.backends.drift("embedded")) == []
+    with pytest.raises(gridlane.FailedPrecondition):
+        client.backends.push("embedded")
+    async with gridlane.AsyncClient(embedded_server.address, token=embedded_server.token) as other:
+        assert (await other.backends.get("embedded")).capabilities == backend.capabilities
+
+
 async def test_the_asynchronous_facade_does_the_same(
     embedded_server: EmbeddedServer, folder: str, tmp_path: Path
 ) -> None:

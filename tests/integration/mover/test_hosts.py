@@ -81,6 +81,29 @@ def test_the_address_is_judged_again_when_it_is_connected(
     assert ground.a.heard == []
 
 
+def test_a_name_is_resolved_once_and_what_was_judged_is_spoken_to(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that means another address from one moment to the next (DNS rebinding)."""
+    port = int(ground.a.url.rpartition(":")[2])
+    asked: list[str] = []
+
+    def changing(host: str, port: int) -> list[Resolved]:
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) % 2 else "169.254.169.254"
+        return [Resolved(socket.AF_INET, (address, port))]
+
+    monkeypatch.setattr(connections, "resolve", changing)
+    place = ground.have(ground.a)
+    place = replace(place, url=f"http://changing.example.org:{port}/source")
+    ground.copy(place, ground.local("target"))
+    assert (ground.folder / "target").read_bytes() == CONTENT
+    assert asked == ["changing.example.org"]
+    failed = ground.failure(place, ground.local("other"))
+    assert failed.failure_class is FailureClass.BACKEND_REFUSED
+    assert "169.254.169.254" in failed.message
+
+
 def test_a_token_is_shown_to_its_origin_alone(ground: Ground, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-secret\n")

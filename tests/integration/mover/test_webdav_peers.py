@@ -1,13 +1,6 @@
-"""Real WebDAV servers: nginx, and two XRootD that copy between them over https.
-
-XRootD listens on every address of its machine, so that it runs in a network namespace that has
-loopback alone; the tests that speak with it run there too, started from here.
-"""
+"""The mover against real WebDAV servers: nginx, and two XRootD that copy between them by https."""
 
 import os
-import shutil
-import subprocess
-import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -17,27 +10,26 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 from mover_ground import CONTENT, LOOPBACK, Ground
-from webdav_peers import Peer, missing_xrootd, nginx, xrootd
+from webdav_peers import (
+    Peer,
+    inside,
+    nginx,
+    outside,
+    require_nginx,
+    require_xrootd,
+    run_inside,
+    xrootd,
+)
 from webdav_server import Storage
 
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.embedded.webdav.urls import RemotePlace
 from gridlane_transfer.moving.failures import FailureClass
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(420)]
 
-INSIDE = "GRIDLANE_TEST_IN_NAMESPACE"
 NOWHERE = Storage(Path("/nonexistent"))
 BIG = os.urandom(1 << 20) * 40
-
-
-def missing_nginx() -> str:
-    return "" if shutil.which("nginx") else "nginx is not installed (Debian: nginx-light)"
-
-
-def missing_namespace() -> str:
-    done = subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False, timeout=20)
-    return "" if done.returncode == 0 else "no network namespace can be made here"
 
 
 @pytest.fixture
@@ -83,22 +75,22 @@ def there_and_back(ground: Ground, peer: Peer) -> None:
     assert files(peer) == ["new/deep/target"]
 
 
-@pytest.mark.skipif(bool(missing_nginx()), reason=missing_nginx())
 def test_nginx(ground: Ground, folder: Path) -> None:
+    require_nginx()
     (folder / "a").mkdir()
     with nginx(folder / "a") as peer:
         there_and_back(ground, peer)
 
 
-@pytest.mark.skipif(bool(missing_nginx()), reason=missing_nginx())
 def test_nginx_without_move(ground: Ground, folder: Path) -> None:
+    require_nginx()
     (folder / "a").mkdir()
     with nginx(folder / "a", moves=False) as peer:
         there_and_back(ground, peer)
 
 
-@pytest.mark.skipif(bool(missing_nginx()), reason=missing_nginx())
 def test_between_two_nginx_the_bytes_pass_the_mover(ground: Ground, folder: Path) -> None:
+    require_nginx()
     with nginx(folder / "a") as a, nginx(folder / "b") as b:
         ground.copy(ground.put(content=BIG), at(a, "source"))
         ground.copy(at(a, "source"), at(b, "new/target"), streams=2)
@@ -106,28 +98,10 @@ def test_between_two_nginx_the_bytes_pass_the_mover(ground: Ground, folder: Path
         assert (files(a), files(b)) == (["source"], ["new/target"])
 
 
-@pytest.mark.skipif(bool(missing_xrootd()), reason=missing_xrootd())
-@pytest.mark.skipif(INSIDE in os.environ, reason="it is what starts the others")
-def test_xrootd_in_a_namespace_of_its_own() -> None:
-    why = missing_namespace()
-    if why:
-        pytest.skip(why)
-    run = f"ip link set lo up && exec {sys.executable} -m pytest -q -p no:cacheprovider {__file__}"
-    done = subprocess.run(
-        ["unshare", "-n", "sh", "-c", f"{run} -m long -k inside"],
-        env={**os.environ, INSIDE: "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert "3 passed" in done.stdout, done.stdout[-4000:]
-
-
-inside = pytest.mark.skipif(
-    INSIDE not in os.environ, reason="run by test_xrootd_in_a_namespace_of_its_own"
-)
+@outside
+def test_xrootd() -> None:
+    require_xrootd()
+    run_inside(__file__, tests=3)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from mover_ground import CONTENT, Ground, adler
@@ -290,3 +291,47 @@ def test_a_file_moves_from_one_storage_to_another_through_the_mover(ground: Grou
     ground.copy(ground.have(ground.a), ground.remote(ground.b, NAME), streams=2)
     assert ground.b.path(NAME).read_bytes() == CONTENT
     assert ground.a.count("COPY") + ground.b.count("COPY") == 0
+
+
+@pytest.mark.parametrize("folder", ["", "deep/c d/"])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_storage_that_reads_escapes_as_letters_gets_the_right_name(
+    ground: Ground, overwrite: bool, folder: str
+) -> None:
+    """As XRootD does with the `Destination` of MOVE."""
+    ground.a.unescapes = False
+    name = f"{folder}a b+50% ünï#x"
+    if overwrite:
+        ground.have(ground.a, name, b"what lay there before")
+    target = ground.remote(ground.a, quote(name))
+    ground.copy(ground.put(), target, overwrite=overwrite)
+    assert ground.a.files() == [name]
+    assert ground.a.path(name).read_bytes() == CONTENT
+    taken = ground.failure(ground.put("other", b"other"), target)
+    assert taken.failure_class is FailureClass.TARGET_EXISTS
+    assert ground.a.files() == [name]
+
+
+@pytest.mark.parametrize("name", ["dé", "a ", "a?b", "c?d/e"])
+def test_a_name_that_such_a_storage_cannot_give_is_refused(ground: Ground, name: str) -> None:
+    ground.a.unescapes = False
+    failed = ground.failure(ground.put(), ground.remote(ground.a, quote(name)))
+    assert (failed.failure_class, failed.recoverable) == (FailureClass.TARGET_UNWRITABLE, False)
+    assert failed.cure
+    assert ground.a.files() == []
+
+
+def test_what_a_probe_left_is_cleaned_up(ground: Ground) -> None:
+    """Killed while it was found out how the storage reads a name."""
+    for left in (".gridlane-7-2.part.probe", ".gridlane-7-2.part%2Eprobe"):
+        ground.have(ground.a, left)
+    ground.copy(ground.put(), ground.remote(ground.a, "a%20b"))
+    assert ground.a.files() == ["a b"]
+
+
+def test_an_empty_file_is_put_without_waiting_for_leave_to_send_it(ground: Ground) -> None:
+    """XRootD never answers a PUT without bytes that expects `100 Continue`."""
+    ground.copy(ground.put(content=b""), ground.remote(ground.a, "empty"))
+    assert ground.a.files() == ["empty"]
+    (put,) = [one for one in ground.a.heard if one.method == "PUT"]
+    assert "Expect" not in put.headers

@@ -104,6 +104,20 @@ async def test_a_round_over_all_sources_is_one_retry(
     assert job.files[0].attempt == 4
 
 
+async def test_a_round_that_ends_with_a_source_that_cannot_be_asked_is_one_retry_too(
+    house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*_: Any) -> Failed:
+        return LOST
+
+    monkeypatch.setattr(house.room.mover, "move", lost)
+    for retries in (0, 1):
+        file = with_alternatives(house, at(house, "near", "x"), "LFN:/local/nowhere")
+        job = await sue.ended((await sue.submit(file, max_retries=retries)).name)
+        assert words.files(job) == ["CATALOG_FAILED" if retries == 0 else "FAILED"]
+        assert job.files[0].attempt == 1 + retries
+
+
 async def test_a_failure_of_the_target_is_no_reason_to_change_the_source(
     house: Any, sue: Any, words: Any
 ) -> None:

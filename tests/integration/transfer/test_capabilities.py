@@ -7,7 +7,6 @@ import pytest
 from google.protobuf import duration_pb2
 
 from gridlane.transfer.v1 import (
-    replica_service_pb2,
     transfer_job_pb2,
     transfer_service_pb2,
 )
@@ -31,7 +30,6 @@ JOB: dict[str, Any] = {
 FILE: dict[str, Any] = {
     "staging_metadata": "{}",
     "archive_metadata": "{}",
-    "guid": UUID.upper(),
 }
 """Values that the rules beside the fields admit."""
 
@@ -90,18 +88,3 @@ async def test_an_answer_can_be_submitted_again(house: Any, sue: Any, words: Any
     assert again.name != job.name
     assert (again.completeness_percent, again.file_count) == (0, 1)
     assert words.job(await sue.ended(again.name)) == "FINISHED"
-
-
-async def test_a_guid_of_a_registration_is_refused(house: Any, sue: Any, words: Any) -> None:
-    url = house.file("local/a", b"a")
-    with pytest.raises(grpc.RpcError) as raised:
-        await sue.replicas.RegisterReplica(
-            replica_service_pb2.RegisterReplicaRequest(
-                lfn="LFN:/local/a",
-                url=url,
-                size_bytes=1,
-                checksum=words.adler32(b"a"),
-                guid=UUID,
-            )
-        )
-    assert words.reason(raised.value) == "CAPABILITY_MISSING"

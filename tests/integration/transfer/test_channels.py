@@ -139,12 +139,15 @@ async def test_an_update_changes_what_its_mask_names_and_nothing_else(
 
 
 async def test_a_new_channel_of_an_old_name_is_another_one(admin: Admin) -> None:
-    first = await admin.create("wan")
+    request_id = uuid7()
+    first = await admin.create("wan", request_id=request_id)
     await admin.delete("wan")
     await refused(admin.delete("wan"), grpc.StatusCode.NOT_FOUND)
     second = await admin.create("wan")
     assert second.uid != first.uid
     assert second.revision > first.revision
+    again = admin.create("wan", request_id=request_id)
+    await refused(again, grpc.StatusCode.NOT_FOUND)  # what that call made is gone
     listed = await admin.client.channels.ListChannels(
         channel_service_pb2.ListChannelsRequest(page_size=1)
     )

@@ -114,3 +114,24 @@ async def test_a_changed_channel_is_in_force_in_every_process_within_a_second(
     target = (second.mirror / "local/b").as_uri()
     job = await second.client("sue").submit((second.file("local/a"), target))
     assert job.files[0].channel == made.name
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+async def test_channels_on_which_nothing_waits_any_more_are_not_taken_for_waiting(
+    start_house: Any, words: Any
+) -> None:
+    house = await start_house(given={"poll_s": 0.1})
+    admin, sue = house.client("admin"), house.client("sue")
+    stub = channel_admin_service_pb2_grpc.ChannelAdminServiceStub(house.channel)
+    request = channel_admin_service_pb2.CreateChannelRequest(
+        channel_id="wan", channel=channel_pb2.Channel(source="local", target="mirror")
+    )
+    await stub.CreateChannel(request, metadata=admin.metadata, timeout=20)
+    source = house.file("local/a")
+    for target in ((house.mirror / "local/b").as_uri(), "LFN:/local/b"):
+        job = await sue.ended((await sue.submit((source, target))).name)
+        assert words.job(job) == "FINISHED"
+    ledger = house.room._parts.reconciler._ledger
+    async with asyncio.timeout(20):
+        while ledger.standing(0.0).waited:
+            await asyncio.sleep(0.02)

@@ -259,6 +259,22 @@ async def test_the_work_of_a_worker_that_died_is_done_by_another(
     assert "file RETRYING" in await sue.history(job.name)
 
 
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_file_that_ends_with_its_worker_leaves_nothing(
+    start_house: Any, words: Any, end: signal.Signals
+) -> None:
+    house = await start_house(given={"stall_s": 1, "workers": 1})
+    sue = house.client("sue")
+    big = house.storage / "local/big"
+    sparse(big, SOME_TIME)
+    job = await sue.submit((big.as_uri(), "LFN:/local/copy"), max_retries=0)
+    await half_written(house)
+    os.kill(house.room.mover.pids[0], end)
+    ended = await sue.ended(job.name, seconds=60)
+    assert (words.job(ended), words.failure(ended)) == ("FAILED", "BACKEND_LOST")
+    assert house.leftovers() == []
+
+
 async def test_a_copy_that_hangs_is_given_up_and_made_by_another_worker(
     start_house: Any, words: Any
 ) -> None:

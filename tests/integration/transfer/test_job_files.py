@@ -1,9 +1,11 @@
 """Single files of jobs: got, listed by state, their attempts, cancelled; on both engines."""
 
+from itertools import pairwise
 from typing import Any
 
 import grpc
 import pytest
+from sqlalchemy import func, select, update
 
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import transfer_job_pb2 as pb
@@ -11,6 +13,11 @@ from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane.type.v1 import failure_pb2
 from gridlane_kit.policy import Binding, Policy, Role
 from gridlane_transfer.channels.channels import ChannelState
+from gridlane_transfer.moving.failures import Failed, FailureClass
+from gridlane_transfer.states import FileState
+from gridlane_transfer.store import sweeps
+from gridlane_transfer.store.stranded import reroute
+from gridlane_transfer.store.tables import CHANNEL, FILE
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 ISSUER = "https://issuer.test/"
@@ -214,3 +221,48 @@ async def test_a_job_whose_attempt_lost_its_process_tells_of_both(
     assert outcomes[-1] == "FILE_TRANSFER_STATE_FINISHED"
     if len(told) > 1:  # a quick machine is done before it is stopped
         assert told[0].failure.failure_class == failure_pb2.FAILURE_CLASS_BACKEND_LOST
+
+
+async def test_no_transaction_cancels_more_files_than_a_large_job_has_in_one(
+    house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await quiet(house)
+    names = []
+    for job in range(4):
+        files = [("LFN:/local/none", f"LFN:/local/{job}-{n}") for n in range(sweeps.PAGE)]
+        names.append((await sue.submit(*files)).name)
+    db = house.room._started.db
+    write, steps = db.write, [0]
+    canceled = FILE.c.state == int(FileState.CANCELED)
+    statement = select(func.count()).select_from(FILE).where(canceled)
+
+    async def counted(fn: Any) -> Any:
+        done = await write(fn)
+        steps.append(await db.read(lambda conn: conn.execute(statement).scalar()))
+        return done
+
+    monkeypatch.setattr(db, "write", counted)
+    request = rpc.BatchCancelTransferJobsRequest(names=names)
+    results = (await sue.jobs.BatchCancelTransferJobs(request)).results
+    assert [words.job(one.transfer_job) for one in results] == ["CANCELED"] * 4
+    assert steps[-1] == 4 * sweeps.PAGE
+    assert max(after - before for before, after in pairwise(steps)) <= 2 * sweeps.PAGE
+
+
+async def test_what_a_file_failed_of_is_told_wherever_it_waits(start_house: Any) -> None:
+    """A file that is tried again is put on another channel when its own is removed."""
+    house = await start_house(given={"retry_delay_s": 500.0})
+    sue = house.client("sue")
+
+    async def lost(*_: Any) -> Failed:
+        return Failed(FailureClass.BACKEND_LOST, "the worker went away", recoverable=True)
+
+    house.room.mover.move = lost
+    job = await sue.submit((house.file("local/a"), "LFN:/local/b"))
+    await sue.in_state(job.name, "RETRYING")
+    parts = house.room._started
+    gone = update(CHANNEL).values(delete_us=1)
+    await parts.db.write(lambda conn: conn.execute(gone))
+    assert await parts.db.write(lambda conn: reroute(conn, parts.feed, parts.channels)) == 1
+    (file,) = (await sue.get(job.name)).files
+    assert file.failure.message == "the worker went away"

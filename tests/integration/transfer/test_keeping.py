@@ -4,16 +4,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, func, select
 
 from gridlane.transfer.v1 import event_service_pb2, transfer_service_pb2
 from gridlane.type.v1 import feed_pb2
 from gridlane_kit.call import Caller
+from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.identity import service_principal
 from gridlane_kit.migrations import schema_differences
 from gridlane_transfer.retention import Retention
 from gridlane_transfer.room import MIGRATIONS
-from gridlane_transfer.store.tables import METADATA
+from gridlane_transfer.store import jobs
+from gridlane_transfer.store.tables import FEED, FILE, METADATA
 
 BOTH = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
@@ -79,3 +82,19 @@ async def test_counts_and_state_of_a_job_agree_with_its_files(house: Any, sue: A
     for file in job.files:
         counted[file.state] = counted.get(file.state, 0) + 1
     assert {one.state: one.count for one in job.summary} == counted
+
+
+@BOTH
+async def test_no_transaction_deletes_more_files_than_a_few_hundred(house: Any, sue: Any) -> None:
+    db = house.room._started.db
+    for job in range(5):
+        files = [(f"LFN:/local/none{n}", f"LFN:/local/{job}-{n}") for n in range(300)]
+        await sue.ended((await sue.submit(*files)).name)
+    await db.write(lambda conn: conn.execute(delete(FEED.event)))
+    count = select(func.count()).select_from(FILE)
+    left = 1500
+    while await db.write(lambda conn: jobs.delete_ended(conn, now_us(), 500)):
+        now: int = await db.read(lambda conn: conn.execute(count).scalar_one())
+        assert 0 < left - now <= jobs.FIRST_FILES
+        left = now
+    assert left == 0

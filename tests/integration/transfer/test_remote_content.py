@@ -161,6 +161,10 @@ async def test_a_file_of_another_vo_is_not_told_of(house: Any, far: Storage) -> 
     assert far.count("HEAD") == 0
 
 
-async def test_bytes_are_not_put_to_a_remote_storage(sue: Any, far: Storage) -> None:
-    assert await reason(sue.put(f"{far.url}/local/x", b"abc")) == "CAPABILITY_MISSING"
+async def test_bytes_are_not_put_to_a_remote_storage(sue: Any, far: Storage, words: Any) -> None:
+    with pytest.raises(aio.AioRpcError) as raised:
+        await sue.put(f"{far.url}/local/x", b"abc")
+    assert words.info(raised.value).reason == "CAPABILITY_MISSING"
+    assert words.info(raised.value).metadata["capability"] == "PUT_CONTENT"
+    assert list(words.violations(raised.value)) == ["header.file"]
     assert far.heard == []

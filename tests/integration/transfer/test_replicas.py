@@ -1,13 +1,18 @@
-"""Two processes of Transfer on one PostgreSQL and one storage: one is paused past its leases and
-woken, or killed; what it had begun ends in the other's hands, and ends once.
+"""Two processes of Transfer on one PostgreSQL and the same storages: no file is moved by both at a
+time. One is paused past its leases and woken, or killed; what it had begun ends in the other's
+hands, and ends once.
 """
 
 import asyncio
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +21,20 @@ import psutil
 import pytest
 from grpc import aio
 from postgresql import PostgresqlServer
-from sqlalchemy import Connection, select
+from sqlalchemy import Select, select
+from webdav_server import Storage, serving
 
-from gridlane.transfer.v1 import storage_service_pb2, transfer_job_pb2, transfer_service_pb2
+from gridlane.transfer.v1 import (
+    deletion_pb2,
+    storage_service_pb2,
+    transfer_job_pb2,
+    transfer_service_pb2,
+)
 from gridlane_kit.database import Database
 from gridlane_kit.tokens import TokenSigner, dump_key, new_key
+from gridlane_transfer.channels.channels import NO_CHANNEL
 from gridlane_transfer.room import MIGRATIONS
-from gridlane_transfer.store.tables import METADATA, UPLOAD
+from gridlane_transfer.store.tables import FILE, METADATA, UPLOAD
 
 PROGRAM = Path(__file__).with_name("killed_server.py")
 CONTENT = b"a measured series\n" * 10_000
@@ -37,10 +49,14 @@ SETTINGS = {"lease_s": LEASE_S, "poll_s": 0.3, "retry_delay_s": 0.05, "max_files
 class Replica:
     """One of the processes."""
 
-    def __init__(self, site: "Site", name: str) -> None:
+    def __init__(self, site: "Site", name: str, failpoints: str) -> None:
         self._address = site.root / f"address-{name}"
         files: list[str | Path] = [site.root, site.root / "key.pem", site.url, self._address]
-        self._process = subprocess.Popen([sys.executable, PROGRAM, *files, json.dumps(SETTINGS)])
+        settings = json.dumps(SETTINGS | site.settings)
+        self._process = subprocess.Popen(
+            [sys.executable, PROGRAM, *files, settings],
+            env=os.environ | {"GRIDLANE_FAILPOINTS": failpoints},
+        )
         self.client: Any = None
 
     async def serve(self, connect: Callable[[aio.Channel], Any]) -> None:
@@ -75,6 +91,8 @@ class Site:
     def __init__(self, root: Path, url: str, connect: Callable[[aio.Channel, str], Any]) -> None:
         self.root = root
         self.url = url
+        self.settings: dict[str, Any] = {}
+        """What its processes are set to besides."""
         self.local = root / "storage/local"
         self.local.mkdir(parents=True)
         (root / "jobs").mkdir()
@@ -85,8 +103,8 @@ class Site:
         self._connect: Callable[[aio.Channel], Any] = lambda channel: connect(channel, token)
         self._replicas: list[Replica] = []
 
-    async def start(self, name: str) -> Replica:
-        replica = Replica(self, name)
+    async def start(self, name: str, failpoints: str = "") -> Replica:
+        replica = Replica(self, name, failpoints)
         self._replicas.append(replica)
         await replica.serve(self._connect)
         return replica
@@ -105,14 +123,20 @@ class Site:
 
     async def uploads(self) -> int:
         """How many uploads have not ended."""
+        return await self._count(select(UPLOAD.c.uuid))
+
+    async def removing(self) -> int:
+        """How many files are being removed."""
+        active = int(transfer_job_pb2.FILE_TRANSFER_STATE_ACTIVE)
+        on_no_channel = FILE.c.channel_uid == NO_CHANNEL
+        return await self._count(select(FILE.c.number).where(on_no_channel, FILE.c.state == active))
+
+    async def _count(self, statement: Select[Any]) -> int:
         db = await Database.open(self.url, metadata=METADATA, migrations=MIGRATIONS, migrate=False)
-
-        def count(conn: Connection) -> int:
-            return len(conn.execute(select(UPLOAD.c.uuid)).all())
-
-        found = await db.read(count)
-        await db.close()
-        return found
+        try:
+            return await db.read(lambda conn: len(conn.execute(statement).all()))
+        finally:
+            await db.close()
 
     async def close(self) -> None:
         for replica in self._replicas:
@@ -128,6 +152,28 @@ async def site(
     made = Site(tmp_path, postgresql_server.new_database(), connect)
     yield made
     await made.close()
+
+
+@pytest.fixture
+def remote(site: Site) -> Iterator[tuple[Storage, Storage]]:
+    """Two storages over HTTP, known to the processes of the site: files are put to the first, which
+    has a file, and the second one fetches from there.
+    """
+    with ExitStack() as stack:
+        near, far = (stack.enter_context(serving(site.root / name)) for name in ("near", "far"))
+        bases = {"local": (site.root / "storage").as_uri(), "near": near.url, "far": far.url}
+        site.settings = {
+            "http": {"allowed_networks": ["127.0.0.0/8"]},
+            "storage_elements": [
+                {"name": name, "base_url": base, "vo_paths": {"local": "/local"}}
+                for name, base in bases.items()
+            ],
+        }
+        for storage in (near, far):
+            (storage.root / "local").mkdir()
+        (near.root / "local/source").write_bytes(CONTENT)
+        (site.local / "source").write_bytes(CONTENT)
+        yield near, far
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
@@ -259,3 +305,113 @@ async def test_a_cancel_that_one_process_accepts_ends_the_copy_of_another(
     assert words.job(job) == "CANCELED"
     assert not (site.local / "file-copy").exists()
     assert not site.leftovers()
+
+
+def published(storage: Storage) -> Counter[str]:
+    """How often each file was given its name, by its path; in a way that had an effect."""
+    moves = [one for one in storage.heard if (one.method, one.status) == ("MOVE", 201)]
+    return Counter(one.headers["Destination"].removeprefix(f"{storage.url}/") for one in moves)
+
+
+def brought(storage: Storage) -> Counter[str]:
+    """How often the bytes of each file transfer were brought, by its number; `PUT` and `COPY` go to
+    a name that has it.
+    """
+    asked = [one for one in storage.heard if one.method in ("PUT", "COPY")]
+    found = [re.search(r"/\.gridlane-(\d+)-\d+\.part$", one.path) for one in asked]
+    return Counter(match[1] for match in found if match is not None)
+
+
+async def submit_remote(
+    site: Site, replica: Replica, remote: tuple[Storage, Storage], name: str
+) -> list[str]:
+    """Two jobs: a file is put to the near storage, and one is copied from there to the far one."""
+    near, far = remote
+    always = transfer_job_pb2.OVERWRITE_MODE_ALWAYS
+    ends = [
+        ((site.local / "source").as_uri(), f"{near.url}/local/{name}"),
+        (f"{near.url}/local/source", f"{far.url}/local/{name}"),
+    ]
+    jobs = [await replica.client.submit(end, overwrite=always) for end in ends]
+    return [str(job.name) for job in jobs]
+
+
+async def submit_removal(replica: Replica, file: str) -> str:
+    """A job that removes a file; its name."""
+    request = transfer_service_pb2.SubmitDeletionJobRequest(
+        files=[deletion_pb2.DeletionFile(file=file)]
+    )
+    return str((await replica.client.jobs.SubmitDeletionJob(request, timeout=PATIENCE_S)).name)
+
+
+async def test_no_file_goes_over_the_network_twice_while_two_processes_move_them(
+    site: Site, remote: tuple[Storage, Storage], words: Any
+) -> None:
+    replicas = await asyncio.gather(site.start("one"), site.start("two"))
+    submitted = [submit_remote(site, replicas[n % 2], remote, f"file-{n}") for n in range(12)]
+    names = [name for both in await asyncio.gather(*submitted) for name in both]
+    jobs = await all_ended(replicas[0], names)
+    assert {words.job(job) for job in jobs} == {"FINISHED"}
+    assert {job.files[0].attempt for job in jobs} == {1}
+    for storage in remote:
+        assert published(storage) == {f"local/file-{n}": 1 for n in range(12)}
+        assert sorted(brought(storage).values()) == [1] * 12
+
+
+async def test_a_process_paused_past_its_leases_publishes_nothing_remote_and_removes_nothing(
+    site: Site, remote: tuple[Storage, Storage], words: Any
+) -> None:
+    paused = await site.start("paused", failpoints="transfer.removal.claimed=sleep:5")
+    await paused.client.put("LFN:/local/gone", CONTENT)
+    paused.signal_workers(signal.SIGSTOP)
+    names = await submit_remote(site, paused, remote, "file")
+    for name in names:
+        await paused.client.in_state(name, "ACTIVE")
+    removal = asyncio.ensure_future(submit_removal(paused, "LFN:/local/gone"))
+
+    async def is_removing() -> bool:
+        return await site.removing() == 1
+
+    await until(is_removing)
+    paused.signal(signal.SIGSTOP)
+
+    other = await site.start("other")
+    for job in await all_ended(other, names):
+        assert words.job(job) == "FINISHED", job.failure
+        assert job.files[0].attempt == 2
+    targets = [storage.path("local/file") for storage in remote]
+    for target in targets:
+        assert target.read_bytes() == CONTENT
+        target.write_bytes(NEWER)
+
+    async def is_gone() -> bool:
+        return not (site.local / "gone").exists() and await site.removing() == 0
+
+    await until(is_gone)
+    await other.client.put("LFN:/local/gone", NEWER)
+
+    # They do what they had been ordered, under names of their own, and ask for leave to publish it.
+    paused.signal_workers(signal.SIGCONT)
+
+    async def has_brought_again() -> bool:
+        return all(sum(brought(storage).values()) == 2 for storage in remote)
+
+    await until(has_brought_again)
+    paused.signal(signal.SIGCONT)
+
+    async def is_clean() -> bool:
+        files = [name for storage in remote for name in storage.files()]
+        return sorted(files) == ["local/file", "local/file", "local/source"]
+
+    await until(is_clean)
+    # What the woken process had claimed has passed by then: what it claims now has ended.
+    (job,) = await all_ended(paused, [await submit_removal(paused, "LFN:/local/never")])
+    assert words.job(job) == "FINISHED"
+    (job,) = await all_ended(paused, [await removal])
+    assert (words.job(job), job.files[0].attempt) == ("FINISHED", 2)
+    assert [one.read_bytes() for one in (*targets, site.local / "gone")] == [NEWER] * 3
+    for storage in remote:
+        assert published(storage) == {"local/file": 1}
+    for name in names:
+        history = await other.client.history(name)
+        assert history.count("file FINISHED") == history.count("job FINISHED") == 1

@@ -139,6 +139,21 @@ async def test_every_field_comes_back_and_survives_a_restart(place: Place) -> No
     assert await after.get("new") == made
 
 
+async def test_the_end_of_one_that_it_stands_in_for_keeps_no_element_from_being_changed(
+    place: Place,
+) -> None:
+    await place.make("gone")
+    await place.make("new", failover_for=["storageElements/gone"])
+    await place.delete("gone")
+    new = Element(name="storageElements/new", description="still here")
+    assert (await place.update(new, "description")).description == "still here"
+    new.failover_for.append("storageElements/gone")
+    assert (await place.update(new)).failover_for == ["storageElements/gone"]
+    new.failover_for.append("storageElements/none")
+    error = await refused(place.update(new))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_what_goes_to_an_element_that_copies_strictly_is_tried_again(
     place: Place, words: Any
 ) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 
 import grpc
 import pytest
-from sqlalchemy import func, select
+from google.protobuf.duration_pb2 import Duration
+from sqlalchemy import func, select, update
 
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import transfer_job_pb2 as pb
 from gridlane.transfer.v1 import transfer_service_pb2 as rpc
+from gridlane_transfer.channels.channels import ChannelState
 from gridlane_transfer.retention import Retention
-from gridlane_transfer.store.tables import FILE, FILE_ATTEMPT, JOB, STAGED_JOB, SWEEP
+from gridlane_transfer.states import FileState
+from gridlane_transfer.store.tables import CHANNEL, FILE, FILE_ATTEMPT, JOB, STAGED_JOB, SWEEP
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 Files = Sequence[pb.FileTransfer]
@@ -283,3 +286,27 @@ async def test_a_batch_has_ten_thousand_files_at_most(house: Any, sue: Any, word
     error = await refused(sue.jobs.BatchSubmitTransferJobs(request))
     assert list(words.violations(error)) == ["requests"]
     assert not any((await rows(house)).values())
+
+
+async def test_the_time_in_the_queue_is_counted_from_when_the_whole_job_is_there(
+    house: Any, sue: Any
+) -> None:
+    given = pb.TransferJob(max_time_in_queue=Duration(seconds=1000))
+    source = house.file("local/a")
+    await set_idle(house)
+    sue = house.client("sue")
+    named = [pb.FileTransfer(source=source, target=f"LFN:/local/o{n}") for n in range(1100)]
+    job = await streamed(sue, named, job=given)
+    until = select(FILE.c.queue_until_us).where(FILE.c.state == int(FileState.READY))
+    db = house.room._started.db
+    async with asyncio.timeout(60):
+        while len(found := await db.read(lambda conn: conn.execute(until).scalars().all())) < 1100:
+            await asyncio.sleep(0.05)
+    assert set(found) == {job.create_time.ToMicroseconds() + 1_000_000_000}
+
+
+async def set_idle(house: Any) -> None:
+    """Has nothing started from the next start on."""
+    idle = update(CHANNEL).values(state=int(ChannelState.INACTIVE))
+    await house.room._started.db.write(lambda conn: conn.execute(idle))
+    await house.restart()

@@ -1,13 +1,13 @@
 """Files that were submitted before the rights of their owner changed: held, let go, cancelled."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gridlane.transfer.v1 import transfer_job_pb2
+from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
 from gridlane_kit.clock import now_us
 from gridlane_kit.policy import Binding, Policy, Role, WorkAction
 from gridlane_transfer.moving.standing_files import StandingFiles
@@ -225,3 +225,36 @@ async def test_nothing_is_read_of_those_whose_rights_stayed(
     eve, sue = f"{ISSUER}|eve", f"{ISSUER}|sue"
     assert looked[0] == [eve]
     assert set().union(*looked) == {eve, sue}
+
+
+async def test_files_of_a_stream_are_held_before_they_are_on_their_channels(
+    house: Any, words: Any
+) -> None:
+    sweeps = house.room._started.verbs.sweeps
+    await sweeps.stop()
+    sue, admin = house.client("sue"), house.client("admin")
+    streamed = await stream(sue, house.file("local/a"), "LFN:/local/b")
+    later = await sue.submit((sparse(house.storage / "local/big"), "LFN:/local/copy"))
+    bind(house, veto(running=WorkAction.CANCEL))
+    async with asyncio.timeout(20):
+        while words.files(await admin.get(streamed)) != ["HELD"]:
+            await asyncio.sleep(0.02)
+    assert words.files(await admin.ended(later.name)) == ["CANCELED"]
+    sweeps.start()
+    bind(house)
+    assert words.job(await sue.ended(streamed)) == "FINISHED"
+
+
+async def stream(client: Any, source: str, target: str) -> str:
+    async def requests() -> AsyncIterator[transfer_service_pb2.SubmitTransferJobStreamRequest]:
+        header = transfer_service_pb2.SubmitTransferJobHeader(
+            transfer_job=transfer_job_pb2.TransferJob()
+        )
+        yield transfer_service_pb2.SubmitTransferJobStreamRequest(header=header)
+        files = [transfer_job_pb2.FileTransfer(source=source, target=target)]
+        yield transfer_service_pb2.SubmitTransferJobStreamRequest(
+            files=transfer_service_pb2.FileTransferChunk(files=files)
+        )
+
+    job = await client.jobs.SubmitTransferJobStream(requests())
+    return str(job.name)

@@ -3,8 +3,10 @@
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from gridlane.cli import exit_codes, jobs, units
 from gridlane.cli.exit_codes import ExitCode, exit_code_of_job, exit_code_of_status
-from gridlane.cli.main import end_with
+from gridlane.cli.main import app, end_with
 from gridlane.cli.run_plan import read_environment, read_inputs, read_outputs
 from gridlane.cli.terminal import plain
 from gridlane.type.v1.failure_pb2 import Failure, FailureClass
@@ -217,6 +219,28 @@ def test_variables_are_given_or_ones_own(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_wrong_usage_ends_with_64(arguments: list[str]) -> None:
     assert end_with(arguments) == ExitCode.USAGE
+
+
+def commands(group: Any, path: str = "gridlane") -> Iterator[tuple[str, Any]]:
+    """Every command with its path."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_command_says_what_it_does_and_what_it_takes(path: str) -> None:
+    command = COMMANDS[path]
+    assert command.help
+    for parameter in command.params:
+        assert parameter.help, f"{parameter.name} says nothing"
+        if parameter.param_type_name == "argument":  # its brackets come by themselves
+            assert not (parameter.metavar or "").startswith("[")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["job", "--help"]])

@@ -16,8 +16,10 @@ from google.protobuf import descriptor_pool
 import gridlane
 from gridlane.gateway.v1.task_pb2 import Task
 from gridlane.ids import uuid7, uuid7_time_ms
-from gridlane.nouns import accounting, channels, jobs, replicas, service, spans, tasks
+from gridlane.nouns import accounting, backends, channels, jobs, replicas, service, spans, tasks
 from gridlane.nouns import transfer_methods as transfers
+from gridlane.transfer.v1 import backend_admin_service_pb2 as backend_rpc
+from gridlane.transfer.v1 import replica_service_pb2 as rpc_pb2
 from gridlane.transfer.v1.replica_pb2 import LogicalFile
 from gridlane.transfer.v1.transfer_job_pb2 import TransferJob
 from gridlane.transport import Method
@@ -27,8 +29,13 @@ SECONDS = 10
 ID = uuid7()
 SERVICES = {
     module.SUBMIT.service if hasattr(module, "SUBMIT") else module.LIST.service
-    for module in (accounting, channels, jobs, replicas, tasks, transfers)
-} | {service.WHO_AM_I.service, service.PING.service, spans.LIST_OF_JOB.service}
+    for module in (accounting, backends, channels, jobs, replicas, tasks, transfers)
+} | {
+    service.WHO_AM_I.service,
+    service.PING.service,
+    spans.LIST_OF_JOB.service,
+    backends.PUSH.service,
+}
 
 
 class Played:
@@ -101,6 +108,13 @@ def test_a_request_id_of_the_callers_is_kept(played: Played) -> None:
         (lambda c: c.transfers.get(ID), transfers.GET, "name", f"transfers/{ID}"),
         (lambda c: c.transfers.cancel(ID), transfers.CANCEL, "name", f"transfers/{ID}"),
         (lambda c: c.channels.get("default"), channels.GET, "name", "channels/default"),
+        (lambda c: c.backends.get("embedded"), backends.GET, "name", "transferBackends/embedded"),
+        (
+            lambda c: list(c.backends.drift("fts")),
+            backends.LIST_DRIFT,
+            "parent",
+            "transferBackends/fts",
+        ),
         (lambda c: c.spans.of_job(ID), spans.LIST_OF_JOB, "job", f"jobs/{ID}"),
         (lambda c: list(c.jobs.events(ID)), jobs.LIST_EVENTS, "parent", f"jobs/{ID}"),
         (lambda c: list(c.transfers.files(ID)), transfers.LIST_FILES, "parent", f"transfers/{ID}"),
@@ -139,6 +153,20 @@ def test_verbs_name_their_resource_in_full(
     future.result(SECONDS)
 
 
+def test_a_push_tells_of_each_difference_whether_it_is_gone(played: Played) -> None:
+    future = played.begin(lambda: played.client.backends.push("fts", resources=["link"]))
+    answer = backend_rpc.PushBackendConfigurationResponse()
+    answer.results.add().drift.resource = "link"
+    refused = answer.results.add()
+    refused.drift.resource = "share"
+    refused.status.code = grpc.StatusCode.PERMISSION_DENIED.value[0]
+    request = played.answer(backends.PUSH, answer)
+    assert (request.name, list(request.resources)) == ("transferBackends/fts", ["link"])
+    gone, stays = future.result(SECONDS)
+    assert (gone[0].resource, gone[1]) == ("link", None)
+    assert isinstance(stays[1], gridlane.PermissionDenied)
+
+
 def test_a_replica_is_registered_with_its_checksum(played: Played) -> None:
     future = played.begin(
         lambda: played.client.replicas.register(
@@ -148,6 +176,58 @@ def test_a_replica_is_registered_with_its_checksum(played: Played) -> None:
     request = played.answer(replicas.REGISTER, LogicalFile(lfn="LFN:/local/a"))
     assert future.result(SECONDS).lfn == "LFN:/local/a"
     assert (request.size_bytes, request.checksum.value) == (3, "024d0127")
+
+
+def test_many_copies_go_a_thousand_a_call_and_are_answered_in_order(played: Played) -> None:
+    copies = [
+        gridlane.new_replica(f"LFN:/x/{n}", f"a:{n}", size_bytes=1, checksum="MD5:" + "0" * 32)
+        for n in range(1001)
+    ]
+    future = played.begin(lambda: played.client.replicas.register_many(iter(copies)))
+    for size in (1000, 1):
+        _, request, rpc = played.take(replicas.BATCH_REGISTER)
+        assert len(request.requests) == size
+        answer = rpc_pb2.BatchRegisterReplicasResponse()
+        for one in request.requests:
+            answer.results.add().file.lfn = one.lfn
+        answer.results[0].status.code = grpc.StatusCode.ALREADY_EXISTS.value[0]
+        rpc.terminate(answer, (), grpc.StatusCode.OK, "")
+    results = future.result(SECONDS)
+    assert [n for n, one in enumerate(results) if isinstance(one, gridlane.AlreadyExists)] == [
+        0,
+        1000,
+    ]
+    assert isinstance(results[999], LogicalFile)
+    assert results[999].lfn == "LFN:/x/999"
+
+
+def test_copies_that_are_taken_out_are_answered_by_what_refused_them(played: Played) -> None:
+    pairs = [("LFN:/x/a", "a:b"), ("LFN:/x/b", "storageElements/c")]
+    future = played.begin(lambda: played.client.replicas.unregister_many(pairs))
+    answer = rpc_pb2.BatchUnregisterReplicasResponse()
+    answer.results.add().done.SetInParent()
+    answer.results.add().status.code = grpc.StatusCode.NOT_FOUND.value[0]
+    request = played.answer(replicas.BATCH_UNREGISTER, answer)
+    assert [(one.lfn, one.replica) for one in request.requests] == pairs
+    done, refused = future.result(SECONDS)
+    assert done is None
+    assert isinstance(refused, gridlane.NotFound)
+
+
+@pytest.mark.parametrize("missing_ok", [True, False])
+def test_a_copy_that_is_not_registered_is_well_when_that_is_said(
+    played: Played, missing_ok: bool
+) -> None:
+    future = played.begin(
+        lambda: played.client.replicas.unregister("LFN:/x/a", "a:b", missing_ok=missing_ok)
+    )
+    _, _, rpc = played.take(replicas.UNREGISTER)
+    rpc.terminate(None, (), grpc.StatusCode.NOT_FOUND, "there is none")
+    if missing_ok:
+        future.result(SECONDS)
+    else:
+        with pytest.raises(gridlane.NotFound):
+            future.result(SECONDS)
 
 
 def test_who_am_i_and_ping(played: Played) -> None:

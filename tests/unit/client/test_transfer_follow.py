@@ -1,16 +1,37 @@
 """How far transfers are, as people see it: rate, time left, and the exit code."""
 
 import io
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import grpc
 import pytest
 
+import gridlane
+from gridlane.cli import terminal
 from gridlane.cli.exit_codes import ExitCode, exit_code_of_transfer
-from gridlane.cli.transfer_follow import Pace, text_of
-from gridlane.cli.transfer_lists import format_of, read_files
+from gridlane.cli.lists import format_of
+from gridlane.cli.pace import Pace
+from gridlane.cli.transfer_follow import follow, text_of
+from gridlane.cli.transfer_lists import read_files
+from gridlane.nouns.transfer_methods import BATCH_GET
 from gridlane.transfer.v1 import transfer_job_pb2 as pb
+from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane.type.v1 import failure_pb2
 
 MIB = 1 << 20
+Server = Any  # the conftest's ScriptedServer
+Refuse = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def streams() -> Iterator[None]:
+    """The test's own standard streams, not those that another test has seen."""
+    terminal.out.cache_clear()
+    terminal.err.cache_clear()
+    yield
+    terminal.out.cache_clear()
+    terminal.err.cache_clear()
 
 
 def job(ended: int, files: int, moved: int, total: int) -> pb.TransferJob:
@@ -69,16 +90,16 @@ def test_a_transfer_that_has_ended_has_its_exit_code(
 
 def test_a_list_may_have_no_header() -> None:
     lines = io.StringIO("file:///a,file:///b\n\nLFN:/c/d,LFN:/e/f\n", newline="")
-    found = [(file.source, file.target) for file in read_files(lines, "x.csv", "csv")]
+    found = [(file.source, file.target) for _, file in read_files(lines, "x.csv", "csv")]
     assert found == [("file:///a", "file:///b"), ("LFN:/c/d", "LFN:/e/f")]
 
 
 def test_lists_say_what_the_bytes_must_be() -> None:
     line = '{"source": "a:b", "target": "c:d", "checksum": "ADLER32:0a1b2c3d", "size_bytes": "7"}'
-    (file,) = read_files(io.StringIO(line), "x", "jsonl")
+    ((_, file),) = read_files(io.StringIO(line), "x", "jsonl")
     assert (file.checksum.value, file.size_bytes) == ("0a1b2c3d", 7)
     table = "source,target,size_bytes,checksum\na:b,c:d,9,MD5:d41d8cd98f00b204e9800998ecf8427e\n"
-    (file,) = read_files(io.StringIO(table, newline=""), "x", "csv")
+    ((_, file),) = read_files(io.StringIO(table, newline=""), "x", "csv")
     assert (file.size_bytes, file.checksum.value[:4]) == (9, "d41d")
 
 
@@ -101,3 +122,42 @@ def test_the_form_of_a_list_is_said_or_seen() -> None:
     assert (format_of("a.NDJSON", None), format_of("a.txt", "csv")) == ("jsonl", "csv")
     with pytest.raises(ValueError, match="--format"):
         format_of("standard input", None)
+
+
+def test_a_job_is_waited_for_over_a_restart_of_the_server(
+    scripted: Server, refuse: Refuse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = ["ACTIVE", "away", "away", "FINISHED"]
+
+    def answer(request: Any, context: grpc.ServicerContext) -> rpc.BatchGetTransferJobsResponse:
+        word = answers.pop(0)
+        if word == "away":
+            refuse(context, grpc.StatusCode.UNAVAILABLE)
+        response = rpc.BatchGetTransferJobsResponse()
+        job = response.results.add().transfer_job
+        job.name = request.names[0]
+        job.state = pb.TransferJobState.Value(f"TRANSFER_JOB_STATE_{word}")
+        return response
+
+    scripted.unary(BATCH_GET, answer)
+    name = "transfers/01a20343-0486-7398-bb00-071eaf29d06e"
+    with gridlane.Client(
+        scripted.address, token="t", retry=gridlane.RetryPolicy(max_attempts=1)
+    ) as c:
+        assert follow(c, [name], "text") == ExitCode.OK
+    assert name in capsys.readouterr().out
+
+
+def test_a_server_that_never_answered_is_not_waited_for(
+    scripted: Server, refuse: Refuse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted.unary(BATCH_GET, lambda _, context: refuse(context, grpc.StatusCode.UNAVAILABLE))
+    name = "transfers/01a20343-0486-7398-bb00-071eaf29d06e"
+    with (
+        gridlane.Client(
+            scripted.address, token="t", retry=gridlane.RetryPolicy(max_attempts=1)
+        ) as c,
+        pytest.raises(gridlane.Unavailable),
+    ):
+        follow(c, [name], "text")
+    assert f"gridlane transfer watch {name}" in capsys.readouterr().err

@@ -30,7 +30,7 @@ MADE = {
     "request_id_too_old": errors.request_id_too_old(30),
     "token_not_ours": errors.token_not_ours("page_token"),
     "filter_unsupported": errors.filter_unsupported("a=b", "one of: state"),
-    "no_storage_element": errors.no_storage_element("srm://x/y"),
+    "no_storage_element": errors.no_storage_element("srm://x/y", "url"),
     "vo_ambiguous": errors.vo_ambiguous({"cms", "atlas"}),
     "not_found": errors.not_found("jobs/1"),
     "request_id_reused": errors.request_id_reused(),

@@ -167,3 +167,13 @@ def test_bytes_and_registration_are_counted_apart(
         operation.registration_ok,
         operation.registration_total,
     ) == counts
+
+
+def test_the_time_of_a_registration_is_no_time_of_the_transfer() -> None:
+    event = file_event(transfer_job_pb2.FILE_TRANSFER_STATE_FINISHED)
+    event.file.registration_time.FromMilliseconds(1500)
+    record = file_record(event)
+    assert record is not None
+    operation = record.message.data_operation
+    assert operation.transfer_time.ToMilliseconds() == 500
+    assert operation.registration_time.ToMilliseconds() == 1500

@@ -22,29 +22,27 @@ from gridlane.transfer.v1 import (
     transfer_service_pb2,
 )
 from gridlane_kit.errors import ErrorReason, GridlaneError
-from gridlane_transfer import capabilities, service
+from gridlane_transfer import capabilities, service, service_channels, service_jobs
 from gridlane_transfer.backends.embedded.mover import EmbeddedMover
 from gridlane_transfer.capabilities import (
     CHANNEL_FIELDS,
     DELETION_FIELDS,
     FILE_FIELDS,
     JOB_FIELDS,
+    NO_REMOTE_PUT,
     NO_STAGING,
     OVERWRITE_MODES,
-    REGISTRATION_FIELDS,
     SELECTION_STRATEGIES,
     Missing,
 )
-from gridlane_transfer.channels import channel_service
-from gridlane_transfer.jobs import transfer_service
 
 SHELLS = {
-    transfer_service_pb2: transfer_service.TransferShell,
-    transfer_admin_service_pb2: transfer_service.TransferAdminShell,
+    transfer_service_pb2: service_jobs.TransferShell,
+    transfer_admin_service_pb2: service_jobs.TransferAdminShell,
     storage_service_pb2: service.StorageShell,
-    channel_service_pb2: channel_service.ChannelShell,
-    channel_admin_service_pb2: channel_service.ChannelAdminShell,
-    activity_service_pb2: channel_service.ActivityShell,
+    channel_service_pb2: service_channels.ChannelShell,
+    channel_admin_service_pb2: service_channels.ChannelAdminShell,
+    activity_service_pb2: service_channels.ActivityShell,
     replica_service_pb2: service.ReplicaShell,
     event_service_pb2: service.TransferEventShell,
 }
@@ -92,6 +90,7 @@ CARRIED = {
         "scitag",
         "metadata",
         "selection_strategy",
+        "guid",
     },
     "gridlane.type.v1.Checksum": {"type", "value"},
     "gridlane.transfer.v1.GetTransferJobRequest": {"name"},
@@ -191,7 +190,16 @@ CARRIED = {
     },
     "gridlane.transfer.v1.ActivityShares": {"name", "activities", "active"},
     "gridlane.transfer.v1.ActivityShare": {"activity", "weight"},
-    "gridlane.transfer.v1.RegisterReplicaRequest": {"lfn", "url", "size_bytes", "checksum"},
+    "gridlane.transfer.v1.RegisterReplicaRequest": {
+        "lfn",
+        "url",
+        "size_bytes",
+        "checksum",
+        "guid",
+    },
+    "gridlane.transfer.v1.BatchRegisterReplicasRequest": {"requests"},
+    "gridlane.transfer.v1.UnregisterReplicaRequest": {"lfn", "replica"},
+    "gridlane.transfer.v1.BatchUnregisterReplicasRequest": {"requests"},
     "gridlane.transfer.v1.ResolveReplicasRequest": {"lfns"},
     "gridlane.transfer.v1.ListReplicasRequest": {*PAGE, "prefix"},
     "gridlane.transfer.v1.FollowTransferEventsRequest": {"after"},
@@ -203,7 +211,6 @@ REFUSED = {
     "gridlane.transfer.v1.TransferJob": JOB_FIELDS,
     "gridlane.transfer.v1.FileTransfer": FILE_FIELDS,
     "gridlane.transfer.v1.Channel": CHANNEL_FIELDS,
-    "gridlane.transfer.v1.RegisterReplicaRequest": REGISTRATION_FIELDS,
     "gridlane.transfer.v1.SubmitDeletionJobRequest": DELETION_FIELDS,
 }
 REFUSED_ALTOGETHER = {"SubmitStagingJob"}
@@ -215,7 +222,7 @@ EVERY_MISSING = [
     missing
     for table in (*REFUSED.values(), OVERWRITE_MODES, SELECTION_STRATEGIES)
     for missing in table.values()  # type: ignore[attr-defined]
-] + [NO_STAGING]
+] + [NO_STAGING, NO_REMOTE_PUT]
 
 
 def output_only(field: FieldDescriptor) -> bool:
@@ -288,7 +295,6 @@ def test_a_capability_is_one_of_the_contract(missing: Missing) -> None:
     name = f"TRANSFER_CAPABILITY_{missing.capability}"
     assert name in backend_pb2.TransferCapability.keys()  # noqa: SIM118 - no mapping
     assert missing.cure
-    assert missing.backend in (capabilities.GRIDLANE, capabilities.EMBEDDED)
 
 
 def set_field(message: Any, field: FieldDescriptor) -> None:
@@ -331,7 +337,7 @@ def test_a_job_that_asks_for_more_is_refused(field: FieldDescriptor) -> None:
     assert error.metadata == {
         "field": path,
         "capability": missing.capability,
-        "backend": missing.backend,
+        "backend": capabilities.EMBEDDED,
     }
     assert violations(error).keys() == {path}
     assert violations(error)[path].endswith(missing.cure)
@@ -386,12 +392,6 @@ def test_of_very_many_violations_the_first_ones_are_named() -> None:
     assert named > 5
     assert f"transfer_job.files[{named - 1}].staging_metadata" in found
     assert found["…"] == f"and {1000 - named} more"
-
-
-def test_a_guid_is_refused() -> None:
-    with pytest.raises(GridlaneError) as raised:
-        capabilities.refuse_registration(replica_service_pb2.RegisterReplicaRequest(guid="x"))
-    assert raised.value.metadata["field"] == "guid"
 
 
 @pytest.mark.parametrize("field", DELETION_FIELDS)

@@ -76,13 +76,18 @@ def test_what_is_read_anew_is_in_force_at_once_and_told() -> None:
     [
         (None, 9, 4, 4),
         (OptimizerMode.FIXED, 9, 4, 4),
-        (OptimizerMode.MODERATE, None, 4, 20),
+        (OptimizerMode.MODERATE, None, 6, 20),
         (OptimizerMode.MODERATE, 9, 9, 20),
     ],
 )
 def test_places_are_max_files_or_what_the_optimizer_has_come_to(
     mode: OptimizerMode | None, allowed: int | None, places: int, most: int
 ) -> None:
-    optimizer = None if mode is None else Optimizer(mode, 2, 20)
+    optimizer = None if mode is None else Optimizer(mode, 6, 20)
     found = channel("a", "*", "*", optimizer=optimizer, allowed_files=allowed)
     assert (found.places, found.most_places) == (places, most)
+
+
+def test_an_optimizer_that_has_not_looked_yet_keeps_to_its_bounds() -> None:
+    many = channel("a", "*", "*", optimizer=Optimizer(OptimizerMode.CONSERVATIVE, 2, 3))
+    assert (many.max_files, many.places, many.most_places) == (4, 3, 3)

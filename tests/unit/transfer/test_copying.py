@@ -1,5 +1,7 @@
 """One copy on a real file system: what it leaves, and what an attempt after a lost one takes up."""
 
+import errno
+import os
 import subprocess
 import sys
 import zlib
@@ -14,7 +16,7 @@ from gridlane_transfer.backends.embedded import copying
 from gridlane_transfer.backends.embedded.copying import Copied, temporary_name
 from gridlane_transfer.backends.embedded.ends import AnyPlace, CopyTask
 from gridlane_transfer.backends.embedded.opening import Ends
-from gridlane_transfer.backends.embedded.places import Place
+from gridlane_transfer.backends.embedded.places import Folder, Place
 from gridlane_transfer.moving.failures import FailureClass, MoveError
 
 CONTENT = b"bytes" * 1_000_000
@@ -95,6 +97,58 @@ def test_a_copy_that_is_stopped_removes_what_it_wrote(task: CopyTask) -> None:
     assert list(target(task).parent.iterdir()) == []
 
 
+class Swapped(Free):
+    """Somebody puts a symbolic link in a directory's place while the copy runs.
+
+    Parameters:
+        at: when: "moved" or "may_publish".
+    """
+
+    def __init__(self, at: str, folder: Path, other: Path) -> None:
+        super().__init__()
+        self._at, self._folder, self._other = at, folder, other
+
+    def may_publish(self) -> bool:
+        self._swap("may_publish")
+        return True
+
+    def moved(self, total_bytes: int) -> None:
+        super().moved(total_bytes)
+        self._swap("moved")
+
+    def _swap(self, at: str) -> None:
+        if at == self._at and not self._folder.is_symlink():
+            self._folder.rename(self._folder.with_name("away"))
+            self._folder.symlink_to(self._other)
+
+
+@pytest.mark.parametrize("at", ["moved", "may_publish"])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_link_put_in_a_directory_s_place_leads_nowhere(
+    task: CopyTask, tmp_path: Path, at: str, overwrite: bool
+) -> None:
+    """The file is where its directory went: what was opened is what is written to."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "b").write_bytes(b"precious")
+    swapped = Swapped(at, target(task).parent, outside)
+    copy(replace(task, overwrite=overwrite), swapped)
+    assert [(path.name, path.read_bytes()) for path in outside.iterdir()] == [("b", b"precious")]
+    away = target(task).parent.with_name("away")
+    assert [(path.name, path.read_bytes()) for path in away.iterdir()] == [("b", CONTENT)]
+
+
+def test_a_link_put_in_the_source_s_place_is_not_read(task: CopyTask, tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from/a").write_bytes(CONTENT)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a").write_bytes(b"secret" * len(CONTENT))
+    swapped = Swapped("moved", tmp_path / "from", outside)
+    copy(replace(task, sources=[place(tmp_path, "from/a")]), swapped)
+    assert target(task).read_bytes() == CONTENT
+
+
 def test_what_earlier_attempts_left_is_removed(task: CopyTask) -> None:
     folder = target(task).parent
     folder.mkdir(parents=True)
@@ -161,3 +215,20 @@ def test_the_worker_loads_neither_grpc_nor_anything_heavy(module: str) -> None:
     )
     loaded = {name for name in eval(done.stdout) if not name.startswith("_")}  # noqa: S307
     assert loaded <= {"gridlane_transfer", "gridlane_kit", "sitecustomize"}, loaded
+
+
+def test_a_temporary_file_that_cannot_be_removed_hides_no_reason_and_keeps_nothing_open(
+    task: CopyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Folder, name: str) -> bool:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
+
+    wrong = replace(task, expected={"ADLER32": "00000001"})
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "remove", refuse)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        assert failure(wrong) is FailureClass.CHECKSUM_MISMATCH
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert (tmp_path / "deep/er" / temporary_name(7, 3)).exists()
+    assert copy(replace(task, epoch=4), Free()).checksums == {"ADLER32": ADLER}
+    assert [path.name for path in (tmp_path / "deep/er").iterdir()] == ["b"]

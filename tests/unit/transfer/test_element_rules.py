@@ -38,7 +38,7 @@ def settings(*endpoints: str, **fields: Any) -> Settings:
 
 async def refused(given: Settings, roots: tuple[str, ...] = ()) -> GridlaneError:
     with pytest.raises(GridlaneError) as caught:
-        await rules(roots).require("new", given, ["endpoints"])
+        await rules(roots).require("new", given, list(UPDATABLE))
     return caught.value
 
 
@@ -58,6 +58,8 @@ async def test_a_plain_element_is_accepted() -> None:
         ({"failover_for": ["storageElements/none"]}, "storage_element.failover_for[0]"),
         ({"site": "DESY\n"}, "storage_element.site"),
         ({"description": "a\x00b"}, "storage_element.description"),
+        ({"site": "a\x9b1mb"}, "storage_element.site"),
+        ({"vo_paths": {"local": "/.gridlane-x"}}, "storage_element.vo_paths[local]"),
     ],
 )
 async def test_what_contradicts_itself_is_named(fields: dict[str, Any], field: str) -> None:
@@ -76,6 +78,13 @@ async def test_what_contradicts_itself_is_named(fields: dict[str, Any], field: s
         "https://192.0.2.7:99999/a",
         "https://192.0.2.7/a%00b",
         "https://192.0.2.7/a\\b",
+        "https://192.0.2.7/a%5cb",
+        "https://192.0.2.7/a%2Fb",
+        "https://192.0.2.7:0/a",
+        "https://3221225985/a",
+        "https://0x7f.1/a",
+        "https://[fe80::1%25eth0]/a",
+        "https://\u212aelvin.example.org/a",
         "https:///a",
     ],
 )
@@ -149,10 +158,23 @@ async def test_directories_are_closed_unless_their_root_is_configured(tmp_path: 
     (root / "out").symlink_to(tmp_path / "closed")
     roots = (str(root),)
     await rules(roots).require("new", settings((root / "a").as_uri()), ["endpoints"])
-    for folder in (root, root / "out", tmp_path / "closed", tmp_path / "opened"):
+    # Another name for a place that has one, and a way out of the root and in again.
+    (root / "same").symlink_to(root / "a")
+    (root / "deep").mkdir()
+    (root / "deep/up").symlink_to(root)
+    closed = [root / name for name in ("out", "same", "same/b", "deep/up/a")]
+    for folder in (root, *closed, tmp_path / "closed", tmp_path / "opened"):
         error = await refused(settings(folder.as_uri()), roots)
         assert error.reason is ErrorReason.ADDRESS_FORBIDDEN
     assert (await refused(settings((root / "a").as_uri()))).reason is ErrorReason.ADDRESS_FORBIDDEN
+
+
+async def test_a_root_may_be_reached_by_a_link_of_the_operator_s(tmp_path: Path) -> None:
+    (tmp_path / "disk/a").mkdir(parents=True)
+    (tmp_path / "open").symlink_to(tmp_path / "disk")
+    roots = (str(tmp_path / "open"),)
+    for folder in (tmp_path / "open/a", tmp_path / "disk/a", tmp_path / "open/new"):
+        await rules(roots).require("new", settings(folder.as_uri()), ["endpoints"])
 
 
 async def test_an_endpoint_that_does_not_change_is_not_judged_anew() -> None:

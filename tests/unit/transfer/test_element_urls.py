@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridlane_transfer.storage.element_urls import Place, place_of
+from gridlane_transfer.storage.element_urls import Place, not_plain, place_of
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,9 @@ from gridlane_transfer.storage.element_urls import Place, place_of
         ("https://se.example.org", Place("https", "se.example.org", "")),
         ("https://[2001:DB8:0:0::1]/d", Place("https", "[2001:db8::1]", "/d")),
         ("https://192.0.2.1/d", Place("https", "192.0.2.1", "/d")),
+        ("https://[::ffff:192.0.2.1]/d", Place("https", "192.0.2.1", "/d")),
+        ("https://[::ffff:c000:201]:443/d", Place("https", "192.0.2.1", "/d")),
+        ("https://se.example.org:00443/d", Place("https", "se.example.org", "/d")),
     ],
 )
 def test_what_is_one_place_has_one_form(url: str, place: Place) -> None:
@@ -47,10 +50,46 @@ def test_what_is_one_place_has_one_form(url: str, place: Place) -> None:
         "file://host/srv",
         "file:srv",
         "srm://se.example.org/a",
+        "HTTPS://se.example.org/a",
+        "FILE:///srv",
+        "https://se.example.org:65536/a",
+        "https://se.example.org:/a",
+        "https://se.example.org./a",
+        "https://se.example.org\\@evil.example.org/a",
+        "https://se.example.org%00/a",
+        "https://se.example.org%2fa/b",
+        # Addresses in the ways that a resolver reads besides, and that are no other host's name.
+        "https://3221225985/a",
+        "https://0xc0000201/a",
+        "https://0300.0.2.1/a",
+        "https://192.0.513/a",
+        "https://192.0.2.1.1/a",
+        "https://192.0.2.256/a",
+        "https://[fe80::1%25eth0]/a",
+        "https://[fe80::1%eth0]/a",
+        "https://[192.0.2.1]/a",
+        # Letters that are none of ASCII: IDNA's, and two that become such when made small or wide.
+        "https://sé.example.org/a",
+        "https://\u212aelvin.example.org/a",
+        "https://\uff53e.example.org/a",
+        "https://se\u3002example.org/a",
     ],
 )
 def test_what_is_no_place(url: str) -> None:
     assert place_of(url) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "a\\..\\b", "..\\b", "a\x7f", "a\x9b1m"],
+)
+def test_a_path_that_is_not_plain(path: str) -> None:
+    assert not_plain(path)
+
+
+@pytest.mark.parametrize("path", ["a", "a/b", "...", ".a", "a..b", "a\\b", "ä/ö", "a b"])
+def test_a_plain_path(path: str) -> None:
+    assert not not_plain(path)
 
 
 def test_places_lie_in_each_other_by_whole_components() -> None:

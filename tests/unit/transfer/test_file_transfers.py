@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridlane_transfer.backends.base import MoveOrder
+from gridlane_transfer.catalogue.base import LogicalFile, StoredReplica
 from gridlane_transfer.channels.channels import ExhaustedAction
 from gridlane_transfer.moving import file_transfers
 from gridlane_transfer.moving.alternatives import Alternatives, Source, Strategy
@@ -19,7 +20,6 @@ from gridlane_transfer.moving.routes import Route, Stop
 from gridlane_transfer.settings import StorageElementSettings, embedded_storage_elements
 from gridlane_transfer.states import FileState, legal
 from gridlane_transfer.storage.storage_elements import StorageElements
-from gridlane_transfer.store.catalogue import LogicalFile, StoredReplica
 from gridlane_transfer.store.tables import FileRow, JobRow
 
 CHECKSUMS = frozenset({"ADLER32", "MD5"})

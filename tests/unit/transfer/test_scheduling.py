@@ -84,9 +84,10 @@ class World:
         lanes = [
             Lane(uid, places, free, self.shares.get(uid, {}), partial(self._queues, uid))
             for uid, places in self.places.items()
-            if (free := places - self.running[uid].total()) > 0
+            if (free := places - self.running[uid].total()) > 0 and self._queues(uid)
         ]
-        choice = Choice(lanes, self.weights, standing, room)
+        idle = [uid for uid in self.places if not self._queues(uid)]
+        choice = Choice(lanes, self.weights, standing, room, idle)
         chosen = list(islice(iter(choice.next, None), self.capacity - len(self.ends)))
         self.ledger.saw(choice.seen, standing)
         for waiting in chosen:
@@ -239,6 +240,17 @@ def test_without_shares_each_file_has_its_turn_by_priority_then_submission() -> 
     assert [number for _, number in world.started] == [*urgent, *first, *second]
 
 
+def test_without_shares_of_vos_a_vo_s_activities_do_not_pass_by_others_that_came_before() -> None:
+    weights = ActivityWeights({"a": {"rare": 1, "much": 1000}})
+    world = World({}, {"c": 1}, weights)
+    world.put("c", "a", "much", files=5)
+    world.put("c", "a", "rare", files=20)
+    others = world.put("c", "b", files=20)
+    world.put("c", "a", "much", files=1000)
+    world.run(100.0)
+    assert len(_started(world, others)) == 20
+
+
 def test_activities_share_a_vo_s_places_and_unlisted_ones_count_as_default() -> None:
     weights = ActivityWeights({"a": {"production": 70, "default": 20, "tests": 10}})
     world = World({"c": {"a": 50, "b": 50}}, {"c": 10}, weights)
@@ -297,6 +309,16 @@ def test_a_channel_that_begins_to_wait_is_served_at_once_and_not_alone() -> None
     world.put("old", "a", files=5000)
     world.run(500.0)
     late = world.put("new", "a", files=5000)
+    world.run(100.0)
+    assert len(_started(world, late)) == pytest.approx(50, abs=3)
+
+
+def test_a_channel_that_comes_back_has_no_credit_for_the_time_nothing_waited_on_it() -> None:
+    world = World({}, {"old": 4, "back": 4}, capacity=1)
+    world.put("back", "a", files=10)
+    world.put("old", "a", files=5000)
+    world.run(1000.0)
+    late = world.put("back", "a", files=5000)
     world.run(100.0)
     assert len(_started(world, late)) == pytest.approx(50, abs=3)
 

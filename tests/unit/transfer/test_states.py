@@ -13,6 +13,7 @@ from gridlane_transfer.states import (
     FILE_FINAL,
     FILE_TRANSITIONS,
     JOB_FINAL,
+    UNSTARTED,
     FileState,
     JobState,
     job_state,
@@ -61,7 +62,10 @@ def test_the_states_are_those_of_the_contract() -> None:
         ([F.BLOCKED, F.READY], 0, False, J.SUBMITTED),
         ([F.BLOCKED, F.ACTIVE], 0, False, J.ACTIVE),
         ([F.BLOCKED, F.FINISHED], 0, False, J.ACTIVE),
-        ([F.BLOCKED, F.CANCELED], 0, False, J.ACTIVE),
+        ([F.BLOCKED, F.CANCELED], 0, False, J.SUBMITTED),
+        ([F.READY, F.CANCELED], 0, False, J.READY),
+        ([F.READY, F.CATALOG_FAILED], 0, False, J.READY),
+        ([F.READY, F.HELD], 0, False, J.SUBMITTED),
         ([F.BLOCKED, F.CANCELED], 0, True, J.CANCELING),
         ([F.FINISHED, F.FINISHED], 0, False, J.FINISHED),
         ([F.FINISHED, F.FAILED], 0, False, J.PARTIALLY_FINISHED),
@@ -80,16 +84,17 @@ def test_a_job_is_what_its_files_are(
     assert state_of(*files, moved=moved, cancel_asked=cancel_asked) is expected
 
 
-def test_a_job_whose_files_are_between_two_hops_is_active() -> None:
-    counts = Counter([F.READY, F.FINISHED, F.READY])
-    waits = Counter([F.READY])
-    for found, underway, expected in (
-        (waits, 0, J.READY),
-        (waits, 1, J.ACTIVE),
-        (counts, 0, J.ACTIVE),
+def test_a_job_of_which_a_file_was_started_is_active_whatever_became_of_it() -> None:
+    for files, started, expected in (
+        ([F.READY], False, J.READY),
+        ([F.READY], True, J.ACTIVE),  # between two hops
+        ([F.READY, F.FAILED], True, J.ACTIVE),
+        ([F.BLOCKED, F.CANCELED], True, J.ACTIVE),
+        ([F.HELD], True, J.HELD),
+        ([F.FAILED], True, J.FAILED),
     ):
-        state = job_state(found, moved_uncatalogued=0, cancel_asked=False, underway=underway)
-        assert state is expected
+        state = job_state(Counter(files), moved_uncatalogued=0, cancel_asked=False, started=started)
+        assert state is expected, files
 
 
 @pytest.mark.parametrize(
@@ -103,6 +108,13 @@ def test_a_job_whose_files_are_between_two_hops_is_active() -> None:
 )
 def test_what_submissions_ask_for_has_its_transitions(before: FileState, after: FileState) -> None:
     assert legal(before, after)
+
+
+@pytest.mark.parametrize("state", sorted(UNSTARTED))
+def test_what_has_not_started_can_be_held_and_cancelled(state: FileState) -> None:
+    """Cancels, vetoes and roles that are lost meet files in each of these states."""
+    assert state is F.HELD or legal(state, F.HELD)
+    assert legal(state, F.CANCELED)
 
 
 files_lists = st.lists(st.sampled_from(FileState), min_size=1, max_size=8)

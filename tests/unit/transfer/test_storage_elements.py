@@ -17,7 +17,7 @@ ELEMENTS = StorageElements(embedded_storage_elements(Path("/data/my storage"), P
 
 components = st.text(
     st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="/"), min_size=1
-).filter(lambda text: text not in (".", ".."))
+).filter(lambda text: not {".", ".."} & set(text.split("\\")))
 paths = st.lists(components, min_size=1, max_size=4).map("/".join)
 
 
@@ -50,6 +50,7 @@ def test_no_text_leads_out_of_a_storage_element(text: str) -> None:
             parts = located.location.relative.split("/")
             assert parts[0] == "local"
             assert not {"", ".", ".."} & set(parts)
+            assert not {".", ".."} & set(located.location.relative.replace("\\", "/").split("/"))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,26 @@ def test_no_text_leads_out_of_a_storage_element(text: str) -> None:
 )
 def test_what_is_not_served(name: str) -> None:
     assert ELEMENTS.locate(name) is None
+
+
+@pytest.mark.parametrize(
+    "name", [".gridlane-1-1.part", "a/.gridlane-hop-1", ".gridlane-x/a", "%2egridlane-x"]
+)
+def test_names_that_gridlane_gives_are_nobody_s(name: str) -> None:
+    url = f"file:///data/my storage/local/{name}"
+    assert ELEMENTS.locate(url) is None
+    assert ELEMENTS.locate(url, internal=True) is None
+    assert ELEMENTS.locate(url, own=True) is not None
+    if "%" not in name:
+        assert ELEMENTS.locate(f"LFN:/local/{name}") is None
+
+
+def test_a_data_directory_may_be_called_anything() -> None:
+    elements = StorageElements(
+        embedded_storage_elements(Path("/srv/.gridlane-data/storage"), Path("/srv/jobs"))
+    )
+    assert elements.locate("file:///srv/.gridlane-data/storage/local/a") is not None
+    assert elements.locate("LFN:/local/a") is not None
 
 
 def test_an_internal_element_is_for_services() -> None:

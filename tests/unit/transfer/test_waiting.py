@@ -13,9 +13,10 @@ from gridlane_transfer.backends.base import BackendReport
 from gridlane_transfer.channels.channels import Channel, ChannelState, ExhaustedAction
 from gridlane_transfer.jobs import waiting
 from gridlane_transfer.jobs.waiting import Facts
+from gridlane_transfer.moving.alternatives import Alternatives, Source, Strategy
 from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.settings import StorageElementSettings
-from gridlane_transfer.states import FileState
+from gridlane_transfer.states import FileState, JobKind
 from gridlane_transfer.storage.bans import Ban, BanAction, Operation
 from gridlane_transfer.storage.storage_elements import Limits, StorageElements
 from gridlane_transfer.store.queues import Running
@@ -213,9 +214,29 @@ def test_when_it_goes_on_is_told_where_that_is_known() -> None:
 
 
 def test_a_file_that_is_removed_waits_for_no_channel() -> None:
-    removal = job(kind=waiting.DELETION)
+    removal = job(kind=int(JobKind.DELETION))
     row = file(channel_uid="", target_element="", source="LFN:/near/none")
     boss = Policy(1, [Binding(ISSUER, "sue", Role.SUBMITTER, "cms")], vos=["cms"])
     assert told(row, facts(channels={}, policy=boss), removal) == ["UNSPECIFIED"]
     barred = facts(elements=banned("storageElements/near", Operation.REMOVE), channels={})
     assert told(row, barred, removal) == ["STORAGE_BANNED storageElements/near"]
+
+
+def test_a_file_that_is_removed_takes_no_place_of_those_that_move() -> None:
+    removal = job(kind=int(JobKind.DELETION))
+    row = file(channel_uid="", target_element="")
+    full = facts(
+        channels={}, elements=elements(max_active_out=1), running=busy(on=9, out_of=1), capacity=3
+    )
+    assert told(row, full, removal) == ["UNSPECIFIED"]
+    assert told(row, replace(full, backend=BackendReport("embedded", False, "1", "")), removal) == [
+        "BACKEND_DOWN transferBackends/embedded"
+    ]
+
+
+def test_of_several_sources_the_present_one_wants_a_copy() -> None:
+    sources = [Source("LFN:/near/none", ""), Source("file:///srv/near/a", "near")]
+    for now, reasons in ((0, ["NO_REPLICA"]), (1, ["UNSPECIFIED"])):
+        several = Alternatives(sources, Strategy.ORDERLY, now=now)
+        row = file(source="LFN:/near/none", alternatives=several.to_json())
+        assert told(row, facts()) == reasons

@@ -105,8 +105,8 @@ def test_the_files_own_failure_is_told_with_its_cure() -> None:
     [
         (states.STAGING, errors.caller_vetoed(), "PERMISSION"),
         (states.MATCHED, errors.permission_denied("workload.jobs.submit"), "PERMISSION"),
-        (states.STAGING, errors.no_storage_element("srm://x"), "STAGE_IN"),
-        (states.COMPLETING, errors.no_storage_element("srm://x"), "STAGE_OUT"),
+        (states.STAGING, errors.no_storage_element("srm://x", "url"), "STAGE_IN"),
+        (states.COMPLETING, errors.no_storage_element("srm://x", "url"), "STAGE_OUT"),
     ],
 )
 def test_a_refused_step_fails_in_the_class_of_its_state(

@@ -21,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
 
 def report(
     job: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="Only of this job and its transfers.")
+        str | None, typer.Argument(metavar="JOB", help="Only of this job and its transfers.")
     ] = None,
     kind: Annotated[
         Literal["job", "data_operation"] | None, typer.Option(help="Only records of this kind.")

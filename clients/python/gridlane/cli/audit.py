@@ -44,7 +44,7 @@ def list_entries(
                 actor=actor, resource=resource, vo=vo, method=method, since=begin, limit=limit
             )
         )
-    columns = ("ENTRY", "TIME", "WHO", "WHAT", "ON", "?VO", "END", "?REASON")
+    columns = ("ENTRY", "TIME", "WHO", "WHAT", "ON", "?VO", "END", "-REASON")
     terminal.show_list(found, columns, _row, "no entries that you may see", output)
 
 

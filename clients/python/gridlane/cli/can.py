@@ -39,7 +39,7 @@ def can(
     resource: Annotated[
         str,
         typer.Argument(
-            metavar="[RESOURCE]",
+            metavar="RESOURCE",
             help="What it is done to: a job, transfer, channel, LFN or VO. Without: anything.",
         ),
     ] = "",

@@ -67,7 +67,7 @@ def list_issuers(
     """List the issuers, by name."""
     with connect() as client:
         found = list(client.issuers.list(vo=vo, limit=limit))
-    columns = ("ISSUER", "URL", "VO", "STATE", "FROM", ">KEYS", "?PROBLEM")
+    columns = ("ISSUER", "URL", "VO", "STATE", "FROM", ">KEYS", "-PROBLEM")
     terminal.show_list(found, columns, _row, "no issuers", output)
 
 

@@ -33,7 +33,7 @@ def list_keys(
     """List the keys that sign, will sign, or did and are needed still; newest first."""
     with connect() as client:
         found = list(client.keys.list(limit=limit))
-    columns = ("KEY", "STATE", "SIGNS FROM", "?UNTIL", "?NEEDED UNTIL")
+    columns = ("KEY", "STATE", "SIGNS FROM", "-UNTIL", "-NEEDED UNTIL")
     terminal.show_list(found, columns, _row, "no keys", output)
 
 

@@ -117,8 +117,15 @@ def _local(error: OSError | ValueError) -> int:
         code = ExitCode.DENIED
     elif isinstance(error, OSError):
         code = exit_code_of_files(error)
-    fail(str(error), code)
+    fail(_said(error), code)
     return code
+
+
+def _said(error: OSError | ValueError) -> str:
+    """What went wrong: of a file its name and the system's word, without the word's number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _failed_call(error: Exception) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gridlane.cli import terminal, units
+from gridlane.cli import replica_changes, terminal, units
 from gridlane.cli.files import normal
 from gridlane.cli.session import connect
 from gridlane.cli.terminal import Limit, Output, plain
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from gridlane.transfer.v1.replica_pb2 import LogicalFile
 
-app = typer.Typer(help="Logical files and their copies: list, show.", no_args_is_help=True)
+app = typer.Typer(
+    help="Logical files and their copies: list, show, register, unregister.",
+    no_args_is_help=True,
+)
 
 
 @app.command("list")
@@ -66,7 +69,13 @@ def _pairs(file: LogicalFile) -> Iterator[tuple[str, str]]:
     yield "lfn", plain(file.lfn)
     yield "size", f"{units.size(file.size_bytes)} ({file.size_bytes} bytes)"
     yield "checksum", format_checksum(file.checksum)
+    yield "guid", file.guid
+    yield "vo", plain(file.vo)
+    yield "owner", plain(file.owner.subject)
     yield "registered", units.local_time(file.create_time)
     for replica in file.replicas:
         where = replica.storage_element.removeprefix("storageElements/")
         yield "copy", plain(f"{where}  {replica.url}")
+
+
+replica_changes.add_to(app)

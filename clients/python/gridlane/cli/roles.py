@@ -68,7 +68,7 @@ class _Holder(NamedTuple):
 @app.command("list")
 def list_roles(
     holder: Annotated[
-        str, typer.Argument(metavar="[HOLDER]", help="Only of this subject or group.")
+        str, typer.Argument(metavar="HOLDER", help="Only of this subject or group.")
     ] = "",
     issuer: Annotated[str | None, typer.Option(help="The subject's issuer.")] = None,
     role: Annotated[RoleWord | None, typer.Option(help="Only this role.")] = None,
@@ -91,7 +91,7 @@ def list_roles(
                 limit=limit,
             )
         )
-    columns = ("BINDING", "ROLE", "HOLDER", "?ISSUER", "WHERE", "?UNTIL", "?REASON")
+    columns = ("BINDING", "ROLE", "HOLDER", "?ISSUER", "WHERE", "-UNTIL", "-REASON")
     terminal.show_list(found, columns, _row, "no roles that you may see", output)
 
 

@@ -47,7 +47,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND ARGS...")],
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="-- COMMAND ARGS...", help="What is run, and its arguments."),
+    ],
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", metavar="PATH|URL|LFN[=NAME]", help="A file it reads."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -20,6 +20,8 @@ from gridlane.cli.storage_form import (
     StandsInFor,
     Sums,
     VoPaths,
+    complete_operation,
+    operations_given,
     settings_of,
 )
 from gridlane.cli.terminal import Output, Reason, plain
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from gridlane.transfer.v1.storage_element_pb2 import StorageElement
 
 app = typer.Typer(
-    help="Storage elements: list, show, create, update, delete, ban, unban, bans.",
+    help="Storage elements: where files are kept, and bans that keep them from being used.",
     no_args_is_help=True,
 )
 
@@ -51,11 +53,8 @@ def list_elements(output: Output = "text") -> None:
     """List storage elements by name."""
     with connect() as client:
         elements = list(client.storage.elements())
-    if output == "json":
-        terminal.show_messages(elements)
-        return
-    columns = ("NAME", "MEDIUM", "READ", "WRITE", ">FREE", "VO PATHS", "ENDPOINTS", "?SITE")
-    terminal.table(columns, map(_row, elements), "no storage elements")
+    columns = ("NAME", "~MEDIUM", "READ", "WRITE", ">FREE", "VO PATHS", "~ENDPOINTS", "-~SITE")
+    terminal.show_list(elements, columns, _row, "no storage elements", output)
 
 
 @app.command()
@@ -105,6 +104,8 @@ def create(
     with connect() as client:
         made = client.storage_settings.create(element, settings, reason=reason, validate_only=check)
     terminal.show_message(made, _pairs(made), output)
+    if check:
+        terminal.note("all is well; nothing was stored")
 
 
 @app.command()
@@ -159,7 +160,7 @@ def delete(
     """Remove a storage element that nothing uses; no byte on it is touched."""
     with connect() as client:
         client.storage_settings.delete(element, reason=reason, revision=revision)
-    _done(f"deleted {element}", output)
+    terminal.show_done(f"deleted {element}", output)
 
 
 @app.command()
@@ -173,35 +174,40 @@ def ban(
         list[str] | None,
         typer.Option(
             help="What may not be done: read, write, check, remove; several times for several."
-            " Without: everything."
+            " Without: everything.",
+            autocompletion=complete_operation,
         ),
     ] = None,
     vo: Annotated[str, typer.Option(help="The VO that may not. Without: nobody may.")] = "",
     wait: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="DURATION", help="How long a file waits, then it is cancelled, as 12h."
         ),
-    ] = "",
+    ] = None,
     accept: Annotated[
         bool, typer.Option("--accept", help="Take submissions meanwhile, and have them wait.")
     ] = False,
     lasting: Annotated[
-        str, typer.Option("--for", metavar="DURATION", help="How long, as 12h. Without: ever.")
-    ] = "",
+        str | None,
+        typer.Option("--for", metavar="DURATION", help="How long, as 12h. Without: until unban."),
+    ] = None,
     output: Output = "text",
 ) -> None:
     """Keep a storage element from being used. In force everywhere within a second."""
+    operations = operations_given("--operation", operation)
+    wait_timeout = units.parse_option("--wait", wait, units.parse_duration)
+    duration = units.parse_option("--for", lasting, units.parse_duration)
     with connect() as client:
         made = client.storage_settings.ban(
             element,
             reason,
             action=action,
-            operations=operation or (),
+            operations=operations,
             vo=vo,
-            wait_timeout=_duration("--wait", wait),
+            wait_timeout=wait_timeout,
             accept_submissions=accept,
-            expire_time=_end(lasting),
+            expire_time=None if duration is None else datetime.now(timezone.utc) + duration,
         )
     terminal.show_message(made, _ban_pairs(made), output)
 
@@ -224,24 +230,21 @@ def unban(
         names = [ban] if "/" in bare else [one.name for one in settings.bans(bare)]
         for name in names:
             settings.unban(name, reason=reason)
-    _done(f"lifted {len(names)} {'ban' if len(names) == 1 else 'bans'}", output)
+    terminal.show_done(f"lifted {units.count(len(names), 'ban')}", output)
 
 
 @app.command()
 def bans(
     element: Annotated[
-        str, typer.Argument(metavar="[ELEMENT]", help="Only of this storage element.")
+        str, typer.Argument(metavar="ELEMENT", help="Only of this storage element.")
     ] = "-",
     output: Output = "text",
 ) -> None:
     """List the bans in force, newest first."""
     with connect() as client:
         found = list(client.storage_settings.bans(element))
-    if output == "json":
-        terminal.show_messages(found)
-        return
-    columns = ("BAN", "OPERATIONS", "ACTION", "?VO", ">FILES", "?UNTIL", "REASON")
-    terminal.table(columns, map(_ban_row, found), "no bans")
+    columns = ("BAN", "REASON", "OPERATIONS", "~ACTION", "-VO", "~>FILES", "-~UNTIL")
+    terminal.show_list(found, columns, _ban_row, "no bans", output)
 
 
 def _row(element: StorageElement) -> tuple[str, ...]:
@@ -275,8 +278,11 @@ def _pairs(element: StorageElement) -> Iterator[tuple[str, str]]:
         yield f"access {field.name}", access_word(state)
     yield "draining", "yes" if element.draining else ""
     yield "free", _free(element)
-    for field, limit in element.limits.ListFields():
-        yield field.name.replace("_", " "), str(limit)
+    limits = element.limits
+    yield "max active in", str(limits.max_active_in or "")
+    yield "max active out", str(limits.max_active_out or "")
+    yield "max rate in", units.rate(limits.max_bandwidth_in_bytes_per_second)
+    yield "max rate out", units.rate(limits.max_bandwidth_out_bytes_per_second)
     yield "stands in for", plain(", ".join(one.partition("/")[2] for one in element.failover_for))
     yield "checksums", ", ".join(map(checksum_word, element.checksum_types))
     yield "configured", "where the service runs" if element.configured else ""
@@ -287,13 +293,13 @@ def _pairs(element: StorageElement) -> Iterator[tuple[str, str]]:
 
 def _ban_row(ban: StorageBan) -> tuple[str, ...]:
     return (
-        ban.name,
+        ban.name.removeprefix("storageElements/").replace("/bans/", "/"),
+        plain(ban.reason),
         _operations(ban),
         _action(ban),
         plain(ban.vo),
         str(ban.affected_files),
         units.local_time(ban.expire_time),
-        plain(ban.reason),
     )
 
 
@@ -344,19 +350,3 @@ def _action(ban: StorageBan) -> str:
     from gridlane.storage_words import ban_action_word
 
     return ban_action_word(ban.action)
-
-
-def _duration(option: str, text: str) -> timedelta | None:
-    return units.parse_option(option, text, units.parse_duration) if text else None
-
-
-def _end(lasting: str) -> datetime | None:
-    duration = _duration("--for", lasting)
-    return None if duration is None else datetime.now(timezone.utc) + duration
-
-
-def _done(what: str, output: terminal.Format) -> None:
-    if output == "json":
-        terminal.show_json({})
-    else:
-        terminal.line(plain(what))

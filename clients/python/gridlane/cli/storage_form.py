@@ -39,7 +39,10 @@ Description = Annotated[str | None, typer.Option(help="What it is for.")]
 Access = Annotated[_AccessWord | None, typer.Option(help="What it may be used for.")]
 Sums = Annotated[
     list[str] | None,
-    typer.Option(help="A checksum that it computes, as ADLER32 or MD5; several times for several."),
+    typer.Option(
+        help="A checksum that it computes, as ADLER32 or MD5; several times for several.",
+        autocompletion=lambda incomplete: _beginning(incomplete, _checksum_words()),
+    ),
 ]
 StandsInFor = Annotated[
     list[str] | None,
@@ -49,6 +52,38 @@ Limit = Annotated[int | None, typer.Option(min=0, help="Files at once; 0: no lim
 Rate = Annotated[
     str | None, typer.Option(metavar="BYTES", help="Bytes in a second, as 100M; 0: no limit.")
 ]
+
+
+def operations_given(option: str, words: Sequence[str] | None) -> list[str]:
+    """What an option names of storage operations, each a word that is one.
+
+    Raises:
+        typer.BadParameter: one is none.
+    """
+    from gridlane.storage_words import operations_of
+
+    for word in words or ():
+        units.parse_option(option, word, lambda text: operations_of([text]))
+    return list(words or ())
+
+
+def complete_operation(incomplete: str) -> list[str]:
+    """The storage operations that begin so."""
+    from gridlane.states import enum_words
+    from gridlane.transfer.v1.storage_element_pb2 import StorageOperation
+
+    return _beginning(incomplete, enum_words(StorageOperation, "STORAGE_OPERATION_"))
+
+
+def _checksum_words() -> list[str]:
+    from gridlane.states import enum_words
+    from gridlane.type.v1.checksum_pb2 import ChecksumType
+
+    return enum_words(ChecksumType, "CHECKSUM_TYPE_")
+
+
+def _beginning(incomplete: str, words: Sequence[str]) -> list[str]:
+    return [word.lower() for word in words if word.startswith(incomplete.upper())]
 
 
 def settings_of(
@@ -87,20 +122,27 @@ def settings_of(
     limits = {
         "max_active_in": max_active_in,
         "max_active_out": max_active_out,
-        "max_bandwidth_in_bytes_per_second": _rate("--max-rate-in", max_rate_in),
-        "max_bandwidth_out_bytes_per_second": _rate("--max-rate-out", max_rate_out),
+        "max_bandwidth_in_bytes_per_second": units.parse_option(
+            "--max-rate-in", max_rate_in, units.parse_size
+        ),
+        "max_bandwidth_out_bytes_per_second": units.parse_option(
+            "--max-rate-out", max_rate_out, units.parse_size
+        ),
     }
     for name, limit in limits.items():
         if limit is not None:
             setattr(settings.limits, name, limit)
             plain[f"limits.{name}"] = limit
-    settings.checksum_types.extend(checksums_of(checksum or ()))
+    settings.checksum_types.extend(
+        units.parse_option("--checksum", word, lambda text: checksums_of([text])[0])
+        for word in checksum or ()
+    )
     settings.failover_for.extend(_element(name) for name in failover_for or ())
     for given in endpoint or ():
         _add_endpoint(settings, given)
     for given in vo_path or ():
         vo, equals, path = given.partition("=")
-        if not equals:
+        if not (equals and vo and path.startswith("/")):
             raise typer.BadParameter(f"--vo-path: {given!r} is not like atlas=/atlas")
         settings.vo_paths[vo] = path
     lists = {
@@ -118,6 +160,8 @@ def _add_endpoint(settings: StorageElement, given: str) -> None:
     base_url, equals, words = given.rpartition("=")
     if not equals:
         base_url, words = given, ""
+    if "://" not in base_url:
+        raise typer.BadParameter(f"--endpoint: {given!r} is not like https://se.example.org/data")
     operations = units.parse_option(
         "--endpoint", words, lambda text: operations_of([one for one in text.split(",") if one])
     )
@@ -126,7 +170,3 @@ def _add_endpoint(settings: StorageElement, given: str) -> None:
 
 def _element(name: str) -> str:
     return name if name.startswith("storageElements/") else f"storageElements/{name}"
-
-
-def _rate(option: str, text: str | None) -> int | None:
-    return None if text is None else units.parse_option(option, text, units.parse_size)

@@ -19,14 +19,17 @@ from gridlane.cli.exit_codes import ExitCode
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console
+    from rich.text import Text
 
-    from gridlane.errors import GridlaneError
+    from gridlane.errors import GridlaneError, Violation
 
 Format = Literal["text", "json"]
 _Message = TypeVar("_Message", bound="Message")
 
 # Wide enough for any row where nothing has to fit a screen.
 _PIPE_WIDTH = 1_000
+# Between two columns of a table.
+_GAP = 2
 
 
 class _Mode:
@@ -44,7 +47,13 @@ def _choose(value: Format) -> Format:
 #: The option of every command that prints data.
 Output = Annotated[
     Format,
-    typer.Option("--output", "-o", help="text for people, json for programs.", callback=_choose),
+    typer.Option(
+        "--output",
+        "-o",
+        help="text for people, json for programs.",
+        callback=_choose,
+        is_eager=True,  # what is wrong with the other options is told in this form
+    ),
 ]
 
 
@@ -92,8 +101,9 @@ def table(
     """Print rows for people.
 
     Parameters:
-        columns: the headings; one that begins with ">" stands to the right, one with "?" is left
-            out on a terminal when it says the same in every row.
+        columns: the headings, with marks before them. ">": stands to the right. On a terminal alone
+            are left out: "?" when it says the same in every row, "-" when it says nothing in any,
+            "~" when the terminal is too narrow for all, the last one first.
         rows: what to print; texts may carry rich's markup only when they were escaped with `plain`.
         empty: what to say, on standard error, when there are none.
         names: whether the first column has resource names, which are never broken.
@@ -104,25 +114,64 @@ def table(
     if not found:
         note(empty)
         return
-    shown = [
-        n for n, name in enumerate(columns) if not (terminal and _says_nothing(name, n, found))
-    ]
+    shown = list(range(len(columns)))
+    left_out: list[str] = []
+    if terminal:
+        shown = [n for n in shown if not _says_nothing(columns[n], [row[n] for row in found])]
+        shown, left_out = _that_fit(columns, found, shown)
     grid = Table(box=None, pad_edge=False, header_style="bold" if terminal else "")
     for number in shown:
-        heading = columns[number]
+        marks, heading = _marked(columns[number])
         grid.add_column(
-            heading.lstrip(">?"),
-            justify="right" if heading.startswith(">") else "left",
+            heading,
+            justify="right" if ">" in marks else "left",
             overflow="fold",
             no_wrap=names and number == 0,
         )
     for row in found:
         grid.add_row(*(row[number] for number in shown))
     out().print(grid)
+    if left_out:
+        note(f"not shown, the terminal is too narrow: {', '.join(left_out)}")
 
 
-def _says_nothing(heading: str, number: int, rows: Sequence[Sequence[str]]) -> bool:
-    return heading.startswith("?") and len({row[number] for row in rows}) == 1
+def _marked(column: str) -> tuple[str, str]:
+    """The marks before a heading, and the heading."""
+    heading = column.lstrip(">?-~")
+    return column.removesuffix(heading), heading
+
+
+def _says_nothing(column: str, cells: Sequence[str]) -> bool:
+    marks, _ = _marked(column)
+    return ("?" in marks and len(set(cells)) == 1) or ("-" in marks and not any(cells))
+
+
+def _that_fit(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int]
+) -> tuple[list[int], list[str]]:
+    """Those of the columns that are shown that have room, and the headings of the others."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    def width(number: int) -> int:
+        texts = (_marked(columns[number])[1], *(row[number] for row in rows))
+        return max(cell_len(line) for text in texts for line in _lines(Text.from_markup(text)))
+
+    room = out().width
+    kept = list(shown)
+    left_out: list[str] = []
+    for number in reversed(shown):
+        if sum(map(width, kept)) + _GAP * (len(kept) - 1) <= room:
+            break
+        marks, heading = _marked(columns[number])
+        if "~" in marks:
+            kept.remove(number)
+            left_out.insert(0, heading)
+    return kept, left_out
+
+
+def _lines(text: Text) -> Sequence[str]:
+    return text.plain.split("\n")
 
 
 def details(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -217,6 +266,14 @@ def show_revision(done: str, revision: int, output: Format) -> None:
         line(f"{done} with revision {revision} of the policy")
 
 
+def show_done(what: str, output: Format) -> None:
+    """Print what was done by a verb that answers nothing: its JSON is {}."""
+    if output == "json":
+        show_json({})
+    else:
+        line(plain(what))
+
+
 def show_messages(messages: Iterable[Message]) -> None:
     """Print messages as a JSON list."""
     show_json([as_dict(message) for message in messages])
@@ -291,9 +348,13 @@ def fail_call(error: GridlaneError, extra: Mapping[str, Any] | None = None) -> i
 
     code = exit_code_of_status(error.code.name)
     reason = error.reason or error.code.name
-    listed = reason == "INVALID_FIELDS" and error.violations
+    listed = _listed(error.violations, error.message, reason)
     message = "the request is wrong" if listed else error.message
-    problems = [f"{violation.field}: {violation.description}" for violation in error.violations]
+    problems = [
+        f"{violation.field}: {violation.description}"
+        for violation in error.violations
+        if listed or is_json() or violation.description not in message
+    ]
     if code is ExitCode.INTERNAL and error.trace_id:
         problems.append(f"the servers' logs have more under the trace id {error.trace_id}")
     if error.help_url:
@@ -301,3 +362,30 @@ def fail_call(error: GridlaneError, extra: Mapping[str, Any] | None = None) -> i
     cure = _CURES.get(reason) or _CURES.get(error.code.name, "")
     fail(message, code, reason=reason, problems=problems, cure=cure, extra=extra)
     return code
+
+
+def fail_calls(errors: Sequence[GridlaneError], done: Sequence[Message] = ()) -> int:
+    """Tell why some of many items were refused.
+
+    Parameters:
+        errors: at least one; of several the JSON form has each in `errors`, the first as `error`.
+        done: the others, for the JSON form.
+
+    Returns:
+        The exit code, that of the first.
+    """
+    if not is_json():
+        codes = [fail_call(error) for error in errors]
+        return codes[0]
+    extra: dict[str, Any] = {}
+    if done:
+        extra["done"] = list(map(as_dict, done))
+    if len(errors) > 1:
+        extra["errors"] = [{"reason": one.reason, "message": one.message} for one in errors]
+    return fail_call(errors[0], extra)
+
+
+def _listed(violations: Sequence[Violation], message: str, reason: str) -> bool:
+    """Whether a message says no more than its violations do, each with its field."""
+    said = (f"{violation.field}: {violation.description}" in message for violation in violations)
+    return bool(violations) and (reason == "INVALID_FIELDS" or all(said))

@@ -94,16 +94,14 @@ def exchange(
 
 @app.command("list")
 def list_tokens(
-    subject: Annotated[
-        str | None, typer.Argument(metavar="[USER]", help="Only this user's.")
-    ] = None,
+    subject: Annotated[str | None, typer.Argument(metavar="USER", help="Only this user's.")] = None,
     limit: Limit = 100,
     output: Output = "text",
 ) -> None:
     """List the tokens that were signed for you, or all for administrators; newest first."""
     with connect() as client:
         found = list(client.tokens.list(subject=subject, limit=limit))
-    columns = ("TOKEN", "USER", "VOS", "?GROUPS", "?SCOPES", "UNTIL", "?REVOKED", "?REASON")
+    columns = ("TOKEN", "USER", "VOS", "-GROUPS", "-SCOPES", "UNTIL", "-REVOKED", "-REASON")
     terminal.show_list(found, columns, _row, "no tokens", output)
 
 

@@ -10,23 +10,13 @@ import typer
 
 from gridlane.cli import terminal, units
 from gridlane.cli.session import connect
-from gridlane.cli.terminal import Output, Reason, plain
+from gridlane.cli.terminal import Limit, Output, Reason, plain
+from gridlane.cli.transfer_form import Job, JobState, Name, SingleFiles, Vo
 
 if TYPE_CHECKING:
     from gridlane.transfer.v1.file_attempt_pb2 import FileAttempt
     from gridlane.transfer.v1.file_explanation_pb2 import FileExplanation
     from gridlane.transfer.v1.transfer_summary_pb2 import FailureCount, TransferSummary
-
-Name = Annotated[str, typer.Argument(metavar="TRANSFER", help="transfers/<uuid>, or the bare id.")]
-Limit = Annotated[int, typer.Option(min=1, help="At most this many.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command()(explain)
-    app.command()(attempts)
-    app.command()(summary)
-    app.command()(release)
 
 
 def explain(name: Name, limit: Limit = 50, output: Output = "text") -> None:
@@ -36,7 +26,7 @@ def explain(name: Name, limit: Limit = 50, output: Output = "text") -> None:
     if output == "json":
         terminal.show_messages(found)
         return
-    columns = ("FILE", "STATE", "REASON", "WHAT", "?SINCE", "?EXPECTED", "?CURE")
+    columns = ("FILE", "STATE", "REASON", "WHAT", "-~SINCE", "-EXPECTED", "-CURE")
     rows = [row for file in found for row in _explained(file)]
     terminal.table(columns, rows, "nothing waits")
 
@@ -67,11 +57,8 @@ def attempts(
     """List each time that a file was started, oldest first."""
     with connect() as client:
         found = list(client.transfers.attempts(file, limit=limit))
-    if output == "json":
-        terminal.show_messages(found)
-        return
-    columns = ("ATTEMPT", "STARTED", ">TOOK", ">BYTES", ">RATE", "OUTCOME", "CHANNEL", "FAILURE")
-    terminal.table(columns, map(_attempt, found), "it was not started yet")
+    columns = ("ATTEMPT", "STARTED", ">TOOK", ">BYTES", "~>RATE", "OUTCOME", "~CHANNEL", "-FAILURE")
+    terminal.show_list(found, columns, _attempt, "it was not started yet", output)
 
 
 def _attempt(one: FileAttempt) -> tuple[str, ...]:
@@ -84,13 +71,12 @@ def _attempt(one: FileAttempt) -> tuple[str, ...]:
     failure = ""
     if one.HasField("failure"):
         failure = f"{failure_word(one.failure.failure_class)}: {plain(one.failure.message)}"
-    rate = one.throughput_bytes_per_second
     return (
         str(one.attempt),
         units.local_time(one.start_time),
         took,
         units.size(one.transferred_bytes),
-        f"{units.size(rate)}/s" if rate else "",
+        units.rate(one.throughput_bytes_per_second),
         state_markup(file_state_word(one.outcome)),
         plain(one.channel.rpartition("/")[2]),
         failure,
@@ -99,21 +85,19 @@ def _attempt(one: FileAttempt) -> tuple[str, ...]:
 
 def summary(
     name: Annotated[
-        str, typer.Argument(metavar="[TRANSFER]", help="Only this one. Without: all of yours.")
+        str, typer.Argument(metavar="TRANSFER", help="Only this one. Without: all that you see.")
     ] = "",
-    state: Annotated[str | None, typer.Option(help="Only in this state, as ACTIVE.")] = None,
-    vo: Annotated[str | None, typer.Option(help="Only of this VO.")] = None,
-    job: Annotated[str | None, typer.Option(help="Only those of this job.")] = None,
+    state: JobState = None,
+    vo: Vo = None,
+    job: Job = None,
     since: Annotated[
-        str, typer.Option(metavar="DURATION", help="Only those of the last 90m, 12h, 30d.")
-    ] = "",
+        str | None, typer.Option(metavar="DURATION", help="Only those of the last 90m, 12h, 30d.")
+    ] = None,
     output: Output = "text",
 ) -> None:
     """Count transfer jobs and files by state, with bytes, speed and what failed. One filter."""
-    after = None
-    if since:
-        lasting = units.parse_option("--since", since, units.parse_duration)
-        after = datetime.now(timezone.utc) - lasting
+    lasting = units.parse_option("--since", since, units.parse_duration)
+    after = None if lasting is None else datetime.now(timezone.utc) - lasting
     with connect() as client:
         told = client.transfers.summary(name=name or None, state=state, vo=vo, job=job, after=after)
     if output == "json":
@@ -129,12 +113,11 @@ def _pairs(told: TransferSummary) -> Iterable[tuple[str, str]]:
 
     jobs = (f"{one.count} {transfer_state_word(one.state)}" for one in told.jobs)
     files = (f"{one.count} {file_state_word(one.state)}" for one in told.files)
-    rate = told.throughput_bytes_per_second
     yield "jobs", f"{told.job_count}: {', '.join(jobs)}" if told.job_count else "0"
     yield "files", f"{told.file_count}: {', '.join(files)}" if told.file_count else "0"
     yield "ended", f"{told.completeness_percent} %"
     yield "bytes", f"{units.size(told.transferred_bytes)} of {units.size(told.total_bytes)}"
-    yield "speed", f"{units.size(rate)}/s" if rate else ""
+    yield "rate", units.rate(told.throughput_bytes_per_second)
 
 
 def _failure(one: FailureCount) -> tuple[str, ...]:
@@ -145,9 +128,7 @@ def _failure(one: FailureCount) -> tuple[str, ...]:
 
 def release(
     name: Name,
-    file: Annotated[
-        list[int] | None, typer.Option(help="Only this file, by its number in the job.")
-    ] = None,
+    file: SingleFiles = None,
     give_up: Annotated[
         bool, typer.Option("--fail", help="Give them up: they are FAILED then.")
     ] = False,
@@ -161,4 +142,4 @@ def release(
     if output == "json":
         terminal.show_json({"failed_files" if give_up else "released_files": count})
         return
-    terminal.line(f"{count} files {'given up' if give_up else 'released'}")
+    terminal.line(f"{'failed' if give_up else 'released'} {units.count(count, 'file')}")

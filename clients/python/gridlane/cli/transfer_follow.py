@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gridlane.cli import terminal, units
 from gridlane.cli.exit_codes import ExitCode, exit_code_of_transfer
+from gridlane.cli.pace import Pace
 from gridlane.cli.terminal import plain
 
 if TYPE_CHECKING:
@@ -23,31 +23,7 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.5
 _SHOWN_FAILURES = 10
-_RATE_OVER_S = 10.0
-
-
-@dataclass
-class Pace:
-    """How fast bytes go, over the last seconds, and how long the rest takes at that rate."""
-
-    seen: list[tuple[float, int]] = field(default_factory=list)
-
-    def take(self, now: float, moved: int) -> None:
-        """Take what has been moved by now, bytes."""
-        self.seen.append((now, moved))
-        while self.seen[0][0] < now - _RATE_OVER_S:
-            del self.seen[0]
-
-    @property
-    def rate(self) -> float:
-        """Bytes a second."""
-        (begun, first), (now, last) = self.seen[0], self.seen[-1]
-        return (last - first) / (now - begun) if now > begun else 0.0
-
-    def left_s(self, total: int) -> float | None:
-        """Seconds until `total` bytes are there; None while that cannot be said."""
-        left = total - self.seen[-1][1]
-        return left / self.rate if self.rate > 0 and left > 0 else None
+_FAILED = ("FAILED", "CATALOG_FAILED")
 
 
 def follow(client: Client, names: Sequence[str], output: terminal.Format) -> int:
@@ -56,16 +32,25 @@ def follow(client: Client, names: Sequence[str], output: terminal.Format) -> int
     Returns:
         The exit code: that of the first job that did not end well.
     """
+    from gridlane.errors import Unavailable
     from gridlane.states import FINAL_TRANSFER_STATES
+    from gridlane.watch import PATIENCE_S
 
     pace = Pace()
-    with _bar() as show:
-        while True:
-            jobs = _jobs(client, names)
-            show(jobs, pace)
-            if all(job.state in FINAL_TRANSFER_STATES for job in jobs):
-                break
-            time.sleep(_LOOK_S)
+    jobs: list[TransferJob] = []
+    answered = time.monotonic()
+    with _named_when_left(names), _bar() as show:
+        while not jobs or not all(job.state in FINAL_TRANSFER_STATES for job in jobs):
+            if jobs:
+                time.sleep(_LOOK_S)
+            try:
+                jobs = _jobs(client, names)
+            except Unavailable:
+                if not jobs or time.monotonic() - answered > PATIENCE_S:
+                    raise
+            else:
+                answered = time.monotonic()
+                show(jobs, pace)
     if output == "json":
         terminal.show_messages(jobs)
     else:
@@ -75,10 +60,25 @@ def follow(client: Client, names: Sequence[str], output: terminal.Format) -> int
     return next((code for code in codes if code), ExitCode.OK)
 
 
+@contextmanager
+def _named_when_left(names: Sequence[str]) -> Iterator[None]:
+    """Tells which jobs go on when nobody waits for them any more."""
+    from gridlane.errors import GridlaneError
+
+    try:
+        yield
+    except (KeyboardInterrupt, GridlaneError):
+        for name in names:
+            terminal.note(f"not waited for any more: gridlane transfer watch {name}")
+        raise
+
+
 def _jobs(client: Client, names: Sequence[str]) -> list[TransferJob]:
+    from gridlane.errors import GridlaneError
+
     found = []
     for one in client.transfers.get_many(names):
-        if isinstance(one, Exception):
+        if isinstance(one, GridlaneError):
             raise one
         found.append(one)
     return found
@@ -93,12 +93,7 @@ def text_of(jobs: Iterable[TransferJob], pace: Pace) -> str:
     total = sum(job.total_bytes for job in listed)
     parts = [f"{ended} of {files} files"]
     parts.append(f"{units.size(moved)} of {units.size(total)}" if total else units.size(moved))
-    if pace.rate > 0:
-        parts.append(f"{units.size(pace.rate)}/s")
-    left = pace.left_s(total)
-    if left is not None:
-        parts.append(f"{units.duration(left)} left")
-    return "  ".join(parts)
+    return "  ".join(parts) + pace.text(total)
 
 
 def _ended(job: TransferJob) -> int:
@@ -139,11 +134,13 @@ def _tell(client: Client, job: TransferJob) -> None:
     if not exit_code_of_transfer(job):
         return
     shown = 0
-    for file in client.transfers.files(job.name, state="FAILED", limit=_SHOWN_FAILURES):
-        terminal.note(_failure(file))
-        shown += 1
-    if shown == _SHOWN_FAILURES:
-        terminal.note(f"more: gridlane transfer show {job.name} --state FAILED")
+    for state in _FAILED:
+        for file in client.transfers.files(job.name, state=state, limit=_SHOWN_FAILURES - shown):
+            terminal.note(_failure(file))
+            shown += 1
+        if shown == _SHOWN_FAILURES:
+            terminal.note(f"more: gridlane transfer show {job.name} --state {state}")
+            return
 
 
 def _failure(file: FileTransfer) -> str:
@@ -151,4 +148,4 @@ def _failure(file: FileTransfer) -> str:
 
     failure = file.failure
     text = f"{failure_word(failure.failure_class)}: {failure.message}"
-    return plain(f"file {file.name.rpartition('/')[2]}  {file.source}  {text}")
+    return f"file {file.name.rpartition('/')[2]}  {file.source}  {text}"

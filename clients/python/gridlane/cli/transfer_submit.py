@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gridlane.cli import terminal, transfer_follow
+from gridlane.cli import terminal, transfer_follow, units
+from gridlane.cli.files import remote
+from gridlane.cli.lists import From, ListFormat, Written
 from gridlane.cli.session import connect
 from gridlane.cli.terminal import Output, plain
-from gridlane.cli.transfer_lists import ListFormat, format_of, read_files
+from gridlane.cli.transfer_form import Name, SingleFiles, Wait
+from gridlane.cli.transfer_lists import ListedFile, files_of
 
 if TYPE_CHECKING:
     from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer, TransferJob
 
 MOST_FILES = 100_000
 
-
-def add_to(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command()(submit)
-    app.command()(retry)
+_FIELD = re.compile(r"transfer_job\.files\[(\d+)\]\.?(.*)")
 
 
 def submit(
     source: Annotated[
-        str, typer.Argument(metavar="[SOURCE]", help="A URL or logical file name.")
+        str, typer.Argument(metavar="SOURCE", help="A URL or logical file name.")
     ] = "",
     target: Annotated[
-        str, typer.Argument(metavar="[TARGET]", help="Where it goes: a URL or logical file name.")
+        str, typer.Argument(metavar="TARGET", help="Where it goes: a URL or logical file name.")
     ] = "",
-    from_: Annotated[
-        str,
-        typer.Option(
-            "--from", metavar="FILE", help="A list of files, CSV or JSON lines; -: standard input."
-        ),
-    ] = "",
-    written: Annotated[
-        ListFormat | None, typer.Option("--format", help="Of the list. Without: by its name.")
-    ] = None,
+    from_: From = "",
+    written: Written = None,
     per_job: Annotated[
         int,
         typer.Option("--files-per-job", min=1, max=MOST_FILES, help="A longer list is several."),
@@ -67,11 +59,12 @@ def submit(
     check: Annotated[
         bool, typer.Option("--check", help="Check everything, store nothing.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended.")] = False,
+    wait: Wait = False,
     output: Output = "text",
 ) -> int:
     """Hand in files to move: one, or a list with --from. The answer means that it is durable."""
     from gridlane.descriptions import new_transfer
+    from gridlane.errors import GridlaneError
 
     tags = _tags(tag or [])
 
@@ -88,11 +81,16 @@ def submit(
         job.activity = activity
         return job
 
+    jobs: list[TransferJob] = []
     with connect() as client:
-        jobs = [
-            client.transfers.submit(described(files), validate_only=check)
-            for files in _chunks(_files(source, target, from_, written), per_job)
-        ]
+        try:
+            for listed in _chunks(_files(source, target, from_, written), per_job):
+                files, places = [one.file for one in listed], [one.place for one in listed]
+                with _named_by_place(places):
+                    jobs.append(client.transfers.submit(described(files), validate_only=check))
+        except (GridlaneError, OSError, ValueError):
+            _tell_handed_in(jobs, checked=check)
+            raise
         if wait and not check:
             return transfer_follow.follow(client, [job.name for job in jobs], output)
     _tell(jobs, output, checked=check)
@@ -100,14 +98,10 @@ def submit(
 
 
 def retry(
-    name: Annotated[
-        str, typer.Argument(metavar="TRANSFER", help="transfers/<uuid>, or the bare id.")
-    ],
-    file: Annotated[
-        list[int] | None, typer.Option(help="Only this file, by its number in the job.")
-    ] = None,
+    name: Name,
+    file: SingleFiles = None,
     reason: terminal.Reason = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until it has ended.")] = False,
+    wait: Wait = False,
     output: Output = "text",
 ) -> int:
     """Try what failed of an ended transfer job again, as a new job."""
@@ -121,7 +115,7 @@ def retry(
 
 def _files(
     source: str, target: str, from_: str, written: ListFormat | None
-) -> Iterator[FileTransfer]:
+) -> Iterator[ListedFile]:
     from gridlane.descriptions import new_file
 
     if from_ and (source or target):
@@ -129,15 +123,12 @@ def _files(
     if not from_:
         if not (source and target):
             raise typer.BadParameter("SOURCE and TARGET are needed, or --from FILE")
-        yield new_file(source, target)
-    elif from_ == "-":
-        yield from read_files(sys.stdin, "standard input", format_of("standard input", written))
-    else:
-        with Path(from_).open(encoding="utf-8", newline="") as lines:
-            yield from read_files(lines, from_, format_of(from_, written))
+        yield ListedFile("", new_file(remote(source), remote(target)))
+        return
+    yield from files_of(from_, written)
 
 
-def _chunks(files: Iterator[FileTransfer], size: int) -> Iterator[list[FileTransfer]]:
+def _chunks(files: Iterator[ListedFile], size: int) -> Iterator[list[ListedFile]]:
     """The files, as many at a time as one job gets.
 
     Raises:
@@ -149,6 +140,27 @@ def _chunks(files: Iterator[FileTransfer], size: int) -> Iterator[list[FileTrans
         yield some
     if first:
         raise ValueError("the list has no files")
+
+
+@contextmanager
+def _named_by_place(places: Sequence[str]) -> Iterator[None]:
+    """What a server says of a job's n-th file is said of the place where the list has it."""
+    from gridlane.errors import GridlaneError, Violation
+
+    try:
+        yield
+    except GridlaneError as error:
+        found = []
+        for given in error.violations:
+            match = _FIELD.fullmatch(given.field)
+            if match is None or int(match[1]) >= len(places):
+                found.append(given)
+                continue
+            field = ", ".join(filter(None, (places[int(match[1])], match[2]))) or "the file"
+            found.append(Violation(field, given.description))
+            error.message = error.message.replace(f"{given.field}: ", f"{field}: ")
+        error.violations = tuple(found)
+        raise
 
 
 def _tags(pairs: list[str]) -> dict[str, str]:
@@ -166,4 +178,13 @@ def _tell(jobs: list[TransferJob], output: terminal.Format, *, checked: bool) ->
         terminal.show_messages(jobs)
         return
     for job in jobs:
-        terminal.line(f"{job.file_count} files are good" if checked else plain(job.name))
+        good = (
+            f"{units.count(job.file_count, 'file')} {'is' if job.file_count == 1 else 'are'} good"
+        )
+        terminal.line(good if checked else plain(job.name))
+
+
+def _tell_handed_in(jobs: list[TransferJob], *, checked: bool) -> None:
+    """Tell of the jobs that were handed in before one was refused: they stand."""
+    for job in () if checked else jobs:
+        terminal.note(f"handed in before: {job.name}")

@@ -1,6 +1,6 @@
-"""`gridlane transfer`: list, show, cancel, update and watch transfer jobs.
+"""`gridlane transfer`: its commands in their order, and those that show, cancel and change jobs.
 
-What hands them in is `transfer_submit`, what answers why and how many `transfer_answers`.
+What hands jobs in is `transfer_submit`, what answers why and how many `transfer_answers`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridlane.cli import terminal, transfer_answers, transfer_follow, transfer_submit, units
-from gridlane.cli.exit_codes import ExitCode
+from gridlane.cli import terminal, transfer_follow, units
+from gridlane.cli.exit_codes import ExitCode, exit_code_of_transfer
 from gridlane.cli.jobs import failure_pairs
 from gridlane.cli.session import connect
 from gridlane.cli.terminal import Limit, Output, ReasonShown, plain
+from gridlane.cli.transfer_answers import attempts, explain, release, summary
+from gridlane.cli.transfer_form import FileState, Job, JobState, Name, Names, SingleFiles, Vo
+from gridlane.cli.transfer_submit import retry, submit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,13 +26,9 @@ if TYPE_CHECKING:
     from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer, TransferJob
 
 app = typer.Typer(
-    help="Transfers: submit, list, show, watch, cancel, retry, release, explain, summary.",
+    help="Files moved in the background, as transfer jobs of 1 to 100 000 files.",
     no_args_is_help=True,
 )
-transfer_submit.add_to(app)
-transfer_answers.add_to(app)
-
-Name = Annotated[str, typer.Argument(metavar="TRANSFER", help="transfers/<uuid>, or the bare id.")]
 
 _COLOURS = {
     "FINISHED": "green",
@@ -42,6 +41,8 @@ _COLOURS = {
     "RETRYING": "yellow",
     "HELD": "yellow",
 }
+# The longest word is REGISTRATION_FAILED.
+_STATE_WIDTH = 19
 
 
 def state_markup(word: str) -> str:
@@ -50,18 +51,17 @@ def state_markup(word: str) -> str:
     return f"[{colour}]{word}[/]" if colour else word
 
 
-@app.command("list")
 def list_transfers(
-    state: Annotated[str | None, typer.Option(help="Only in this state, as ACTIVE.")] = None,
-    vo: Annotated[str | None, typer.Option(help="Only of this VO.")] = None,
-    job: Annotated[str | None, typer.Option(help="Only those of this job.")] = None,
+    state: JobState = None,
+    vo: Vo = None,
+    job: Job = None,
     limit: Limit = 50,
     output: Output = "text",
 ) -> None:
     """List transfer jobs, newest first. One of the three filters at a time."""
     with connect() as client:
         found = list(client.transfers.list(state=state, vo=vo, job=job, limit=limit))
-    columns = ("TRANSFER", "STATE", "FILES", "CREATED", "?VO", "?OWNER", "JOB")
+    columns = ("TRANSFER", "STATE", "~FILES", "CREATED", "?~VO", "?~OWNER", "-~JOB")
     terminal.show_list(found, columns, _row, "no transfers", output)
 
 
@@ -86,10 +86,9 @@ def counts_text(transfer: TransferJob) -> str:
     return ", ".join(f"{c.count} {file_state_word(c.state)}" for c in transfer.summary if c.count)
 
 
-@app.command()
 def show(
     name: Name,
-    state: Annotated[str | None, typer.Option(help="Only files in this state, as FAILED.")] = None,
+    state: FileState = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many files.")] = 1000,
     output: Output = "text",
 ) -> None:
@@ -106,7 +105,7 @@ def show(
         terminal.show_json(terminal.as_dict(transfer))
         return
     terminal.details(_pairs(transfer))
-    columns = ("FILE", "STATE", ">BYTES", ">RATE", "CHECKSUM", "SOURCE", "TARGET", "FAILURE")
+    columns = ("FILE", "STATE", ">BYTES", "~>RATE", "~CHECKSUM", "SOURCE", "TARGET", "-FAILURE")
     terminal.table(columns, map(_file_row, files), "no files")
 
 
@@ -133,7 +132,7 @@ def _pairs(transfer: TransferJob) -> Iterable[tuple[str, str]]:
 
 def _bytes(transfer: TransferJob) -> str:
     rate = transfer.throughput_bytes_per_second
-    speed = f", {units.size(rate)}/s" if rate else ""
+    speed = f", {units.rate(rate)}" if rate else ""
     total = f" of {units.size(transfer.total_bytes)}" if transfer.total_bytes else ""
     return f"{units.size(transfer.transferred_bytes)}{total}{speed}"
 
@@ -161,17 +160,12 @@ def _rate(file: FileTransfer) -> str:
     took = units.seconds_of(file.end_time) - units.seconds_of(file.start_time)
     if not (file.HasField("end_time") and file.HasField("start_time") and took > 0):
         return ""
-    return f"{units.size(file.transferred_bytes / took)}/s"
+    return units.rate(file.transferred_bytes / took)
 
 
-@app.command()
 def cancel(
-    names: Annotated[
-        list[str], typer.Argument(metavar="TRANSFER...", help="transfers/<uuid>, or the bare id.")
-    ],
-    file: Annotated[
-        list[int] | None, typer.Option(help="Only this file, by its number in the one job.")
-    ] = None,
+    names: Names,
+    file: SingleFiles = None,
     reason: ReasonShown = "",
     output: Output = "text",
 ) -> int:
@@ -199,8 +193,7 @@ def cancel(
     if output != "json":
         for one in done:
             terminal.line(f"{one.name} {state_markup(_word(one))}")
-    codes = [terminal.fail_call(error) for error in failed]
-    return codes[0] if codes else ExitCode.OK
+    return terminal.fail_calls(failed, done) if failed else ExitCode.OK
 
 
 def _word(one: TransferJob | FileTransfer) -> str:
@@ -210,7 +203,6 @@ def _word(one: TransferJob | FileTransfer) -> str:
     return (file_state_word if "/files/" in one.name else transfer_state_word)(one.state)
 
 
-@app.command()
 def update(
     name: Name,
     priority: Annotated[
@@ -221,6 +213,8 @@ def update(
     output: Output = "text",
 ) -> None:
     """Change the priority or activity of what has not started. For managers."""
+    if priority is None and activity is None:
+        raise typer.BadParameter("nothing to change: name an option")
     with connect() as client:
         transfer = client.transfers.update(
             name, priority=priority, activity=activity, reason=reason
@@ -228,7 +222,6 @@ def update(
     terminal.show_message(transfer, _pairs(transfer), output)
 
 
-@app.command()
 def watch(
     name: Name,
     bar: Annotated[
@@ -236,19 +229,23 @@ def watch(
     ] = False,
     output: Output = "text",
 ) -> int:
-    """Show what happens to a transfer job until it has ended. As json: one event a line."""
+    """Show what happens to a transfer job until it has ended, well or not: the exit code says it.
+
+    As json: one event a line.
+    """
     from gridlane.states import FINAL_TRANSFER_STATES
 
     with connect() as client:
         if bar:
             return transfer_follow.follow(client, [name], output)
+        client.transfers.get(name)  # a watch is patient with a server that is away, people are not
         for event in client.transfers.watch(name):
             if output == "json":
                 terminal.show_json_line(terminal.as_dict(event))
             else:
                 terminal.line(event_text(event))
             if event.job.state in FINAL_TRANSFER_STATES and not event.HasField("file"):
-                return ExitCode.OK
+                return exit_code_of_transfer(event.job)
     return ExitCode.OK
 
 
@@ -260,14 +257,30 @@ def event_text(event: TransferEvent) -> str:
     if event.HasField("file"):
         file = event.file
         parts += [
-            state_markup(f"{file_state_word(file.state):<12}"),
+            state_markup(f"{file_state_word(file.state):<{_STATE_WIDTH}}"),
             plain(f"file {file.name.rpartition('/')[2]}  {file.source} → {file.target}"),
         ]
         failure = file.failure if file.HasField("failure") else None
     else:
-        parts.append(state_markup(f"{transfer_state_word(event.job.state):<12}"))
+        parts.append(state_markup(f"{transfer_state_word(event.job.state):<{_STATE_WIDTH}}"))
         failure = event.job.failure if event.job.HasField("failure") else None
     if failure is not None:
         text = f"{failure_word(failure.failure_class)}: {plain(failure.message)}"
         parts.append(f"[red]{text}[/]")
-    return "  ".join(parts)
+    return "  ".join(parts).rstrip()
+
+
+for _name, _command in (
+    ("submit", submit),
+    ("list", list_transfers),
+    ("show", show),
+    ("watch", watch),
+    ("explain", explain),
+    ("attempts", attempts),
+    ("summary", summary),
+    ("cancel", cancel),
+    ("retry", retry),
+    ("update", update),
+    ("release", release),
+):
+    app.command(_name)(_command)

@@ -86,6 +86,16 @@ def size(count: float) -> str:
     raise AssertionError("the last unit takes all")
 
 
+def rate(bytes_per_second: float) -> str:
+    """ "1.5 MiB/s"; empty when it is 0."""
+    return f"{size(bytes_per_second)}/s" if bytes_per_second else ""
+
+
+def count(number: int, thing: str) -> str:
+    """ "1 file", "2 files"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def duration(seconds: float) -> str:
     """ "1 h 02 min", "3 min 05 s", "4.21 s", "12 ms"."""
     if seconds < 0.1:

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gridlane_transfer.backends.embedded.checksums import Checksums
 from gridlane_transfer.backends.embedded.ends import (
@@ -100,7 +100,9 @@ class LocalTarget(Target):
             self._new.publish(overwrite=overwrite)
 
     def discard(self) -> None:
-        self._new.discard()
+        # What stays all the same is removed by its name, when the next attempt begins.
+        with suppress(OSError):
+            self._new.discard()
 
     def leave(self) -> None:
         self._new.close()

@@ -64,7 +64,7 @@ class _Order:
         key: names it to the worker: a file's number may run twice, with two epochs.
         message: what the worker is told, but for the key.
         places: what messages call its ends.
-        quick: a question, which does not wait until copies have ended.
+        quick: a question, or a cleaning, which does not wait until copies have ended.
         answer: the worker's, or the failure.
     """
 
@@ -82,6 +82,8 @@ class _Order:
     overdue_s: float | None = None
     """When its time was over; None as long as it is not."""
     worker: "_Worker | None" = None
+    given_up: bool = False
+    """Whether its worker did not end it: nobody has removed what is half written."""
 
 
 @dataclass(slots=True, eq=False)
@@ -195,13 +197,17 @@ class EmbeddedMover(TransferBackend):
         entry.may_publish, entry.timeout_s = may_publish, order.timeout_s
         done = await self._submit(entry, order.number)
         if isinstance(done, Failed):
+            if entry.given_up and not order.disable_cleanup:
+                await self.clean(replace(order, epoch=order.epoch + 1))
             return replace(done, moved_bytes=entry.moved)
         source = order.sources[done["source"]]
         return Moved(source, done["size_bytes"], done["checksums"], done.get("adopted", False))
 
     async def clean(self, order: MoveOrder) -> None:
         task = {"op": "clean", "task": asdict(task_of(order))}
-        await self._submit(self._order(task, ends_of(order)), order.number)
+        entry = self._order(task, ends_of(order))
+        entry.quick, entry.timeout_s = True, _QUESTION_S
+        await self._submit(entry, order.number)
 
     async def stat(self, location: Location, checksums: Sequence[str] = ()) -> FileInfo | Failed:
         message = {"op": "stat", "place": asdict(place_of(location)), "checksums": list(checksums)}
@@ -319,7 +325,6 @@ class EmbeddedMover(TransferBackend):
             started.set()
             self._hand_out()
             await _first_of(life, worker.retired)
-            self._workers.remove(worker)
             if life.done() and not self._stopping:
                 await asyncio.sleep(0 if worker.orders else _RESTART_S)
 
@@ -328,9 +333,11 @@ class EmbeddedMover(TransferBackend):
         try:
             await self._listen(worker)
         finally:
+            self._dismiss(worker)
             _kill(worker)
             code = await worker.process.wait()
             for order in worker.orders.values():
+                order.given_up = True
                 _answer(order, _lost(f"the mover's worker process ended with {code}"))
             if not self._stopping:
                 _log.warning("a worker process of the mover ended", code=code)
@@ -357,15 +364,22 @@ class EmbeddedMover(TransferBackend):
         ]
         for order in stalled:
             del worker.orders[order.key]
+            order.given_up = True
             # Should the thread come back after all, it publishes nothing any more.
             _send(worker, {"op": "abort", "id": order.key})
             late = order.overdue_s is not None
             _answer(order, _timed_out(order) if late else self._stalled(order))
         if stalled:
             _log.warning("copies hang", pid=worker.process.pid, copies=len(stalled))
+            self._dismiss(worker)
             worker.retired.set()
         if worker.retired.is_set() and not worker.orders:
             _kill(worker)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        """Give a worker no more orders, from this moment on."""
+        if worker in self._workers:
+            self._workers.remove(worker)
 
     def _stalled(self, order: _Order) -> Failed:
         return _lost(

@@ -169,9 +169,11 @@ class NewFile:
         self.close()
 
     def discard(self) -> None:
-        """Remove it."""
-        self._folder.remove(self._temporary)
-        self.close()
+        """Remove it; its descriptors are closed also when that fails."""
+        try:
+            self._folder.remove(self._temporary)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let go of the descriptors alone; the temporary file stays."""

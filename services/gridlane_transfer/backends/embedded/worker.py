@@ -144,7 +144,7 @@ def serve(lines: TextIO, out: TextIO, slots: int, ends: Ends) -> None:
                 continue
             guarded = message.get("guarded", False)
             running[key] = control = _Running(key, channel, guarded=guarded)
-            pool = questions if message["op"] in ("stat", "remove") else copies
+            pool = copies if message["op"] == "copy" else questions
             pool.submit(_do, message, control, channel, ends).add_done_callback(
                 lambda _, key=key: running.pop(key, None)  # type: ignore[misc]
             )

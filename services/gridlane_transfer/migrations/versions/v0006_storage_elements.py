@@ -54,7 +54,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_replica_storage_element"), "replica", ["storage_element"])
     # Every state but FINISHED, CATALOG_FAILED, FAILED and CANCELED.
-    unfinished = sa.text("state IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18)")
+    unfinished = sa.text("state BETWEEN 1 AND 13 OR state = 18")
     for end in ("source", "target"):
         op.create_index(
             f"ix_file_transfer_at_{end}",

@@ -35,15 +35,6 @@ def _quota(about: AboutThing) -> Fields:
     return {"quota": {"vo": about.thing.vo, "resource": 1, "limit": 1}}
 
 
-def _copy(about: AboutThing) -> Fields:
-    checksum = {"type": 1, "value": "08ab027a"}
-    return {"lfn": about.thing.lfn, "url": about.thing.url, "size_bytes": 6, "checksum": checksum}
-
-
-def _removal(about: AboutThing) -> Fields:
-    return {"lfn": about.thing.lfn, "replica": about.thing.url}
-
-
 BUILDERS: Final[Mapping[str, Callable[[Any], Fields]]] = {
     "CredentialService/StartDelegation": _named("vo"),
     "CredentialService/PutCredential": lambda a: {
@@ -74,9 +65,6 @@ BUILDERS: Final[Mapping[str, Callable[[Any], Fields]]] = {
     "QuotaService/ReportQuotaUse": _constant(
         uses=[{"quota": f"quotas/{NOBODYS}", "used": 1, "time": {"seconds": 1_800_000_000}}]
     ),
-    "ReplicaService/BatchRegisterReplicas": lambda a: {"requests": [_copy(a)]},
-    "ReplicaService/UnregisterReplica": _removal,
-    "ReplicaService/BatchUnregisterReplicas": lambda a: {"requests": [_removal(a)]},
 }
 
 STREAMS: Final[Mapping[str, Callable[[Any], Sequence[Fields]]]] = {}

@@ -31,12 +31,14 @@ Fields = Mapping[str, Any]
 @dataclass(frozen=True)
 class About:
     """What a call is about: a thing of a relation to the caller of a role. `acts`: the table lets
-    the caller do it, so that what is used up must be the call's own."""
+    the caller do it, so that what is used up must be the call's own; `acts_on_own`: and the same
+    of the caller's own thing beside it."""
 
     world: World
     role: str
     relation: str
     acts: bool
+    acts_on_own: bool = False
 
     @cached_property
     def thing(self) -> Things:
@@ -144,6 +146,25 @@ def _copy(about: About) -> Fields:
         "size_bytes": len(CONTENT),
         "checksum": adler32(CONTENT),
     }
+
+
+def _unregistered(about: About) -> Fields:
+    """A copy that may be lost; that of what is absent was never registered, by no other call."""
+    if about.relation == "absent":
+        return {"lfn": about.new_lfn, "replica": about.thing.url}
+    if not about.acts:
+        return {"lfn": about.thing.lfn, "replica": about.thing.url}
+    lfn = about.new_lfn
+    return {"lfn": lfn, "replica": about.world.put(about.owner, lfn)}
+
+
+def _unregistered_both(about: About) -> Fields:
+    """The thing's copy, and one of a file of the caller's own: of one that is not to be lost, a
+    copy that there is not."""
+    own: Fields = {"lfn": about.own.lfn, "replica": "storageElements/none"}
+    if about.acts_on_own:
+        own = _unregistered(About(about.world, about.role, "own", acts=True))
+    return {"requests": [_unregistered(about), own]}
 
 
 def _question(about: About) -> Fields:
@@ -312,6 +333,9 @@ BUILDERS: Final[Mapping[str, Callable[[About], Fields]]] = {
         "page_size": 1000,
     },
     "ReplicaService/RegisterReplica": _copy,
+    "ReplicaService/BatchRegisterReplicas": lambda a: {"requests": [_copy(a)]},
+    "ReplicaService/UnregisterReplica": _unregistered,
+    "ReplicaService/BatchUnregisterReplicas": _unregistered_both,
     "TransferEventService/FollowTransferEvents": _nothing,
     "TransferEventService/AckTransferEvents": lambda a: {
         "consumer": "walk",

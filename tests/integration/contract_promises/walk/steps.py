@@ -45,6 +45,7 @@ UNNAMED: Final[Mapping[str, tuple[str, str]]] = {
     "TaskService/SubmitTask": NO_VO,
     "StorageService/PutContent": OK,
     "ReplicaService/RegisterReplica": OK,
+    "ReplicaService/BatchRegisterReplicas": OK,
 }
 """What those get who reach everything, naming what is not there, where that is not NOT_FOUND: what
 is made is never there before; anybody may be asked about, and some may be known to their issuer
@@ -167,7 +168,13 @@ def walk(world: World, chosen: Iterable[Step]) -> Walked:
     """Makes the calls, several at once."""
 
     def go(step: Step) -> tuple[Step, Sequence[tuple[str, str]]]:
-        about = About(world, step.role, step.relation, acts=step.answer == "allowed")
+        about = About(
+            world,
+            step.role,
+            step.relation,
+            acts=step.answer == "allowed",
+            acts_on_own=replace(step, relation="own").answer == "allowed",
+        )
         token = world.callers[step.role].token if step.block.permission != "anonymous" else ""
         requests = requests_for(step.method, about)
         for request in requests:

@@ -102,6 +102,8 @@ class _TransferCapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tr
     """A limit on the time of one attempt."""
     TRANSFER_CAPABILITY_CREDENTIALS: _TransferCapability.ValueType  # 24
     """Showing storages a delegated credential."""
+    TRANSFER_CAPABILITY_PUT_CONTENT: _TransferCapability.ValueType  # 25
+    """Taking bytes that are put through the service (PutContent) to a storage that is no directory of the service."""
     TRANSFER_CAPABILITY_ACTIVITIES: _TransferCapability.ValueType  # 40
     """Gridlane's own, whatever the backend: every backend of a version that has them declares them.
 
@@ -179,6 +181,8 @@ TRANSFER_CAPABILITY_ATTEMPT_TIMEOUT: TransferCapability.ValueType  # 23
 """A limit on the time of one attempt."""
 TRANSFER_CAPABILITY_CREDENTIALS: TransferCapability.ValueType  # 24
 """Showing storages a delegated credential."""
+TRANSFER_CAPABILITY_PUT_CONTENT: TransferCapability.ValueType  # 25
+"""Taking bytes that are put through the service (PutContent) to a storage that is no directory of the service."""
 TRANSFER_CAPABILITY_ACTIVITIES: TransferCapability.ValueType  # 40
 """Gridlane's own, whatever the backend: every backend of a version that has them declares them.
 

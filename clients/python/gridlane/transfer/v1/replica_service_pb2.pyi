@@ -40,8 +40,9 @@ class RegisterReplicaRequest(_message.Message):
     size_bytes: _builtins.int
     """The size in bytes."""
     guid: _builtins.str
-    """The GUID of a file that is new, a UUID in either case. Empty: none. A version that keeps none refuses it:
-    INVALID_ARGUMENT, CAPABILITY_MISSING (GUIDS).
+    """The GUID of a file that is new, a UUID in either case; it is answered in lower case, and no other file has it. Of a
+    file that is registered: the one that it has. Empty: none, or whichever it has. A version that keeps none refuses
+    it: INVALID_ARGUMENT, CAPABILITY_MISSING (GUIDS).
     """
     @_builtins.property
     def checksum(self) -> _checksum_pb2.Checksum:

@@ -7,8 +7,7 @@ from gridlane.transfer.v1 import replica_service_pb2 as gridlane_dot_transfer_do
 
 
 class ReplicaServiceStub(object):
-    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
-    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes.
     """
 
     def __init__(self, channel):
@@ -50,15 +49,15 @@ class ReplicaServiceStub(object):
 
 
 class ReplicaServiceServicer(object):
-    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
-    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes.
     """
 
     def RegisterReplica(self, request, context):
         """Registers a copy of a logical file, and the file when it is new. The answer means that it is durable. Whether the
         bytes are there is not looked at. Idempotent: the same registration again answers the same.
-        ALREADY_EXISTS: the file is registered with another size, checksum or GUID. INVALID_ARGUMENT,
-        NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of the name.
+        ALREADY_EXISTS: the file is registered with another size, checksum or GUID, or without a GUID when one is given; or
+        the GUID is another file's. INVALID_ARGUMENT, NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of
+        the name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,8 +144,7 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReplicaService(object):
-    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
-    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes.
     """
 
     @staticmethod

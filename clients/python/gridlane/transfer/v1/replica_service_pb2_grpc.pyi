@@ -28,9 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ReplicaServiceStub:
-    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
-    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
-    """
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,8 +37,9 @@ class ReplicaServiceStub:
     RegisterReplica: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.RegisterReplicaRequest, _replica_pb2.LogicalFile]
     """Registers a copy of a logical file, and the file when it is new. The answer means that it is durable. Whether the
     bytes are there is not looked at. Idempotent: the same registration again answers the same.
-    ALREADY_EXISTS: the file is registered with another size, checksum or GUID. INVALID_ARGUMENT,
-    NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of the name.
+    ALREADY_EXISTS: the file is registered with another size, checksum or GUID, or without a GUID when one is given; or
+    the GUID is another file's. INVALID_ARGUMENT, NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of
+    the name.
     """
     BatchRegisterReplicas: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.BatchRegisterReplicasRequest, _replica_service_pb2.BatchRegisterReplicasResponse]
     """Registers copies of logical files, each as RegisterReplica does, one answer for each in the order given: those that
@@ -64,16 +63,15 @@ class ReplicaServiceStub:
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
-    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
-    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
-    """
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterReplica: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.RegisterReplicaRequest, _replica_pb2.LogicalFile]  # type: ignore[assignment]
     """Registers a copy of a logical file, and the file when it is new. The answer means that it is durable. Whether the
     bytes are there is not looked at. Idempotent: the same registration again answers the same.
-    ALREADY_EXISTS: the file is registered with another size, checksum or GUID. INVALID_ARGUMENT,
-    NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of the name.
+    ALREADY_EXISTS: the file is registered with another size, checksum or GUID, or without a GUID when one is given; or
+    the GUID is another file's. INVALID_ARGUMENT, NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of
+    the name.
     """
     BatchRegisterReplicas: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.BatchRegisterReplicasRequest, _replica_service_pb2.BatchRegisterReplicasResponse]  # type: ignore[assignment]
     """Registers copies of logical files, each as RegisterReplica does, one answer for each in the order given: those that
@@ -96,9 +94,7 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     """Lists logical files below a path, by name. Idempotent."""
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The replica catalogue: which copies a logical file has. It moves and removes no bytes. Young: unregistering and bulk
-    registration answer UNIMPLEMENTED, NOT_IMPLEMENTED until a version serves them.
-    """
+    """The replica catalogue: which copies a logical file has. It moves and removes no bytes."""
 
     @_abc_1.abstractmethod
     def RegisterReplica(
@@ -108,8 +104,9 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_replica_pb2.LogicalFile, _abc.Awaitable[_replica_pb2.LogicalFile]]:
         """Registers a copy of a logical file, and the file when it is new. The answer means that it is durable. Whether the
         bytes are there is not looked at. Idempotent: the same registration again answers the same.
-        ALREADY_EXISTS: the file is registered with another size, checksum or GUID. INVALID_ARGUMENT,
-        NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of the name.
+        ALREADY_EXISTS: the file is registered with another size, checksum or GUID, or without a GUID when one is given; or
+        the GUID is another file's. INVALID_ARGUMENT, NO_STORAGE_ELEMENT: no storage element serves the URL for the VO of
+        the name.
         """
 
     @_abc_1.abstractmethod

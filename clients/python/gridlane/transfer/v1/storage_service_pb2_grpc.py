@@ -81,7 +81,8 @@ class StorageServiceServicer(object):
         the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
         ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
         have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
-        CAPABILITY_MISSING: the storage is not a directory of the service; put it to one that is, and submit a transfer.
+        CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to one that is, and submit
+        a transfer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

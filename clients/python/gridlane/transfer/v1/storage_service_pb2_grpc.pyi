@@ -49,7 +49,8 @@ class StorageServiceStub:
     the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
     ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
     have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
-    CAPABILITY_MISSING: the storage is not a directory of the service; put it to one that is, and submit a transfer.
+    CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to one that is, and submit
+    a transfer.
     """
     GetContent: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.GetContentRequest, _storage_service_pb2.GetContentResponse]
     """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
@@ -88,7 +89,8 @@ class StorageServiceAsyncStub(StorageServiceStub):
     the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
     ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
     have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
-    CAPABILITY_MISSING: the storage is not a directory of the service; put it to one that is, and submit a transfer.
+    CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to one that is, and submit
+    a transfer.
     """
     GetContent: _aio.UnaryStreamMultiCallable[_storage_service_pb2.GetContentRequest, _storage_service_pb2.GetContentResponse]  # type: ignore[assignment]
     """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
@@ -142,7 +144,8 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
         ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
         have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
-        CAPABILITY_MISSING: the storage is not a directory of the service; put it to one that is, and submit a transfer.
+        CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to one that is, and submit
+        a transfer.
         """
 
     @_abc_1.abstractmethod

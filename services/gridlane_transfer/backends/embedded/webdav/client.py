@@ -1,11 +1,13 @@
 """Requests to storages: redirects, credentials, kept connections, and the end on demand.
 
 Responsible for who is spoken to and with which credential. A token belongs to an origin and is sent
-to no other, so that a redirect never carries it away. A redirect's host is judged like any other;
-none leads from `https` to `http`.
+to no other, so that a redirect never carries it away. What a storage is shown to act with elsewhere
+(`TransferHeaderAuthorization`) goes along to its own machines, of the same domain, and no further.
+A redirect's host is judged like any other; none leads from `https` to `http`.
 """
 
 import http.client
+import re
 import ssl
 import time
 from collections import defaultdict
@@ -29,6 +31,7 @@ from gridlane_transfer.backends.embedded.webdav.urls import (
     on_the_wire,
     origin_of,
     redirected,
+    same_domain,
     target_of,
 )
 from gridlane_transfer.backends.embedded.webdav.waking import Part, Waker
@@ -44,6 +47,10 @@ _DRAIN_BYTES: Final = 1 << 16
 _READ_BYTES: Final = 1 << 18
 # How long small pieces are gathered before they are handed on.
 _GATHER_S: Final = 0.1
+# How long an answer that nobody waits for is heard out.
+_HURRY_S: Final = 1.0
+_LENT: Final = "TransferHeaderAuthorization"
+_number: Final = re.compile(r"[0-9]{1,18}").fullmatch
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _CLOSED: Final = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _WIRE_ERRORS: Final = (OSError, http.client.HTTPException)
@@ -117,10 +124,29 @@ class Answer:
         self._response = response
         self._watch = watch
         self._open = True
+        self._broken: Exception | None = None
 
     def header(self, name: str) -> str:
         """A header's value, of several all; empty when there is none."""
         return ", ".join(self._response.headers.get_all(name, []))
+
+    def length(self) -> int | None:
+        """What `Content-Length` says; None when it says nothing (RFC 9112, 6.3).
+
+        Raises:
+            TroubleError: it is no number of bytes.
+        """
+        text = "" if self._response.chunked else self.header("Content-Length")
+        if text and not _number(text):
+            raise TroubleError(Kind.PROTOCOL, "Content-Length is no number")
+        return int(text) if text else None
+
+    @property
+    def delimited(self) -> bool:
+        """Whether the body says where it ends: one that ends with its connection may be cut off
+        unseen.
+        """
+        return self._response.chunked or self._response.length is not None
 
     def read_some(self, block: memoryview) -> int:
         """Fill a block, or as much of it as came by now; 0 at the end.
@@ -128,6 +154,8 @@ class Answer:
         Raises:
             TroubleError: the connection broke or is silent.
         """
+        if self._broken is not None:
+            raise self._session.ended(self._broken) from self._broken
         filled, begun_s = 0, time.monotonic()
         try:
             while filled < len(block):
@@ -140,7 +168,9 @@ class Answer:
                     break
         except _WIRE_ERRORS as error:
             if filled:
-                return filled  # the next call says it
+                # Said by the next call: asked again, `http.client` would take it for the end.
+                self._broken = error
+                return filled
             raise self._session.ended(error) from error
         return filled
 
@@ -156,10 +186,7 @@ class Answer:
 
     def detail(self) -> str:
         """The reason and the beginning of the body, for people."""
-        try:
-            body = self._response.read(_DETAIL_CHARS * 4) if self._response.length != 0 else b""
-        except _WIRE_ERRORS:
-            body = b""
+        body = self._hurried(_DETAIL_CHARS * 4)
         kind = self.header("Content-Type") or "text/plain"
         text = body.decode("utf-8", "replace") if kind.startswith("text/plain") else ""
         return plain(f"{self._response.reason} {text}")
@@ -171,18 +198,28 @@ class Answer:
         self._open = False
         self._watch.__exit__(None, None, None)
         response = self._response
-        try:
-            if not response.isclosed() and (response.length or 0) <= _DRAIN_BYTES:
-                response.read(_DRAIN_BYTES)
-        except _WIRE_ERRORS:
-            self._connection.close()
-            return
+        if self.delimited and (response.length or 0) <= _DRAIN_BYTES:
+            self._hurried(_DRAIN_BYTES)
         keeps = response.isclosed() and not response.will_close
         response.close()
         if keeps and not self._session.stopped():
             self._session.client.give_back(self._connection)
         else:
             self._connection.close()
+
+    def _hurried(self, count: int) -> bytes:
+        """At most so many bytes of the body, as far as they come soon."""
+        response, found, until_s = self._response, b"", time.monotonic() + _HURRY_S
+        try:
+            with self._connection.hurried(_HURRY_S):
+                while len(found) < count and time.monotonic() < until_s:
+                    data = b"" if response.isclosed() else response.read1(count - len(found))
+                    if not data:
+                        break
+                    found += data
+        except _WIRE_ERRORS:
+            pass  # the connection is of no more use, and is not kept
+        return found
 
     def abort(self) -> None:
         """End the connection, whatever is still to come."""
@@ -252,7 +289,9 @@ class Session:
             answer = self._asked(method, at, head)
             if answer.status in good:
                 return answer
-            at = self._followed(answer, at)
+            before, at = at, self._followed(answer, at)
+            if not same_domain(origin_of(before), origin_of(at)):
+                head.pop(_LENT, None)
         raise TroubleError(Kind.REDIRECT, "too many redirects")
 
     def upload(self, url: str, headers: Mapping[str, str], size: int | None) -> "Upload":
@@ -294,8 +333,8 @@ class Session:
             answer.close()
             raise StatusError(status, detail)
         answer.close()
-        following = redirected(at, location)
         try:
+            following = redirected(at, location)
             origin = origin_of(following)
         except ValueError as error:
             raise TroubleError(Kind.REDIRECT, f"a redirect to what is no URL: {error}") from error

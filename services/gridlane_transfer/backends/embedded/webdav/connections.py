@@ -10,7 +10,7 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -83,6 +83,7 @@ class Connection:
         storage says so or says nothing for so long; False when it answered already.
         """
         head = b""
+        limits = _HeadLimits(self._idle_s)
         self._sock.settimeout(patience_s)
         try:
             while not head.endswith(b"\r\n\r\n"):
@@ -91,8 +92,7 @@ class Connection:
                     raise TroubleError(Kind.BROKEN, "the connection ended before the answer")
                 head += byte
                 self._sock.settimeout(self._idle_s)
-                if len(head) > _HEAD_LIMIT:
-                    raise TroubleError(Kind.PROTOCOL, "the answer's head is too long")
+                limits.heard(1)
         except TimeoutError:
             if head:
                 raise
@@ -106,12 +106,22 @@ class Connection:
 
     def answer(self, method: str) -> http.client.HTTPResponse:
         """Wait for the answer's head."""
-        heard = _Heard(self._heard, self._sock)
+        heard = _Heard(self._heard, self._sock, _HeadLimits(self._idle_s))
         self._heard = b""
         # It wants no more of a socket than `makefile`.
         response = http.client.HTTPResponse(heard, method=method)  # type: ignore[arg-type]
         response.begin()
+        heard.rest.limits = None
         return response
+
+    @contextlib.contextmanager
+    def hurried(self, patience_s: float) -> Iterator[None]:
+        """Within the block, silence for so long is an error."""
+        self._sock.settimeout(min(patience_s, self._idle_s))
+        try:
+            yield
+        finally:
+            self._sock.settimeout(self._idle_s)
 
     def shut(self) -> None:
         """Wake whoever waits for it in another thread."""
@@ -123,22 +133,48 @@ class Connection:
         self._sock.close()
 
 
+class _HeadLimits:
+    """How much an answer's head may be, and how long it may take from its first byte on, with all
+    interim answers before it: a storage that drips, or never comes to an end, holds nobody.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._left = _HEAD_LIMIT
+        self._patience_s = patience_s
+        self._until_s: float | None = None
+
+    def heard(self, count: int) -> None:
+        """So many bytes came.
+
+        Raises:
+            TroubleError: it is too much.
+            TimeoutError: it takes too long.
+        """
+        now_s = time.monotonic()
+        self._until_s = self._until_s or now_s + self._patience_s
+        self._left -= count
+        if self._left < 0:
+            raise TroubleError(Kind.PROTOCOL, "the answer's head is too long")
+        if now_s > self._until_s:
+            raise TimeoutError
+
+
 class _Heard:
     """A socket of which the first bytes were read already, in the shape that an answer reads."""
 
-    def __init__(self, first: bytes, sock: socket.socket) -> None:
-        self._first = first
-        self._sock = sock
+    def __init__(self, first: bytes, sock: socket.socket, limits: _HeadLimits) -> None:
+        self.rest = _Rest(first, sock, limits)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """The bytes read, then those to come."""
-        if self._first:
-            return io.BufferedReader(_Rest(self._first, self._sock))
-        return self._sock.makefile("rb")
+        return io.BufferedReader(self.rest)
 
 
 class _Rest(io.RawIOBase):
-    def __init__(self, first: bytes, sock: socket.socket) -> None:
+    """The bytes. `limits` holds for them as long as it is set."""
+
+    def __init__(self, first: bytes, sock: socket.socket, limits: _HeadLimits) -> None:
+        self.limits: _HeadLimits | None = limits
         self._first = first
         self._sock = sock
 
@@ -147,7 +183,10 @@ class _Rest(io.RawIOBase):
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         if not self._first:
-            return self._sock.recv_into(buffer)
+            count = self._sock.recv_into(buffer)
+            if self.limits is not None:
+                self.limits.heard(count)
+            return count
         count = min(len(buffer), len(self._first))
         buffer[:count] = self._first[:count]
         self._first = self._first[count:]

@@ -139,7 +139,11 @@ class Remote:
         session = Session(self._client, control)
         with _at_target(place):
             for name in names:
-                files.remove(session, place.sibling(name))
+                url = place.sibling(name)
+                files.remove(session, url)
+                if "%" in place.url:
+                    files.remove(session, writing.Probe.of(url).read)
+                    files.remove(session, writing.Probe.of(url).literal)
 
     def content(
         self, place: RemotePlace, algorithms: Sequence[str], control: Control, *, told: bool
@@ -209,7 +213,14 @@ class Remote:
         if new is None:
             return None
         try:
-            done = self._carry(session, source.url, target.sibling(temporary), task, control)
+            done = self._carry(
+                session,
+                source.url,
+                target.sibling(temporary),
+                task,
+                control,
+                size=known.size_bytes,
+            )
         except BaseException:
             new.discard()
             raise
@@ -254,12 +265,20 @@ class Remote:
             if parents:
                 self._folders.make(session, place.folders())
         cleaning = Session(self._cleaner, Unstoppable())
+        url = place.sibling(temporary)
         return writing.RemoteTarget(
-            session, cleaning, place, place.sibling(temporary), control, self._folders
+            session, cleaning, self._movers, place, url, control, self._folders
         )
 
     def _carry(
-        self, session: Session, source: str, target: str, task: CopyTask, control: Control
+        self,
+        session: Session,
+        source: str,
+        target: str,
+        task: CopyTask,
+        control: Control,
+        *,
+        size: int,
     ) -> bool:
         pair = (origin_of(source), origin_of(target))
         for mode in Mode:
@@ -272,6 +291,7 @@ class Remote:
                     source,
                     target,
                     control.moved,
+                    size=size,
                     streams=task.streams,
                     stall_s=self._options.idle_s,
                 )

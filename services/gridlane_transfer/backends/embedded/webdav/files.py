@@ -16,7 +16,7 @@ from gridlane_transfer.backends.embedded.ends import BLOCK_BYTES, Content, Contr
 from gridlane_transfer.backends.embedded.webdav import digests
 from gridlane_transfer.backends.embedded.webdav.client import Answer, Session
 from gridlane_transfer.backends.embedded.webdav.reading import RangeReader
-from gridlane_transfer.backends.embedded.webdav.troubles import Kind, StatusError, TroubleError
+from gridlane_transfer.backends.embedded.webdav.troubles import StatusError
 from gridlane_transfer.moving.failures import MoveError, canceled
 
 _THERE: Final = frozenset({200, 204, 206})
@@ -191,11 +191,9 @@ def _made(session: Session, url: str) -> bool:
 
 
 def _found(answer: Answer) -> Found:
-    length = answer.header("Content-Length")
-    if length and not length.isdecimal():
-        raise TroubleError(Kind.PROTOCOL, "Content-Length is no number")
+    length = answer.length()
     return Found(
-        int(length) if length else -1,
+        -1 if length is None else length,
         digests.told(answer.header("Digest")),
         _seconds(answer.header("Last-Modified")),
     )
@@ -203,6 +201,7 @@ def _found(answer: Answer) -> Found:
 
 def _seconds(date: str) -> float | None:
     try:
-        return parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError):
+        seconds = parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
         return None
+    return seconds if seconds >= 0 else None

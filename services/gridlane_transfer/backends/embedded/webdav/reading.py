@@ -28,7 +28,7 @@ _WAIT_S: Final = 0.1
 _AHEAD_BYTES: Final = 64 << 20
 _SEGMENT_BYTES: Final = 4 << 20
 _BLOCK_BYTES: Final = 1 << 18
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)").fullmatch
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,8 @@ class RangeReader:
     def _judge(self, answer: Answer, version: Version | None, *, ranged: bool) -> None:
         if answer.url.partition("?")[0].endswith("/"):
             raise TroubleError(Kind.PROTOCOL, "it is a directory")
+        if not answer.delimited:
+            raise TroubleError(Kind.PROTOCOL, "the storage does not say where the bytes end")
         if answer.header("Content-Encoding") not in ("", "identity"):
             raise TroubleError(Kind.PROTOCOL, "the storage encodes the bytes")
         if version is not None and not version.is_told_by(answer):
@@ -284,8 +286,7 @@ def _size(answer: Answer) -> int | None:
     found = _RANGE(answer.header("Content-Range"))
     if found is not None:
         return None if found[3] == "*" else int(found[3])
-    length = answer.header("Content-Length")
-    return int(length) if length.isdecimal() else None
+    return answer.length()
 
 
 def _modified(answer: Answer) -> str:

@@ -6,6 +6,7 @@ markers line by line, and its last line says how it ended: a copy that failed is
 answer whose status says success. What the target holds afterwards is verified like anything else.
 """
 
+import re
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -17,6 +18,9 @@ from gridlane_transfer.backends.embedded.webdav.urls import origin_of
 
 _BEGUN: Final = frozenset({200, 201, 202, 204})
 _LINE_BYTES: Final = 4096
+# So few, that whatever a storage tells has room, and their sum is a number of bytes.
+_index: Final = re.compile(r"[0-9]{1,3}").fullmatch
+_number: Final = re.compile(r"[0-9]{1,15}").fullmatch
 
 
 class Mode(StrEnum):
@@ -53,8 +57,8 @@ class Markers:
         if word in ("success", "failure", "failed", "aborted"):
             self.outcome = line.strip()
         elif word == "stripe index":
-            self._stripe = value
-        elif word == "stripe bytes transferred" and value.isdecimal():
+            self._stripe = value if _index(value) else ""
+        elif word == "stripe bytes transferred" and _number(value):
             self._stripes[self._stripe] = int(value)
         elif word == "end":
             self._stripe = ""
@@ -72,6 +76,7 @@ def carry(
     target: str,
     moved: Callable[[int], None],
     *,
+    size: int,
     streams: int,
     stall_s: float,
 ) -> None:
@@ -79,6 +84,7 @@ def carry(
 
     Parameters:
         source, target: URLs; nothing lies at the target.
+        size: of the source.
         moved: told how many bytes were moved so far, at each marker.
         stall_s: given up when no byte more is told for so long.
 
@@ -96,19 +102,21 @@ def carry(
     try:
         token = session.client.token(origin_of(other))
         if token:
+            if origin_of(asked).scheme != "https" and origin_of(other).scheme == "https":
+                raise CopyFailedError("a token is not shown where everybody can read it")
             headers["TransferHeaderAuthorization"] = f"Bearer {token}"
         answer = session.ask("COPY", asked, headers, good=_BEGUN)
     except (StatusError, TroubleError) as error:
         raise CopyFailedError(plain(str(error))) from error
     try:
-        _hear(answer, moved, stall_s)
+        _hear(answer, moved, size, stall_s)
     except TroubleError as error:
         raise CopyFailedError(plain(str(error))) from error
     finally:
         answer.abort()
 
 
-def _hear(answer: Answer, moved: Callable[[int], None], stall_s: float) -> None:
+def _hear(answer: Answer, moved: Callable[[int], None], size: int, stall_s: float) -> None:
     """Follow a copy to its end.
 
     A plain WebDAV server that copies within itself answers without markers and at once, and its
@@ -120,10 +128,12 @@ def _hear(answer: Answer, moved: Callable[[int], None], stall_s: float) -> None:
             markers.take(answer.line(_LINE_BYTES))
         except EOFError:
             break
-        moved(markers.total_bytes)
+        # Whoever tells of more bytes than there are, tells nothing.
+        total = min(markers.total_bytes, size)
+        moved(total)
         now = time.monotonic()
-        if markers.total_bytes > before:
-            before, grown_s = markers.total_bytes, now
+        if total > before:
+            before, grown_s = total, now
         elif now - grown_s > stall_s:
             raise TroubleError(Kind.TIMED_OUT, "the copy stands still")
     plainly = answer.status != 202 and bool(answer.header("Content-Length"))

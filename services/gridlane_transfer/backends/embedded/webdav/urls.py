@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 _SCHEMES: Final = {"http": "http", "https": "https", "dav": "http", "davs": "https"}
 _QUOTED_ALREADY: Final = "/?%:=&~#+!$,;'@()*[]"
@@ -83,7 +83,20 @@ def origin_of(url: str) -> Origin:
         raise ValueError("it is not like https://host/path")
     if parts.username is not None or parts.password is not None:
         raise ValueError("it has a user or a password in it")
+    if parts.port == 0:
+        raise ValueError("it has the port 0")
     return Origin(parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme])
+
+
+def same_domain(one: Origin, other: Origin) -> bool:
+    """Whether two hosts are one, or have all of their names but the first part in common, which is
+    two parts at least: a storage and the machines that it is made of.
+    """
+    if one.host == other.host:
+        return True
+    domain = one.host.partition(".")[2]
+    named = "." in domain and not domain.rpartition(".")[2].isdecimal()
+    return named and domain == other.host.partition(".")[2]
 
 
 def target_of(url: str) -> str:
@@ -95,6 +108,15 @@ def target_of(url: str) -> str:
     )
 
 
+def unescaped(url: str) -> str:
+    """A URL without escapes, for a header: its bytes are UTF-8, one character each."""
+    return unquote(url).encode().decode("latin-1")
+
+
 def redirected(url: str, location: str) -> str:
-    """Where an answer's `Location` leads."""
+    """Where an answer's `Location` leads.
+
+    Raises:
+        ValueError: nowhere.
+    """
     return urljoin(url, location).partition("#")[0]

@@ -7,7 +7,7 @@ is free (`If-None-Match`), and a file that was replaced is gone when the new one
 
 from collections.abc import Callable, Iterable
 from threading import Lock
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from gridlane_transfer.backends.embedded.ends import Content, Control, Target
 from gridlane_transfer.backends.embedded.webdav import files
@@ -19,7 +19,12 @@ from gridlane_transfer.backends.embedded.webdav.troubles import (
     StatusError,
     TroubleError,
 )
-from gridlane_transfer.backends.embedded.webdav.urls import Origin, RemotePlace, origin_of
+from gridlane_transfer.backends.embedded.webdav.urls import (
+    Origin,
+    RemotePlace,
+    origin_of,
+    unescaped,
+)
 from gridlane_transfer.moving.failures import Failed, FailureClass, MoveError
 
 _WRITTEN: Final = frozenset({200, 201, 204})
@@ -28,12 +33,74 @@ _UNHEARD: Final = frozenset({Kind.BROKEN, Kind.TIMED_OUT})
 _TRIES: Final = 3
 
 
+class Probe(NamedTuple):
+    """Where a temporary file is moved to, and back, to find out how its storage reads escapes: into
+    a directory whose own name has none.
+
+    Parameters:
+        destination: what the storage is told.
+        read, literal: where the file then is.
+    """
+
+    destination: str
+    read: str
+    literal: str
+
+    @classmethod
+    def of(cls, temporary: str) -> Self:
+        """The probe with a file, given by its URL."""
+        folder = temporary.partition("%")[0].rpartition("/")[0]
+        url = f"{folder}/{temporary.rpartition('/')[2]}"
+        return cls(f"{url}%2Eprobe", f"{url}.probe", f"{url}%252Eprobe")
+
+
 class Movers:
-    """Which storages know MOVE; found out once a process."""
+    """Which storages know MOVE, and how they read its `Destination`; found out once a process."""
 
     def __init__(self) -> None:
         self._known: dict[Origin, bool] = {}
+        self._unescaping: dict[Origin, bool] = {}
         self._lock = Lock()
+
+    def destination(self, session: Session, temporary: str, place: RemotePlace) -> str:
+        """What a storage that moves files is told for the name of a place.
+
+        Some take the escapes of the header for letters of the name (XRootD): they are told the name
+        as it is. Of that they cut off what follows a question mark, and what is at the end and no
+        sign of ASCII.
+
+        Parameters:
+            temporary: the URL of a file that is there; it is moved away and back.
+
+        Raises:
+            HttpError: the storage does not answer.
+            MoveError: it cannot give a file this name.
+        """
+        if "%" not in place.url or self._unescapes(session, temporary):
+            return place.url
+        plain = unescaped(place.url)
+        if "?" in plain or not "!" <= plain[-1] <= "~":
+            raise MoveError(_unnameable(place))
+        return plain
+
+    def _unescapes(self, session: Session, temporary: str) -> bool:
+        origin = origin_of(temporary)
+        with self._lock:
+            known = self._unescaping.get(origin)
+        if known is not None:
+            return known
+        probe = Probe.of(temporary)
+        _moved(session, temporary, probe.destination)
+        reads = files.stat(session, probe.literal) is None
+        if reads:
+            _moved(session, probe.read, temporary)
+        elif "?" in unescaped(temporary):
+            files.remove(session, probe.literal)  # it could not be told where to move it back to
+        else:
+            _moved(session, probe.literal, unescaped(temporary))
+        with self._lock:
+            self._unescaping[origin] = reads
+        return reads
 
     def moves(self, session: Session, url: str) -> bool:
         """Whether the storage of a URL, under which nothing lies, can move files.
@@ -64,6 +131,7 @@ class RemoteTarget(Target):
 
     Parameters:
         session: for the work; `cleaning`: for what is removed after it, also when it is stopped.
+        movers: what is known of how its storage moves files.
         temporary: the URL that the bytes get first; the file's own where the storage does not move.
         folders: those that are known to be there.
     """
@@ -74,6 +142,7 @@ class RemoteTarget(Target):
         self,
         session: Session,
         cleaning: Session,
+        movers: Movers,
         place: RemotePlace,
         temporary: str,
         control: Control,
@@ -81,6 +150,7 @@ class RemoteTarget(Target):
     ) -> None:
         self._session = session
         self._cleaning = cleaning
+        self._movers = movers
         self._place = place
         self._temporary = temporary
         self._control = control
@@ -99,14 +169,20 @@ class RemoteTarget(Target):
         headers = {"If-None-Match": "*"} if direct and not overwrite else {}
         self._may_be_there = not direct
         try:
-            self._upload = self._session.upload(self._temporary, headers, size)
+            if size == 0:
+                # No body to wait with: XRootD never answers one that is empty and was asked for.
+                head = {**headers, "Content-Length": "0"}
+                self._session.ask("PUT", self._temporary, head, good=_WRITTEN).close()
+            else:
+                self._upload = self._session.upload(self._temporary, headers, size)
         except HttpError as error:
+            self._unless_refused(error)
             raise self._failed(error) from error
         self._may_be_there = True
 
     def write(self, data: memoryview) -> None:
         if self._upload is None:
-            raise RuntimeError("the upload was not begun")
+            raise self._failed(TroubleError(Kind.CHANGED, ""))
         try:
             self._upload.write(data)
             self._total += len(data)
@@ -162,7 +238,8 @@ class RemoteTarget(Target):
     def _move(self, overwrite: bool) -> None:
         if overwrite:
             files.refuse_folder(self._session, self._place.url)
-        headers = {"Destination": self._place.url, "Overwrite": "T" if overwrite else "F"}
+        destination = self._movers.destination(self._session, self._temporary, self._place)
+        headers = {"Destination": destination, "Overwrite": "T" if overwrite else "F"}
         for tries_left in range(_TRIES - 1, -1, -1):
             try:
                 self._session.ask("MOVE", self._temporary, headers, good=_WRITTEN).close()
@@ -234,13 +311,26 @@ def create(
         except HttpError as error:
             raise MoveError(failure(Side.TARGET, error, place.shown)) from error
     url = temporary if moves else place.url
-    target = RemoteTarget(session, cleaning, place, url, control, folders)
+    target = RemoteTarget(session, cleaning, movers, place, url, control, folders)
     try:
         target.begin(size, overwrite=overwrite)
     except BaseException:
         target.discard()
         raise
     return target
+
+
+def _moved(session: Session, url: str, destination: str) -> None:
+    headers = {"Destination": destination, "Overwrite": "T"}
+    session.ask("MOVE", url, headers, good=_WRITTEN).close()
+
+
+def _unnameable(place: RemotePlace) -> Failed:
+    return Failed(
+        FailureClass.TARGET_UNWRITABLE,
+        f"the target's storage cannot give a file this name: {place.shown}",
+        "choose a name of letters, digits, dots, hyphens and underscores",
+    )
 
 
 def _vanished(place: RemotePlace) -> Failed:

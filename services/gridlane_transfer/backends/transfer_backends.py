@@ -18,8 +18,7 @@ from gridlane_kit import errors
 from gridlane_kit.call import Call
 from gridlane_kit.pages import page_request
 from gridlane_transfer import capabilities
-from gridlane_transfer.backends.base import TransferBackend
-from gridlane_transfer.jobs.descriptions import BACKENDS
+from gridlane_transfer.backends.base import BACKENDS, TransferBackend
 from gridlane_transfer.store import storage
 
 

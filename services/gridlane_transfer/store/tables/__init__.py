@@ -1,0 +1,50 @@
+"""The tables of Transfer, by noun. Responsible for columns and indexes.
+
+Times are microseconds since 1970-01-01 UTC, states the numbers of `states`. Rows are read as the
+named tuples beside their tables. Whoever uses a table imports it from here, so that `METADATA`
+always has all of them.
+"""
+
+from gridlane_transfer.store.tables.bookkeeping import (
+    AUDIT,
+    FEED,
+    FILE_NUMBERS,
+    JOB_NUMBERS,
+    REQUEST_ID,
+    SETTINGS_REVISION,
+)
+from gridlane_transfer.store.tables.catalogue import LOGICAL_FILE, REPLICA, UPLOAD
+from gridlane_transfer.store.tables.channels import ACTIVITY_SHARES, CHANNEL, CHANNEL_OPTIMIZER
+from gridlane_transfer.store.tables.files import FILE, FILE_ATTEMPT, FILE_COLUMNS, FileRow, file_in
+from gridlane_transfer.store.tables.jobs import JOB, JOB_COLUMNS, STAGED_JOB, SWEEP, JobRow
+from gridlane_transfer.store.tables.schema import METADATA
+from gridlane_transfer.store.tables.storage import LEFTOVER, STORAGE_BAN, STORAGE_ELEMENT
+
+__all__ = [
+    "ACTIVITY_SHARES",
+    "AUDIT",
+    "CHANNEL",
+    "CHANNEL_OPTIMIZER",
+    "FEED",
+    "FILE",
+    "FILE_ATTEMPT",
+    "FILE_COLUMNS",
+    "FILE_NUMBERS",
+    "JOB",
+    "JOB_COLUMNS",
+    "JOB_NUMBERS",
+    "LEFTOVER",
+    "LOGICAL_FILE",
+    "METADATA",
+    "REPLICA",
+    "REQUEST_ID",
+    "SETTINGS_REVISION",
+    "STAGED_JOB",
+    "STORAGE_BAN",
+    "STORAGE_ELEMENT",
+    "SWEEP",
+    "UPLOAD",
+    "FileRow",
+    "JobRow",
+    "file_in",
+]

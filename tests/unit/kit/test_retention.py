@@ -1,0 +1,37 @@
+"""The loop that deletes what is old goes on, whatever happens in it."""
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from gridlane_kit import errors, logs
+from gridlane_kit.retention import prune_for_ever
+
+
+@pytest.mark.parametrize(
+    ("trouble", "level"),
+    [
+        (errors.draining(), "warning"),
+        (OSError("no space left"), "warning"),
+        (RuntimeError("a defect"), "error"),
+    ],
+)
+async def test_it_tells_what_went_wrong_and_tries_again(trouble: Exception, level: str) -> None:
+    tries = 0
+    again = asyncio.Event()
+
+    async def prune() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise trouble
+        again.set()
+
+    with capture_logs() as told:
+        loop = asyncio.create_task(prune_for_ever(prune, 0.01, logs.logger("test")))
+        async with asyncio.timeout(10):
+            await again.wait()
+        loop.cancel()
+        await asyncio.wait([loop])
+    assert [line["log_level"] for line in told] == [level]
