@@ -61,8 +61,9 @@ async def _claim_us(db: Database) -> float:
         room = ElementRoom({}, {})
         lanes, idle = queues.lanes(conn, found, moving, room)
         choice = Choice(lanes, ActivityWeights(), Standing(), room, idle)
-        chosen = list(islice(iter(choice.next, None), _FILES))
-        queues.lease(conn, [one.number for one in chosen], holder="benchmark", ttl=_LEASE)
+        chosen = list(islice(iter(choice.next_place, None), _FILES))
+        numbers = [one.number for place in chosen for one in place]
+        queues.lease(conn, numbers, holder="benchmark", ttl=_LEASE)
         spent.append((time.thread_time() - begun) * 1_000_000)
         raise _UndoneError
 

@@ -111,13 +111,10 @@ async def _timed(copy: Copy, target: Path) -> _Spent:
     begun, cpu_s = time.perf_counter(), tree_cpu_seconds(os.getpid())
     await copy(target)
     spent = _Spent(time.perf_counter() - begun, tree_cpu_seconds(os.getpid()) - cpu_s)
-    await asyncio.to_thread(_forget, target)
+    # The files stay until the end: ext4 passes by the inodes of files that were removed in the last
+    # seconds one by one, so that whoever comes next pays for every removal.
+    await asyncio.to_thread(os.sync)
     return spent
-
-
-def _forget(target: Path) -> None:
-    shutil.rmtree(target)
-    os.sync()
 
 
 def _fill(source: Path, effort: Effort) -> int:
@@ -144,14 +141,16 @@ async def _rclone(source: Path, target: Path) -> None:
 async def _move_all(
     mover: EmbeddedMover, source: Path, files: int, slots: int, target: Path
 ) -> None:
-    """Moves the files, so many at once as the mover takes."""
+    """Moves the files in bundles, so many of these at once as the mover takes."""
     await asyncio.to_thread(target.mkdir)
-    numbers = iter(range(files))
+    bundles = iter(range(0, files, mover.bundle.files))
 
     async def move_some() -> None:
-        for number in numbers:
-            outcome = await mover.move(_order(source, target, number))
-            assert isinstance(outcome, Moved), outcome
+        for first in bundles:
+            numbers = range(first, min(first + mover.bundle.files, files))
+            orders = [(_order(source, target, number), None) for number in numbers]
+            for outcome in await mover.move_bundle(orders):
+                assert isinstance(outcome, Moved), outcome
 
     await asyncio.gather(*(move_some() for _ in range(slots)))
 
@@ -214,7 +213,7 @@ ROWS = (
         unit="× the speed of rclone",
         measure=_bare,
         target=Target(Bound.AT_LEAST, 1.2, "× the speed of rclone"),
-        conditions="the mover alone, ADLER32 of both ends, each file synced; against"
+        conditions="the mover alone, in bundles, ADLER32 of both ends, each file synced; against"
         " `rclone copy --checksum`",
     ),
     Row(

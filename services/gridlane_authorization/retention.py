@@ -18,7 +18,7 @@ from gridlane_kit.database import Database
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.logs import logger
 from gridlane_kit.policy import PolicyChange
-from gridlane_kit.retention import prune_for_ever
+from gridlane_kit.retention import pruning
 
 _COMMITTED: Final = failpoint("authorization.prune.committed")
 _CHUNK: Final = 500
@@ -37,7 +37,7 @@ class Retention:
 
     async def run(self) -> None:
         """Prunes again and again; never returns."""
-        await prune_for_ever(self.prune, self._settings.prune_interval_s, self._log)
+        await pruning(self.prune, self._settings.prune_interval_s, self._log).run()
 
     async def prune(self) -> int:
         """Deletes what is past its time.

@@ -9,9 +9,9 @@ grows with each claim; it also belongs into the names of what a holder writes ou
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -31,6 +31,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
 from gridlane.ids import uuid7
+
+R = TypeVar("R")
 
 
 class database_now_us(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
@@ -133,6 +135,37 @@ def renew(
         update(table).where(where, held_by(table, holder, epoch)).values(lease_until_us=_until(ttl))
     )
     return conn.execute(statement).rowcount > 0
+
+
+def renew_all(
+    conn: Connection,
+    table: Table,
+    *,
+    where: ColumnElement[bool],
+    holder: str,
+    epochs: Mapping[int, int],
+    ttl: timedelta,
+    returning: ColumnElement[R],
+) -> dict[int, R]:
+    """Keep many rows for another `ttl` from now, in one statement.
+
+    Parameters:
+        where: which rows may be kept.
+        epochs: the epoch of each, by the row's key, which is a single number.
+        returning: what is told of each row.
+
+    Returns:
+        What is asked for, by key; the lease of what is missing is lost.
+    """
+    key = _key(table)
+    mine = tuple_(key, table.c.lease_epoch).in_(list(epochs.items()))
+    statement = (
+        update(table)
+        .where(where, table.c.lease_holder == holder, mine)
+        .values(lease_until_us=_until(ttl))
+        .returning(key, returning)
+    )
+    return {row[0]: row[1] for row in conn.execute(statement)}
 
 
 def release(

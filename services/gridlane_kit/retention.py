@@ -1,33 +1,32 @@
 """The loop in which every service deletes what is past its time.
 
-Responsible for going on: a database that is away, or a defect, is told, and what is old is tried
-again at the next time. What is old is each service's own (its module `retention`).
+Responsible for nothing but its pace: what is old is each service's own (its module `retention`).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Never
 
 from structlog.stdlib import BoundLogger
 
-from gridlane_kit.errors import GridlaneError
+from gridlane_kit.background import Background
 
 
-async def prune_for_ever(
-    prune: Callable[[], Awaitable[object]], every_s: float, log: BoundLogger
-) -> Never:
-    """Prunes again and again; never returns.
+def pruning(prune: Callable[[], Awaitable[object]], every_s: float, log: BoundLogger) -> Background:
+    """The work of pruning, to be started or run.
 
     Parameters:
         prune: deletes what is old now, in small transactions.
-        every_s: seconds between two times.
+        every_s: seconds between two times, also after one that failed.
         log: told what went wrong.
     """
-    while True:
-        try:
-            await prune()
-        except (GridlaneError, OSError) as error:
-            log.warning("what is old could not all be pruned", why=str(error))
-        except Exception:  # a defect: told, and what is old must not grow for ever
-            log.exception("what is old could not all be pruned")
-        await asyncio.sleep(every_s)
+
+    async def pruned() -> float:
+        await prune()
+        return every_s
+
+    return Background(
+        pruned,
+        name="retention",
+        log=log,
+        trouble="what is old could not all be pruned",
+        again_s=every_s,
+    )

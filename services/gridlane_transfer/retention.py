@@ -5,14 +5,13 @@ Responsible for when and in which order; in small transactions, so that writers 
 job goes only after its events, and those never before every follower's ack.
 """
 
-import asyncio
 from datetime import timedelta
 
 from gridlane_kit import logs, request_ids
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.feed import Feed
-from gridlane_kit.retention import prune_for_ever
+from gridlane_kit.retention import pruning
 from gridlane_transfer.store import audit, jobs, storage
 from gridlane_transfer.store.tables import REQUEST_ID
 
@@ -43,21 +42,18 @@ class Retention:
     ) -> None:
         self._db = db
         self._feed = feed
-        self._every_s = every_s
         self._job_age = job_age
         self._event_age = event_age
         self._audit_age = audit_age
-        self._task: asyncio.Task[None] | None = None
+        self._pruning = pruning(self.prune, every_s, _log)
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run(), name="transfer-retention")
+        self._pruning.start()
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._pruning.stop()
 
     async def prune(self) -> int:
         """Delete what is old now; answers how many jobs."""
@@ -74,6 +70,3 @@ class Retention:
             continue
         await self._db.write(lambda conn: storage.prune_bans(conn, now_us()))
         return total
-
-    async def _run(self) -> None:
-        await prune_for_ever(self.prune, self._every_s, _log)

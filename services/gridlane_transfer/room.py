@@ -6,7 +6,6 @@ service.
 
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 from gridlane.transfer.v1 import (  # noqa: F401 - the server reads the services' descriptors
@@ -24,7 +23,7 @@ from gridlane.transfer.v1 import (  # noqa: F401 - the server reads the services
 )
 from gridlane_kit.database import Database
 from gridlane_kit.feed import Feed
-from gridlane_kit.group_commit import GroupCommit, WriteKind
+from gridlane_kit.group_commit import GroupCommit
 from gridlane_kit.metrics import GROUP_COMMIT_QUEUE, Metrics
 from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.standing_work import ChangedRights
@@ -34,7 +33,6 @@ from gridlane_transfer.backends.embedded.mover import EmbeddedMover
 from gridlane_transfer.backends.embedded.webdav.addresses import AddressPolicy
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.transfer_backends import TransferBackends
-from gridlane_transfer.catalogue.base import LogicalFile
 from gridlane_transfer.catalogue.embedded import EmbeddedCatalogue
 from gridlane_transfer.catalogue.replicas import Replicas
 from gridlane_transfer.channels.activities import Activities
@@ -45,7 +43,7 @@ from gridlane_transfer.content.content import Content
 from gridlane_transfer.content.content_info import ContentInfos
 from gridlane_transfer.content.remote_content import RemoteFiles
 from gridlane_transfer.content.uploads import Uploads
-from gridlane_transfer.jobs.job_verbs import Around, JobVerbs, JobWrites
+from gridlane_transfer.jobs.job_verbs import Around, JobVerbs
 from gridlane_transfer.jobs.submission import Submissions
 from gridlane_transfer.moving.deadlines import Deadlines
 from gridlane_transfer.moving.file_transfers import RetryPolicy
@@ -62,25 +60,16 @@ from gridlane_transfer.service_channels import (
 )
 from gridlane_transfer.service_jobs import TransferAdminShell, TransferShell
 from gridlane_transfer.settings import TransferSettings
-from gridlane_transfer.states import FileState
 from gridlane_transfer.status import Status
 from gridlane_transfer.storage.banned_files import BannedFiles
 from gridlane_transfer.storage.element_rules import ElementRules
 from gridlane_transfer.storage.storage_admin import StorageAdmin
 from gridlane_transfer.storage.storage_elements import StorageElements
-from gridlane_transfer.store import banned, contents, held, standing, storage
 from gridlane_transfer.store import channels as channel_rows
-from gridlane_transfer.store import deadlines as late
-from gridlane_transfer.store.banned import Review, Reviewed
-from gridlane_transfer.store.contents import Finished, Unregistered
-from gridlane_transfer.store.deadlines import Ended, Late
-from gridlane_transfer.store.held import HeldDone, HeldFiles
-from gridlane_transfer.store.moving import Keep, Moving
+from gridlane_transfer.store import storage
 from gridlane_transfer.store.refresh import Kind, Refresh
-from gridlane_transfer.store.registering import Registering
-from gridlane_transfer.store.removals import Removing
-from gridlane_transfer.store.standing import Settled, Standing
 from gridlane_transfer.store.tables import FEED, METADATA
+from gridlane_transfer.writes import FileWork, Writes
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _PACKAGE = "gridlane.transfer.v1"
@@ -221,133 +210,146 @@ class TransferRoom:
 
 
 class _Parts:
-    """What exists once the store is open."""
+    """What exists once the store is open.
+
+    Put together in an order: what is done in the background, then the verbs that wake it.
+    """
 
     def __init__(
         self, room: TransferRoom, db: Database, channels: Channels, refresh: Refresh
     ) -> None:
-        settings = room._settings
-        elements, mover = room._elements, room._mover
+        self._room = room
+        self._settings = settings = room._settings
+        self._elements, self._mover = room._elements, room._mover
         self.db = db
         self.channels = channels
         self.refresh = refresh
-        self.feed = feed = Feed(db, FEED)
-        self.group = group = GroupCommit(db, on_commit=feed.wake)
-        retry = RetryPolicy(settings.retry_delay_s, settings.retry_delay_max_s)
-        successes = Successes()
-        order = SourceOrder(elements, successes)
-        self.catalogue = EmbeddedCatalogue(db, group)
-        registering = Registering(feed, channels, elements, retry, self.catalogue)
-        moving = Moving(
-            feed,
+        self.feed = Feed(db, FEED)
+        self.group = GroupCommit(db, on_commit=self.feed.wake)
+        self.catalogue = EmbeddedCatalogue(db, self.group)
+        self._successes = Successes()
+        self._order = SourceOrder(self._elements, self._successes)
+        self._work = FileWork(
+            self.feed,
             channels,
-            elements,
-            retry,
-            mover.checksums,
-            order,
+            self._elements,
             self.catalogue,
-            registering,
+            RetryPolicy(settings.retry_delay_s, settings.retry_delay_max_s),
+            self._order,
+            self._mover.checksums,
         )
-        # Applied in this order within a batch: an answer makes room before the next files are
-        # claimed.
-        removing = Removing(feed, channels, elements, retry)
-        writes = JobWrites(group, feed, channels, removing)
-        settle: WriteKind[Standing, Settled] = group.kind(
-            "files.settle",
-            partial(standing.settle, feed=feed, channels=channels),
-            key=lambda one: one.number,
-        )
-        review: WriteKind[Review, Reviewed] = group.kind(
-            "files.review",
-            partial(banned.review, feed=feed, channels=channels, elements=elements),
-            key=lambda one: one.number,
-        )
-        report = group.kind("files.report", moving.report, key=lambda one: one.number)
-        keep: WriteKind[Keep, FileState | None] = group.kind(
-            "files.keep", moving.keep, key=lambda one: one.number
-        )
-        claim = group.kind("files.claim", moving.claim, key=lambda one: one.holder)
-        self.registrar = Registrar(
+        self._writes = Writes(self.group, self.feed, channels, self._elements, self._work)
+        self._make_movers()
+        self._make_job_verbs()
+        self._make_watchers()
+        self._make_content()
+        self._make_storage()
+        self._make_channels()
+        self.retention = Retention(
             db,
-            registering,
+            self.feed,
+            every_s=settings.retention_every_s,
+            job_age=timedelta(days=settings.job_retention_days),
+            event_age=timedelta(days=settings.event_retention_days),
+            audit_age=timedelta(days=settings.audit_retention_days),
+        )
+
+    def _make_movers(self) -> None:
+        """What moves files, registers them, and removes copies on their way."""
+        room, settings, writes = self._room, self._settings, self._writes
+        self.registrar = Registrar(
+            self.db,
+            self._work.registering,
             self.catalogue,
-            claim=group.kind("files.owed", registering.claim, key=lambda one: one.holder),
-            report=group.kind("files.registered", registering.report, key=lambda one: one.number),
+            claim=writes.claim_owed,
+            report=writes.registered,
             exclusive=room._exclusive,
             lease_s=settings.lease_s,
         )
-        finish: WriteKind[Finished, LogicalFile | Unregistered] = group.kind(
-            "uploads.finish", contents.finish, key=lambda one: one.upload.uuid
-        )
-        hold: WriteKind[HeldFiles, HeldDone] = group.kind(
-            "files.held",
-            partial(held.settle, feed=feed, channels=channels),
-            key=lambda one: one.key,
-        )
         self.reconciler = Reconciler(
-            db,
-            moving,
-            mover,
-            channels,
+            self.db,
+            self._work.moving,
+            self._mover,
+            self.channels,
             room._policy,
             room._telemetry,
-            claim=claim,
-            report=report,
-            keep=keep,
-            successes=successes,
+            claim=writes.claim,
+            report=writes.report,
+            keep=writes.keep,
+            successes=self._successes,
             exclusive=room._exclusive,
             poll_s=settings.poll_s,
             lease_s=settings.lease_s,
         )
-        channels.subscribe(self.reconciler.wake)
-        standing_files = StandingFiles(
-            db, settle=settle, wake=self.reconciler.wake, abort=self.reconciler.abort
-        )
-        end_late: WriteKind[Late, Ended] = group.kind(
-            "files.end_late",
-            partial(late.end, feed=feed, channels=channels),
-            key=lambda one: one.number,
-        )
+        self.channels.subscribe(self.reconciler.wake)
         self.hop_copies = HopCopies(
-            db, mover, elements, exclusive=room._exclusive, lease_s=settings.lease_s
+            self.db,
+            self._mover,
+            self._elements,
+            exclusive=room._exclusive,
+            lease_s=settings.lease_s,
         )
-        self.rights = ChangedRights(room._policy, standing_files.look, room.name)
+
+    def _make_job_verbs(self) -> None:
+        """The calls on jobs, and what they leave to be done."""
+        room, mover = self._room, self._mover
         around = Around(
-            db=db,
-            feed=feed,
-            group=group,
-            channels=channels,
-            elements=elements,
+            db=self.db,
+            feed=self.feed,
+            group=self.group,
+            channels=self.channels,
+            elements=self._elements,
             backend=mover,
             policy=room._policy,
             submissions=Submissions(
-                elements, channels, order, backend=mover.name, checksums=mover.checksums
+                self._elements,
+                self.channels,
+                self._order,
+                self.catalogue,
+                backend=mover.name,
+                checksums=mover.checksums,
             ),
             wake=self.reconciler.wake,
             abort=self.reconciler.abort,
             exclusive=room._exclusive,
-            lease_s=settings.lease_s,
+            lease_s=self._settings.lease_s,
         )
-        self.verbs = JobVerbs(around, writes, removing, hold)
+        self.verbs = JobVerbs(around, self._writes.jobs, self._work.removing, self._writes.hold)
+
+    def _make_watchers(self) -> None:
+        """What ends or stops files as time passes, and as rights and bans change."""
+        room, abort = self._room, self.reconciler.abort
+        standing_files = StandingFiles(
+            self.db, settle=self._writes.settle, wake=self.reconciler.wake, abort=abort
+        )
+        self.rights = ChangedRights(room._policy, standing_files.look, room.name)
         self.deadlines = Deadlines(
-            db, end=end_late, noted=self.verbs.sweeps.noted, abort=self.reconciler.abort
+            self.db, end=self._writes.end_late, noted=self.verbs.sweeps.noted, abort=abort
         )
+        self.banned_files = BannedFiles(
+            self.db, self._elements, review=self._writes.review, wake=self._wake, abort=abort
+        )
+
+    def _make_content(self) -> None:
+        """The bytes that go through the service, and the names of what is stored."""
+        elements, mover, settings = self._elements, self._mover, self._settings
         self.replicas = Replicas(self.catalogue, elements)
         self.uploads = Uploads(
-            db, elements, finish=finish, exclusive=room._exclusive, lease_s=settings.lease_s
+            self.db,
+            elements,
+            finish=self._writes.finish_upload,
+            exclusive=self._room._exclusive,
+            lease_s=settings.lease_s,
         )
         self.remote = RemoteFiles(http_options(settings))
         self.content = Content(elements, self.replicas, self.uploads, mover, self.remote)
         self.infos = ContentInfos(elements, self.replicas, mover)
+
+    def _make_storage(self) -> None:
+        """The backends, and the settings of storage elements."""
+        elements, mover, settings = self._elements, self._mover, self._settings
         self.backends = TransferBackends(mover)
-        self.status = Status(db, mover, elements)
-        self.banned_files = BannedFiles(
-            db,
-            elements,
-            review=review,
-            wake=self._wake,
-            abort=self.reconciler.abort,
-        )
+        self.status = Status(self.db, mover, elements)
         rules = ElementRules(
             elements,
             mover,
@@ -355,27 +357,25 @@ class _Parts:
             settings.storage_file_roots,
         )
         self.storage_admin = StorageAdmin(
-            db, elements, rules, refresh, self.status.element_messages
+            self.db, elements, rules, self.refresh, self.status.element_messages
         )
+
+    def _make_channels(self) -> None:
+        """The settings of channels and shares, and what is seen to on channels."""
+        settings = self._settings
         self.channel_admin = ChannelAdmin(
-            db,
-            channels,
-            elements,
-            refresh,
-            held=hold,
+            self.db,
+            self.channels,
+            self._elements,
+            self.refresh,
+            held=self._writes.hold,
             wake=self.reconciler.wake,
-            has=mover.capabilities,
+            has=self._mover.capabilities,
             max_files=settings.max_files,
         )
-        self.activities = Activities(db, refresh)
-        self.channel_care = ChannelCare(db, feed, channels, refresh, settings.optimizer_every_s)
-        self.retention = Retention(
-            db,
-            feed,
-            every_s=settings.retention_every_s,
-            job_age=timedelta(days=settings.job_retention_days),
-            event_age=timedelta(days=settings.event_retention_days),
-            audit_age=timedelta(days=settings.audit_retention_days),
+        self.activities = Activities(self.db, self.refresh)
+        self.channel_care = ChannelCare(
+            self.db, self.feed, self.channels, self.refresh, settings.optimizer_every_s
         )
 
     def _wake(self) -> None:

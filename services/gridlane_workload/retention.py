@@ -15,7 +15,7 @@ from gridlane_kit.database import Database
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.feed import Feed
 from gridlane_kit.logs import logger
-from gridlane_kit.retention import prune_for_ever
+from gridlane_kit.retention import pruning
 from gridlane_workload import queue_store
 from gridlane_workload.backends.interface import Backend
 from gridlane_workload.settings import WorkloadSettings
@@ -40,7 +40,7 @@ class Retention:
 
     async def run(self) -> None:
         """Prune again and again; never returns."""
-        await prune_for_ever(self.prune, self._settings.prune_interval_s, self._log)
+        await pruning(self.prune, self._settings.prune_interval_s, self._log).run()
 
     async def prune(self) -> int:
         """Delete what is past its time.

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from gridlane_transfer.channels.scheduling import Bundle
 from gridlane_transfer.moving.failures import Failed
 
 BACKENDS: Final = "transferBackends/"
@@ -116,6 +117,9 @@ class BackendReport:
 
 
 MayPublish = Callable[[], Awaitable[bool]]
+Ordered = tuple[MoveOrder, MayPublish | None]
+"""An order, and who is asked before its file gets its name; as `TransferBackend.move` takes them.
+"""
 
 
 class TransferBackend(ABC):
@@ -128,6 +132,9 @@ class TransferBackend(ABC):
     """The schemes of the URLs that it reads from and writes to."""
     capabilities: frozenset[str]
     """The `TransferCapability` values that it has, without prefix: what orders may ask of it."""
+
+    bundle: Bundle
+    """The files that it moves better together than one by one."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -149,6 +156,12 @@ class TransferBackend(ABC):
             may_publish: asked when something lies at the target that an order of a later epoch
                 removes before all else, and before the file gets its name; False ends the order,
                 as CANCELED. None: nobody else can have an order for this file.
+        """
+
+    @abstractmethod
+    async def move_bundle(self, orders: Sequence[Ordered]) -> Sequence[Moved | Failed]:
+        """Carry out the orders of small files, one after the other or together, at no more load
+        than one order; each ends as with `move`. The answers come when all have ended.
         """
 
     @abstractmethod

@@ -5,15 +5,13 @@ was removed, in a process that did not know yet: they are put on the channel tha
 some at once, or fail when none does. What is done is `store.optimizing`'s and `store.stranded`'s.
 """
 
-import asyncio
-import contextlib
 from functools import partial
 from typing import Final
 
 from gridlane_kit import logs
+from gridlane_kit.background import Background
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.feed import Feed
 from gridlane_transfer.channels.channels import Channels, OptimizerMode
@@ -43,18 +41,21 @@ class ChannelCare:
         self._refresh = refresh
         self._window_us = round(window_s * 1_000_000)
         self._every_s = window_s / _LOOKS_A_WINDOW
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(
+            self._see_to_all,
+            name="transfer-channels",
+            log=_log,
+            trouble="channels could not be seen to",
+            again_s=self._every_s,
+        )
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="transfer-channels")
+        self._background.start()
 
     async def stop(self) -> None:
         """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop()
 
     async def look(self) -> None:
         """See to everything once.
@@ -74,13 +75,6 @@ class ChannelCare:
         while await self._db.write(lambda conn: stranded.reroute(conn, self._feed, self._channels)):
             _REROUTED()
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except GridlaneError as error:
-                _log.warning("channels could not be seen to", reason=error.reason.value)
-            except Exception:
-                # A defect: told each time, and never the end of looking.
-                _log.exception("channels could not be seen to")
-            await asyncio.sleep(self._every_s)
+    async def _see_to_all(self) -> float:
+        await self.look()
+        return self._every_s

@@ -30,13 +30,35 @@ _LEARNED: Final = 0.2
 
 class Waiting(NamedTuple):
     """A file that may start now. `source` and `target` are names of storage elements; the source's
-    is empty while it is not known. Lower ranks and numbers come first.
+    is empty while it is not known. Lower ranks and numbers come first. The size is the one that was
+    said when it was submitted.
     """
 
     rank: int
     number: int
     source: str
     target: str
+    job_number: int = 0
+    size_bytes: int | None = None
+
+
+class Bundle(NamedTuple):
+    """Which files may share a place, to be moved one after the other or together.
+
+    Parameters:
+        files: at most so many.
+        max_bytes: each of at most so many bytes.
+    """
+
+    files: int
+    max_bytes: int
+
+    def takes(self, file: Waiting) -> bool:
+        """Whether a file is known to be small enough."""
+        return file.size_bytes is not None and file.size_bytes <= self.max_bytes
+
+
+ALONE: Final = Bundle(files=1, max_bytes=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +183,10 @@ class Seen:
 class _Files:
     """One queue in this step. What does not fit now never does in this step: room only shrinks."""
 
-    def __init__(self, queue: Queue, room: ElementRoom) -> None:
+    def __init__(self, queue: Queue, room: ElementRoom, bundle: Bundle) -> None:
         self._files = queue.files
         self._room = room
+        self._bundle = bundle
         self._head = next(self._files, None)
 
     def head(self) -> Waiting | None:
@@ -171,8 +194,22 @@ class _Files:
             self._head = next(self._files, None)
         return self._head
 
-    def advance(self) -> None:
-        self._head = next(self._files, None)
+    def take(self) -> Sequence[Waiting]:
+        """The head, and the files right behind it that may share its place."""
+        taken: list[Waiting] = []
+        while (head := self.head()) is not None:
+            if taken and not self._joins(head, taken[0], len(taken)):
+                break
+            taken.append(head)
+            self._head = next(self._files, None)
+            if not self._bundle.takes(head):
+                break
+        return taken
+
+    def _joins(self, file: Waiting, first: Waiting, taken: int) -> bool:
+        known = bool(first.source) or self._room.unlimited
+        alike = file._replace(number=0, size_bytes=0) == first._replace(number=0, size_bytes=0)
+        return known and alike and taken < self._bundle.files and self._bundle.takes(file)
 
 
 class _Group:
@@ -188,12 +225,11 @@ class _Group:
         found = self._first()
         return None if found is None else found[0]
 
-    def take(self) -> Waiting:
+    def take(self) -> Sequence[Waiting]:
         found = self._first()
         if found is None:
             raise LookupError("nothing waits")
-        found[1].advance()
-        return found[0]
+        return found[1].take()
 
     def _first(self) -> tuple[Waiting, _Files] | None:
         heads = [(head, queue) for queue in self._queues if (head := queue.head()) is not None]
@@ -241,7 +277,7 @@ class _Division:
         share = self._next()
         return None if share is None else share.below.head()
 
-    def take(self) -> Waiting:
+    def take(self) -> Sequence[Waiting]:
         share = self._next()
         if share is None:
             raise LookupError("nothing waits")
@@ -290,7 +326,7 @@ class _Channel:
         if self._tiers is None:
             self._tiers = tiers(self.lane)
 
-    def take(self) -> Waiting:
+    def take(self) -> Sequence[Waiting]:
         for tier in self._tiers or ():
             if tier.waits():
                 self._free -= 1
@@ -299,12 +335,13 @@ class _Channel:
 
 
 class Choice:
-    """One step: gives the files that start, one after the other.
+    """One step: gives the files that start, place by place.
 
     Parameters:
         lanes: the channels on which something may wait.
         room: what storage elements still take.
         idle: the uids of channels that had places to give, and nobody to give them to.
+        bundle: which files may share a place.
     """
 
     def __init__(
@@ -314,8 +351,10 @@ class Choice:
         standing: Standing,
         room: ElementRoom,
         idle: Collection[str] = (),
+        bundle: Bundle = ALONE,
     ) -> None:
         self._weights = weights
+        self._bundle = bundle
         self._standing = standing
         self._room = room
         self.seen = Seen(set(idle))
@@ -329,8 +368,10 @@ class Choice:
             (share, _Channel(lane)) for share, lane in zip(shares, lanes, strict=True)
         ]
 
-    def next(self) -> Waiting | None:
-        """The next file that starts; None when nothing may."""
+    def next_place(self) -> Sequence[Waiting] | None:
+        """The files that take the next place, all of one queue, job and pair of storage elements;
+        None when nothing may start.
+        """
         while self._channels:
             found = min(self._channels, key=lambda one: (one[0].norm, one[0].node))
             share, channel = found
@@ -339,7 +380,7 @@ class Choice:
                 self._channels.remove(found)
                 continue
             taken = channel.take()
-            self._room.take(taken.source, taken.target)
+            self._room.take(taken[0].source, taken[0].target)
             share.used += self._standing.expects(share.node)
             return taken
         return None
@@ -369,7 +410,7 @@ class Choice:
         groups: dict[str, list[_Files]] = {}
         for queue in queues:
             group = self._weights.group(vo, queue.activity)
-            groups.setdefault(group, []).append(_Files(queue, self._room))
+            groups.setdefault(group, []).append(_Files(queue, self._room, self._bundle))
         shares = [
             _Share((lane.uid, vo, group), self._weights.weight(vo, group), _Group(files))
             for group, files in groups.items()

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from gridlane.ids import uuid7
 from gridlane_kit import errors, logs
+from gridlane_kit.background import Background
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
@@ -83,7 +84,11 @@ class Uploads:
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
         self._open: dict[str, Upload] = {}
-        self._loops: list[asyncio.Task[None]] = []
+        # Each by itself: a large file that is read again lets no lease run out.
+        self._loops = [
+            self._again("transfer-upload-leases", self._keep_leases),
+            self._again("transfer-uploads", self._recover_all),
+        ]
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="upload")
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -154,23 +159,24 @@ class Uploads:
         if self._exclusive:
             await self._db.write(contents.void_leases)
             await self._recover_all()
-        # Each by itself: a large file that is read again lets no lease run out.
-        self._loops = [
-            asyncio.create_task(self._again(self._keep_leases), name="transfer-upload-leases"),
-            asyncio.create_task(self._again(self._recover_all), name="transfer-uploads"),
-        ]
+        for loop in self._loops:
+            loop.start()
 
-    async def _again(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something now and with every third of a lease."""
-        while True:
-            try:
-                await work()
-            except GridlaneError as error:
-                _log.warning("uploads could not be looked after", reason=error.reason)
-            except Exception:
-                # A defect: told each time, and never the end of looking.
-                _log.exception("uploads could not be looked after")
-            await asyncio.sleep(self._ttl.total_seconds() / 3)
+    def _again(self, name: str, work: Callable[[], Awaitable[None]]) -> Background:
+        """What is done now and with every third of a lease."""
+        pause_s = self._ttl.total_seconds() / 3
+
+        async def done() -> float:
+            await work()
+            return pause_s
+
+        return Background(
+            done,
+            name=name,
+            log=_log,
+            trouble="uploads could not be looked after",
+            again_s=pause_s,
+        )
 
     async def _keep_leases(self) -> None:
         if self._open:
@@ -206,9 +212,7 @@ class Uploads:
     async def stop(self) -> None:
         """Wait for what is being cleaned up."""
         for loop in self._loops:
-            loop.cancel()
-        if self._loops:
-            await asyncio.wait(self._loops)
+            await loop.stop()
         if self._endings:
             await asyncio.wait(self._endings)
         self._threads.shutdown()

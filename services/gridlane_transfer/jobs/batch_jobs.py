@@ -66,7 +66,7 @@ class BatchJobs:
         accepted: dict[int, NewTransferJob] = {}
         refused: dict[int, GridlaneError] = {}
         for index, request in enumerate(requests):
-            checked = self._checked(request, call)
+            checked = await self._checked(request, call)
             if isinstance(checked, GridlaneError):
                 refused[index] = checked
             elif request.validate_only:
@@ -81,10 +81,10 @@ class BatchJobs:
             results |= await self._stored({index: accepted[index] for index in some}, call)
         return [results[index] for index in range(len(requests))]
 
-    def _checked(self, request: Request, call: Call) -> NewTransferJob | GridlaneError:
+    async def _checked(self, request: Request, call: Call) -> NewTransferJob | GridlaneError:
         try:
             validate(request)
-            return self._submissions.accept(request, call)
+            return await self._submissions.accept(request, call)
         except GridlaneError as error:
             return error
 

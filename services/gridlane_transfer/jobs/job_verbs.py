@@ -5,7 +5,6 @@ Responsible for construction, and for the order in which its loops start and sto
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_kit.call import Call
@@ -33,15 +32,9 @@ from gridlane_transfer.jobs.transfer_jobs import TransferJobs
 from gridlane_transfer.moving.removals import Removals
 from gridlane_transfer.moving.sweeps import Sweeps
 from gridlane_transfer.storage.storage_elements import StorageElements
-from gridlane_transfer.store import cancels, job_updates, jobs, staging, sweeps
-from gridlane_transfer.store.cancels import Cancel, Canceled, CanceledFiles, CancelFiles
 from gridlane_transfer.store.held import HeldDone, HeldFiles
-from gridlane_transfer.store.job_updates import JobUpdate, Updated
-from gridlane_transfer.store.jobs import NewTransferJob, Resubmitted, Submitted
-from gridlane_transfer.store.removals import Removal, RemovalReport, RemovalRequest, Removing
-from gridlane_transfer.store.staging import Part, Publication
-from gridlane_transfer.store.sweeps import Sweep, Swept
-from gridlane_transfer.store.tables import FileRow
+from gridlane_transfer.store.removals import Removing
+from gridlane_transfer.writes import JobWrites
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,49 +62,6 @@ class Around:
     lease_s: float
 
 
-class JobWrites:
-    """The writes, declared in the order in which a batch applies them: before the claim of files
-    that move.
-    """
-
-    def __init__(
-        self, group: GroupCommit, feed: Feed, channels: Channels, removing: Removing
-    ) -> None:
-        self.submit: WriteKind[NewTransferJob, Submitted | Resubmitted] = group.kind(
-            "jobs.submit", partial(jobs.insert, feed=feed), key=lambda new: new.row.uuid
-        )
-        self.stage: WriteKind[Part, None] = group.kind(
-            "jobs.stage", staging.add, key=lambda part: part.staged.uuid
-        )
-        self.publish: WriteKind[Publication, Submitted | Resubmitted] = group.kind(
-            "jobs.publish", partial(staging.publish, feed=feed), key=lambda one: one.row.uuid
-        )
-        self.cancel: WriteKind[Cancel, Canceled] = group.kind(
-            "jobs.cancel",
-            partial(cancels.cancel, feed=feed, channels=channels),
-            key=lambda one: one.uuid,
-        )
-        self.cancel_files: WriteKind[CancelFiles, CanceledFiles] = group.kind(
-            "files.cancel",
-            partial(cancels.cancel_files, feed=feed, channels=channels),
-            key=lambda one: one.uuid,
-        )
-        self.update: WriteKind[JobUpdate, Updated] = group.kind(
-            "jobs.update", job_updates.apply, key=lambda one: one.uuid
-        )
-        self.step: WriteKind[Sweep, Swept] = group.kind(
-            "files.sweep",
-            partial(sweeps.step, feed=feed, channels=channels),
-            key=lambda one: (one.job_number, one.kind),
-        )
-        self.removed: WriteKind[RemovalReport, FileRow | None] = group.kind(
-            "removals.report", removing.report, key=lambda one: one.number
-        )
-        self.remove: WriteKind[RemovalRequest, list[Removal]] = group.kind(
-            "removals.claim", removing.claim, key=lambda one: one.holder
-        )
-
-
 class JobVerbs:
     """The nouns behind `TransferService` and `TransferAdminService`."""
 
@@ -122,84 +72,113 @@ class JobVerbs:
         removing: Removing,
         held: WriteKind[HeldFiles, HeldDone],
     ) -> None:
-        db, backend, wake = around.db, around.backend, around.wake
-        self.reach = reach = Reach(db, around.policy)
-        self.progress = progress = Progress(db, backend)
-        earlier = EarlierCalls(db)
-        self.sweeps = Sweeps(db, step=writes.step, wake=wake, abort=around.abort)
-        noted = self.sweeps.noted
-        self.files = JobFiles(
-            db,
-            around.channels,
-            backend,
-            reach,
-            cancel=writes.cancel_files,
-            abort=around.abort,
-        )
-        self.jobs = TransferJobs(
-            db,
-            around.feed,
-            around.submissions,
-            earlier,
-            reach,
-            self.files,
-            progress,
-            submit=writes.submit,
-            cancel=writes.cancel,
-            wake=wake,
-            noted=noted,
-            abort=around.abort,
-        )
-        self.batch = BatchJobs(
-            around.submissions, earlier, submit=writes.submit, reread=self.jobs.bare, wake=wake
-        )
-        self.streamed = StreamedJobs(
-            db,
-            around.submissions,
-            stage=writes.stage,
-            publish=writes.publish,
-            reread=self.jobs.bare,
-            noted=noted,
-            exclusive=around.exclusive,
-            lease_s=around.lease_s,
-        )
+        self._around = around
+        self._writes = writes
+        self.reach = Reach(around.db, around.policy)
+        self.progress = Progress(around.db, around.backend)
+        self.sweeps = Sweeps(around.db, step=writes.step, wake=around.wake, abort=around.abort)
         self.removals = Removals(
-            db,
+            around.db,
             removing,
-            backend,
+            around.backend,
             around.policy,
             claim=writes.remove,
             report=writes.removed,
             exclusive=around.exclusive,
             lease_s=around.lease_s,
         )
+        self._make_submissions()
+        self._make_removals()
+        self._make_views()
+        self.admin = TransferAdmin(
+            around.db,
+            self.reach,
+            self.progress,
+            update=writes.update,
+            held=held,
+            wake=self._wake,
+            noted=self.sweeps.noted,
+        )
+
+    def _make_submissions(self) -> None:
+        """The ways by which jobs come in, and what is done with those that are there."""
+        around, writes = self._around, self._writes
+        earlier = EarlierCalls(around.db)
+        self.files = JobFiles(
+            around.db,
+            around.channels,
+            around.backend,
+            self.reach,
+            cancel=writes.cancel_files,
+            abort=around.abort,
+        )
+        self.jobs = TransferJobs(
+            around.db,
+            around.feed,
+            around.submissions,
+            earlier,
+            self.reach,
+            self.files,
+            self.progress,
+            submit=writes.submit,
+            cancel=writes.cancel,
+            wake=around.wake,
+            noted=self.sweeps.noted,
+            abort=around.abort,
+        )
+        self.batch = BatchJobs(
+            around.submissions,
+            earlier,
+            submit=writes.submit,
+            reread=self.jobs.bare,
+            wake=around.wake,
+        )
+        self.streamed = StreamedJobs(
+            around.db,
+            around.submissions,
+            stage=writes.stage,
+            publish=writes.publish,
+            reread=self.jobs.bare,
+            noted=self.sweeps.noted,
+            exclusive=around.exclusive,
+            lease_s=around.lease_s,
+        )
+
+    def _make_removals(self) -> None:
+        """Deletion jobs, and what is submitted again."""
+        around = self._around
         self.deletions = Deletions(
-            db,
+            around.db,
             around.elements,
             around.channels,
-            backend=backend.name,
-            submit=writes.submit,
+            backend=around.backend.name,
+            submit=self._writes.submit,
             reread=self._removal_again,
             wake=self.removals.wake,
         )
-        self.staging = StagingJobs(around.elements)
         self.retries = Retries(
-            db,
+            around.db,
             around.channels,
             self.streamed,
-            reach,
+            self.reach,
             around.policy,
             remove_again=self.deletions.again,
             reread=self.jobs.get,
         )
+
+    def _make_views(self) -> None:
+        """What is told of jobs and of their files."""
+        around = self._around
+        self.staging = StagingJobs(around.elements)
         self.explanations = Explanations(
-            db, around.channels, around.elements, backend, around.policy, reach
+            around.db,
+            around.channels,
+            around.elements,
+            around.backend,
+            around.policy,
+            self.reach,
         )
-        self.summaries = Summaries(db, backend)
-        self.admin = TransferAdmin(
-            db, reach, progress, update=writes.update, held=held, wake=self._wake, noted=noted
-        )
-        self._wake_moving = wake
+        self.summaries = Summaries(around.db, around.backend)
 
     async def start(self) -> None:
         """Begin, with what was left."""
@@ -214,7 +193,7 @@ class JobVerbs:
         await self.sweeps.stop()
 
     def _wake(self) -> None:
-        self._wake_moving()
+        self._around.wake()
         self.removals.wake()
 
     async def _removal_again(self, name: str, call: Call) -> transfer_job_pb2.TransferJob:

@@ -10,9 +10,11 @@ from typing import Final
 from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_kit import errors
 from gridlane_transfer import messages
+from gridlane_transfer.backends.base import Location
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.jobs.named_ends import Ends, element_of
 from gridlane_transfer.moving.alternatives import Alternatives, Source, Strategy
+from gridlane_transfer.moving.copies import Copies
 from gridlane_transfer.moving.file_transfers import is_logical
 from gridlane_transfer.moving.routes import Route, Stop
 from gridlane_transfer.moving.source_order import SourceOrder
@@ -37,7 +39,11 @@ rarely_asked: Final = attrgetter(
 
 
 class NewFiles:
-    """Makes the rows of one job's files."""
+    """Makes the rows of one job's files.
+
+    Parameters:
+        copies: of the logical sources; None when the job has none.
+    """
 
     def __init__(
         self,
@@ -45,11 +51,13 @@ class NewFiles:
         row: JobRow,
         channels: Channels,
         order: SourceOrder,
+        copies: Copies | None,
     ) -> None:
         self._job = job
         self._row = row
         self._channels = channels
         self._order = order
+        self._copies = copies
         self._rank = _HIGHEST_PRIORITY - row.priority
         self._queue = f"{row.vo}/{job.activity}"
         self._uids: dict[tuple[str, str], str] = {}
@@ -69,7 +77,9 @@ class NewFiles:
             GridlaneError: PRECONDITION: no channel leads there.
         """
         name, (location, lfn, _, _) = file.source, ends.target
-        source = "" if is_logical(name) else ends.source.location.storage_element
+        source = ends.source.location.storage_element
+        if self._copies is not None and is_logical(name):
+            source = self._copies.first(name, location)
         target = location.storage_element
         asks = asks or self._all_ask
         # In the order of the fields: by their names it takes three times as long.
@@ -94,14 +104,14 @@ class NewFiles:
 
     def _with_more(self, new: NewFile, file: transfer_job_pb2.FileTransfer, ends: Ends) -> NewFile:
         several = self._alternatives(file, ends)
-        if several is not None:
-            element = several.present.element
-            new = new._replace(source_element=PREFIX + element if element else "")
+        target = ends.target.location
         if ends.stops:
-            first = ends.stops[0].located.location
+            target = ends.stops[0].located.location
             new = new._replace(
-                target_url=first.url, target_lfn="", target_element=first.storage_element
+                target_url=target.url, target_lfn="", target_element=target.storage_element
             )
+        if several is not None or ends.stops:
+            new = new._replace(source_element=self._source_element(new, several, target))
         activity = file.activity or self._job.activity
         more = MoreOfFile(
             activity=activity or None,
@@ -118,6 +128,16 @@ class NewFiles:
             queue=f"{self._row.vo}/{activity}",
             more=more,
         )
+
+    def _source_element(self, new: NewFile, several: Alternatives | None, target: Location) -> str:
+        """The resource name of the storage element that a file is read from first; empty while it
+        is not known.
+        """
+        name = new.source if several is None else several.present.name
+        if self._copies is not None and is_logical(name):
+            strategy = Strategy.ORDERLY if several is None else several.strategy
+            return self._copies.first(name, target, strategy)
+        return new.source_element if several is None else PREFIX + several.present.element
 
     def _alternatives(self, file: transfer_job_pb2.FileTransfer, ends: Ends) -> Alternatives | None:
         """The sources of a file, when one of several is to be chosen, or not in the order given."""

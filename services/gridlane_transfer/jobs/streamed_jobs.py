@@ -15,6 +15,7 @@ from typing import Final
 
 from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
 from gridlane_kit import errors, logs, request_ids
+from gridlane_kit.background import Background
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
@@ -83,20 +84,24 @@ class StreamedJobs:
         self._exclusive = exclusive
         self.open: dict[str, Staged] = {}
         self._endings: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.Task[None] | None = None
+        self._background = Background(
+            self._keep,
+            name="transfer-staging",
+            log=_log,
+            trouble="jobs that come in could not be kept",
+            first_s=lease_s / 3,
+        )
 
     async def start(self) -> None:
         """Have deleted what processes that died left, and go on doing so."""
         if self._exclusive:
             await self.db.write(staging.void_leases)
             await self._abandon_lost()
-        self._loop = asyncio.create_task(self._keep(), name="transfer-staging")
+        self._background.start()
 
     async def stop(self) -> None:
         """Wait for what is being given up."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.wait([self._loop])
+        await self._background.stop()
         if self._endings:
             await asyncio.wait(self._endings)
 
@@ -145,16 +150,13 @@ class StreamedJobs:
         _ABANDONED()
         self.noted()
 
-    async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(self.ttl.total_seconds() / 3)
-            try:
-                if self.open:
-                    staged = list(self.open.values())
-                    await self.db.write(partial(staging.keep, staged=staged, ttl=self.ttl))
-                await self._abandon_lost()
-            except GridlaneError as error:
-                _log.warning("jobs that come in could not be kept", reason=error.reason)
+    async def _keep(self) -> float:
+        """Renew the leases of what comes in, and give up what nobody keeps."""
+        if self.open:
+            staged = list(self.open.values())
+            await self.db.write(partial(staging.keep, staged=staged, ttl=self.ttl))
+        await self._abandon_lost()
+        return self.ttl.total_seconds() / 3
 
     async def _abandon_lost(self) -> None:
         while await self.db.write(lambda conn: staging.abandon_lost(conn, self.holder, self.ttl)):
@@ -208,18 +210,18 @@ class IncomingJob:
         if self._came_before:
             return
         for start in range(0, len(files), _PART):
-            new = self._accepted(files[start : start + _PART])
+            new = await self._accepted(files[start : start + _PART])
             if not self._checked_only:
                 await self._stage(new)
 
-    def _accepted(self, files: Files) -> list[NewFile]:
+    async def _accepted(self, files: Files) -> list[NewFile]:
         if self._count + len(files) > MOST_FILES:
             raise errors.invalid([("files", f"at most {MOST_FILES} files")])
         request = transfer_service_pb2.SubmitTransferJobRequest()
         request.transfer_job.CopyFrom(self._description)
         request.transfer_job.files.extend(files)
         try:
-            new = self._jobs.submissions.accept(request, self._call)
+            new = await self._jobs.submissions.accept(request, self._call)
         except GridlaneError as error:
             raise stream_fields.in_whole_job(error, self._count) from error
         if self._row is None:

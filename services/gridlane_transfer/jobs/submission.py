@@ -1,9 +1,9 @@
 """What makes a submitted transfer job acceptable, and what of it is stored.
 
-Responsible for the order of the checks on a description and for the rows made of it. Does no I/O:
-nothing is stored unless all holds. What the names stand for is `named_ends`', what contradicts
-itself `descriptions`', what is not carried out `capabilities`'. The rules of single fields stand in
-the contract.
+Responsible for the order of the checks on a description and for the rows made of it. Stores
+nothing, and reads nothing but where the copies of logical sources lie, once all else holds. What
+the names stand for is `named_ends`', what contradicts itself `descriptions`', what is not carried
+out `capabilities`'. The rules of single fields stand in the contract.
 """
 
 import json
@@ -16,10 +16,12 @@ from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us, to_timestamp
 from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer import access, capabilities, messages
+from gridlane_transfer.catalogue.base import Catalogue
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.jobs import descriptions, options
 from gridlane_transfer.jobs.named_ends import Ends, NamedEnds
 from gridlane_transfer.jobs.new_files import NewFiles, rarely_asked
+from gridlane_transfer.moving.copies import Copies
 from gridlane_transfer.moving.file_transfers import (
     OVERWRITE_NEVER,
     VERIFY_BOTH,
@@ -50,6 +52,7 @@ class Submissions:
 
     Parameters:
         order: which source of several is tried first.
+        catalogue: asked where the copies of logical sources lie.
         backend: the name of the mover, and `checksums` the algorithms that it computes.
     """
 
@@ -58,6 +61,7 @@ class Submissions:
         elements: StorageElements,
         channels: Channels,
         order: SourceOrder,
+        catalogue: Catalogue,
         *,
         backend: str,
         checksums: frozenset[str],
@@ -65,10 +69,11 @@ class Submissions:
         self._elements = elements
         self._channels = channels
         self._order = order
+        self._catalogue = catalogue
         self._backend = backend
         self._checksums = checksums
 
-    def accept(
+    async def accept(
         self, request: transfer_service_pb2.SubmitTransferJobRequest, call: Call
     ) -> NewTransferJob:
         """Check a description and make what is to be stored.
@@ -77,7 +82,8 @@ class Submissions:
             GridlaneError: CAPABILITY_MISSING for fields that are not carried out; INVALID_FIELDS
                 that names each violation; NO_STORAGE_ELEMENT with them; VO_AMBIGUOUS;
                 PERMISSION_DENIED or SCOPE_TOO_NARROW for a path; PRECONDITION when a storage
-                element is banned or drains, or no channel leads there.
+                element is banned or drains, or no channel leads there; UNAVAILABLE when the
+                catalogue does not answer, which is asked for logical sources alone.
         """
         job = request.transfer_job
         described = list(job.files)
@@ -95,13 +101,24 @@ class Submissions:
         _refuse_contradicting(self._elements, job, ends)
         _refuse_uncomputed(self._elements, job, ends)
         _require_rights(call, job, ends)
+        copies = await self._copies(_logical_sources(described, asks), job.protocols, vo)
         waiting = barred_ends.waiting(self._elements, job, vo, ends)
-        new = NewFiles(job, row, self._channels, self._order)
+        new = NewFiles(job, row, self._channels, self._order, copies)
         files = [
             new.of(file, n, end, asks=rare)
             for n, (file, end, rare) in enumerate(zip(described, ends, asks, strict=True), 1)
         ]
         return barred_ends.blocked(NewTransferJob(key, row, files, _event(job, row)), waiting)
+
+    async def _copies(
+        self, lfns: Sequence[str], protocols: Sequence[str], vo: str
+    ) -> Copies | None:
+        """The copies of a job's logical sources, asked for together; None when it has none."""
+        if not lfns:
+            return None
+        found = zip(lfns, await self._catalogue.resolve(lfns), strict=True)
+        known = {lfn: logical for lfn, logical in found if logical is not None}
+        return Copies(known, self._elements, self._order, vo=vo, protocols=tuple(protocols))
 
     def answer(
         self,
@@ -147,6 +164,21 @@ class Submissions:
             if row.size_bytes is not None:
                 stored.size_bytes = row.size_bytes
         return answer
+
+
+def _logical_sources(
+    files: Sequence[transfer_job_pb2.FileTransfer], asks: Sequence[bool]
+) -> list[str]:
+    """The logical names that files may be read by, each once.
+
+    Parameters:
+        asks: of each file, whether it may have further sources.
+    """
+    names = [name for file in files if is_logical(name := file.source)]
+    if any(asks):
+        for file in files:
+            names += filter(is_logical, file.alternative_sources)
+    return list(dict.fromkeys(names))
 
 
 def _refuse_contradicting(

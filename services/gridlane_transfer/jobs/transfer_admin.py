@@ -81,8 +81,9 @@ class TransferAdmin:
         )
         updated = await self._update(update, deadline=call.deadline)
         _UPDATED()
-        while updated.more:
-            updated = await self._update(replace(update, entry=None), deadline=call.deadline)
+        while updated.after is not None:
+            following = replace(update, entry=None, after=updated.after)
+            updated = await self._update(following, deadline=call.deadline)
             _UPDATED()
         self._noted()
         self._wake()

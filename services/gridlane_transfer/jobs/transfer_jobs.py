@@ -105,7 +105,7 @@ class TransferJobs:
             GridlaneError: as `Submissions.accept`; REQUEST_ID_REUSED, REQUEST_ID_TOO_OLD.
         """
         try:
-            new = self._submissions.accept(request, call)
+            new = await self._submissions.accept(request, call)
         except GridlaneError as error:
             (earlier,) = await self._earlier.made_by([(request, error)], call)
             if earlier is None:

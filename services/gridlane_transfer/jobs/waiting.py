@@ -162,13 +162,24 @@ def _way(waits: _Waits) -> Told:
 
 def _bans(waits: _Waits) -> Told:
     """Bans of the storage elements that it moves between."""
-    yield from _banned(waits, waits.file.source_element, Operation.READ)
+    if not _has_another_copy(waits):
+        yield from _banned(waits, waits.file.source_element, Operation.READ)
     yield from _banned(waits, waits.file.target_element, Operation.WRITE)
 
 
 def _removal_bans(waits: _Waits) -> Told:
     """Bans of the storage element that it is removed from."""
     yield from _banned(waits, waits.file.source_element, Operation.REMOVE)
+
+
+def _has_another_copy(waits: _Waits) -> bool:
+    """Whether a copy of its logical source may be read elsewhere than where it waits."""
+    logical = waits.facts.known.get(source_of(waits.file))
+    if logical is None:
+        return False
+    others = {one.storage_element for one in logical.replicas} - {waits.file.source_element}
+    asked = waits.job.vo, waits.facts.time_us
+    return any(not waits.facts.elements.barred(one, Operation.READ, *asked) for one in others)
 
 
 def _banned(waits: _Waits, element: str, operation: Operation) -> Told:

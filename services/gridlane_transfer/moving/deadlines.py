@@ -4,13 +4,12 @@ Responsible for looking often enough that both are exact within a second. What i
 becomes of it, is `store.deadlines`'.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from gridlane_kit import logs
+from gridlane_kit.background import Background
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
 from gridlane_transfer.store import deadlines
@@ -44,31 +43,25 @@ class Deadlines:
         self._end = end
         self._noted = noted
         self._abort = abort
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(
+            self._end_all,
+            name="transfer-deadlines",
+            log=_log,
+            trouble="what is late could not be ended",
+        )
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run(), name="transfer-deadlines")
+        self._background.start()
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._background.stop()
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                while await self._look():
-                    pass
-            except GridlaneError as error:
-                _log.warning("what is late could not be ended", reason=error.reason)
-                await asyncio.sleep(_STORE_RETRY_S)
-            except Exception:
-                # Whatever it is, what is late stays so, and is found again.
-                _log.exception("what is late could not be ended")
-                await asyncio.sleep(_STORE_RETRY_S)
-            await asyncio.sleep(_LOOK_S)
+    async def _end_all(self) -> float:
+        while await self._look():
+            pass
+        return _LOOK_S
 
     async def _look(self) -> bool:
         """End what is late; whether there is more of it."""

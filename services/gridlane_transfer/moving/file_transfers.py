@@ -14,19 +14,17 @@ from gridlane_transfer.backends.base import Location, Moved, MoveOrder
 from gridlane_transfer.catalogue.base import LogicalFile
 from gridlane_transfer.channels.channels import Channel, ExhaustedAction
 from gridlane_transfer.jobs.options import Options, options_of
-from gridlane_transfer.moving import alternatives, routes
+from gridlane_transfer.moving import alternatives, copies, routes
 from gridlane_transfer.moving.alternatives import (
     OF_THE_SOURCE,
     Alternatives,
     Order,
-    Source,
     Strategy,
 )
 from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.moving.source_order import SourceOrder
 from gridlane_transfer.states import FileState
 from gridlane_transfer.storage.bans import Operation
-from gridlane_transfer.storage.protocols import reached_by
 from gridlane_transfer.storage.storage_elements import PREFIX, Located, StorageElements
 from gridlane_transfer.store.tables import FileRow, JobRow
 
@@ -228,7 +226,7 @@ def plan(
     sources = _sources(file, elements, known, asked.protocols)
     if isinstance(sources, Failed):
         return sources
-    sources = [source for source in sources if not _is_one_file(source, target.location)]
+    sources = [source for source in sources if not copies.is_one_file(source, target.location)]
     if not sources:
         return Failed(
             FailureClass.BACKEND_REFUSED,
@@ -265,11 +263,6 @@ def plan(
     )
 
 
-def _is_one_file(one: Location, other: Location) -> bool:
-    """Whether two places are one file, by whatever endpoint it is reached."""
-    return (one.storage_element, one.relative) == (other.storage_element, other.relative)
-
-
 def _is_strict(asked: Options, target: Located, elements: StorageElements) -> bool:
     """Whether nothing but the copy is done: as the job says, else the target's element."""
     if asked.strict_copy is not None:
@@ -286,10 +279,7 @@ def _ordered(
     if file.alternatives is not None:
         strategy = int(alternatives.read(file.alternatives).strategy)
     key = order.by(strategy, file.target_element.removeprefix(PREFIX), job.vo)
-    return sorted(
-        sources,
-        key=lambda one: key(Source(one.url, one.storage_element.removeprefix(PREFIX))),
-    )
+    return copies.in_order(sources, key)
 
 
 def _sources(
@@ -314,13 +304,8 @@ def _sources(
             f"{name} is not registered in the catalogue",
             "check the name; put the file there, or register its replica",
         )
-    locations = []
-    for replica in logical.replicas:
-        located = elements.locate(replica.url, operation=Operation.READ)
-        reached = located and reached_by(protocols, located, Operation.READ, elements)
-        if reached is not None:
-            locations.append(_shown_as(name, reached))
-    return locations or _unserved(name)
+    found = copies.places(logical, elements, protocols)
+    return [_shown_as(name, located) for located in found] or _unserved(name)
 
 
 def _name_of_end(file: FileRow, hop: int) -> str:

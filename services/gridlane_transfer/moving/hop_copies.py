@@ -5,14 +5,13 @@ ever, less and less often, since nobody else knows of it. What is to be removed 
 (`store.leftovers`), written with the file's end.
 """
 
-import asyncio
 from datetime import timedelta
 from typing import Final
 
 from gridlane_kit import logs
+from gridlane_kit.background import Background
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.leases import new_holder
 from gridlane_transfer.backends.base import TransferBackend
@@ -54,33 +53,27 @@ class HopCopies:
         self._exclusive = exclusive
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(
+            self._remove_all,
+            name="transfer-hop-copies",
+            log=_log,
+            trouble="copies on the way could not be removed",
+        )
 
     async def start(self) -> None:
         """Begin, with what was left."""
         if self._exclusive:
             await self._db.write(leftovers.release_all)
-        self._task = asyncio.create_task(self._run(), name="transfer-hop-copies")
+        self._background.start()
 
     async def stop(self) -> None:
         """End; what is left is removed by whoever starts next."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._background.stop()
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                while await self._remove_some():
-                    pass
-            except GridlaneError as error:
-                _log.warning("copies on the way could not be removed", reason=error.reason)
-                await asyncio.sleep(_STORE_RETRY_S)
-            except Exception:
-                # Whatever it is, the copies stay noted, and are found again.
-                _log.exception("copies on the way could not be removed")
-                await asyncio.sleep(_STORE_RETRY_S)
-            await asyncio.sleep(_LOOK_S)
+    async def _remove_all(self) -> float:
+        while await self._remove_some():
+            pass
+        return _LOOK_S
 
     async def _remove_some(self) -> bool:
         """Remove what is due; whether there may be more."""

@@ -26,7 +26,7 @@ from gridlane_kit.identity import Principal
 from gridlane_kit.leases import new_holder
 from gridlane_kit.policy import PolicyHolder
 from gridlane_kit.telemetry import Telemetry
-from gridlane_transfer.backends.base import Moved, TransferBackend
+from gridlane_transfer.backends.base import MayPublish, Moved, TransferBackend
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.channels.scheduling import Ledger, path
 from gridlane_transfer.jobs.options import options_of
@@ -34,7 +34,8 @@ from gridlane_transfer.moving.failures import Failed, FailureClass, TargetFound,
 from gridlane_transfer.moving.source_order import Successes
 from gridlane_transfer.states import FileState
 from gridlane_transfer.storage.storage_elements import PREFIX
-from gridlane_transfer.store.moving import Claimed, ClaimRequest, Claims, Keep, Moving, Report
+from gridlane_transfer.store.keeping import Keep
+from gridlane_transfer.store.moving import Claimed, ClaimRequest, Claims, Moving, Report
 from gridlane_transfer.store.tables import FileRow
 
 _CLAIMED = failpoint("transfer.claim.committed")
@@ -104,6 +105,7 @@ class Reconciler:
         self._holder = new_holder()
         self._woken = asyncio.Event()
         self._running: dict[int, _Work] = {}
+        self._places = 0
         self._on_channel: Counter[str] = Counter()
         self._ledger = Ledger()
         self._aborted: set[int] = set()
@@ -155,7 +157,7 @@ class Reconciler:
         while True:
             self._woken.clear()
             try:
-                await self._step(abandoned=poll)
+                more_abandoned = await self._step(abandoned=poll)
             except GridlaneError as error:
                 _log.warning("due files could not be claimed: %s", error)
                 await asyncio.sleep(_STORE_RETRY_S)
@@ -168,76 +170,114 @@ class Reconciler:
             try:
                 async with asyncio.timeout(self._poll_s):
                     await self._woken.wait()
-                poll = False
+                poll = more_abandoned
             except TimeoutError:
                 poll = True
 
-    async def _step(self, *, abandoned: bool) -> None:
+    async def _step(self, *, abandoned: bool) -> bool:
         """Claim as much as the mover can begin, on all channels together.
 
         Parameters:
-            abandoned: also take up files whose process is no more; at start and with the slow poll.
+            abandoned: also take up files whose process is no more; at start, with the slow poll,
+                and as long as there are more than the mover can begin at once.
+
+        Returns:
+            Whether there may be more of these.
         """
-        limit = self._backend.capacity() - len(self._running)
+        limit = self._backend.capacity() - self._places
         channels = [
             channel
             for channel in self._channels.all()
             if channel.starts_files and channel.places > self._on_channel[channel.uid]
         ]
         if limit <= 0 or not (abandoned or channels):
-            return
+            return abandoned
         standing = self._ledger.standing(time.monotonic())
         request = ClaimRequest(
-            channels, limit, self._holder, self._ttl, self._policy.current, abandoned, standing
+            channels,
+            limit,
+            self._holder,
+            self._ttl,
+            self._policy.current,
+            abandoned,
+            standing,
+            self._backend.bundle,
         )
         claims = await self._claim(request)
-        for claimed in claims.files:
+        for place in claims.places:
             _CLAIMED()
-            if claimed is None:
-                self.wake()  # it has ended: its place is free for the next
-            else:
-                self._begin(claimed)
+            if moving := [claimed for claimed in place if claimed is not None]:
+                self._begin(moving)
+            if len(moving) < len(place):
+                self.wake()  # some have ended: there may be room for others
         self._ledger.saw(claims.seen, standing)
+        return claims.more_abandoned
 
-    def _begin(self, claimed: Claimed) -> None:
-        number = claimed.file.number
-        task = asyncio.create_task(self._work(claimed), name=f"transfer-file-{number}")
+    def _begin(self, place: Sequence[Claimed]) -> None:
+        """Work on the files that take a place together."""
+        first = place[0].file
+        task = asyncio.create_task(self._work(place), name=f"transfer-file-{first.number}")
         task.add_done_callback(_tell_of_defect)
-        self._running[number] = _Work(task, claimed.file.lease_epoch)
-        self._on_channel[claimed.file.channel_uid] += 1
-        vo, _, activity = claimed.file.queue.partition("/")
+        for claimed in place:
+            self._running[claimed.file.number] = _Work(task, claimed.file.lease_epoch)
+        self._places += 1
+        self._on_channel[first.channel_uid] += 1
+        vo, _, activity = first.queue.partition("/")
         group = self._channels.weights.group(vo, activity)
-        self._ledger.begin(number, path(claimed.file.channel_uid, vo, group), time.monotonic())
+        self._ledger.begin(first.number, path(first.channel_uid, vo, group), time.monotonic())
 
-    async def _work(self, claimed: Claimed) -> None:
-        number = claimed.file.number
+    async def _work(self, place: Sequence[Claimed]) -> None:
+        first = place[0].file
         try:
-            outcome = await self._outcome(claimed)
+            outcomes = await self._outcomes(place)
             if self._stopping:
                 return
-            if isinstance(outcome, Moved):
-                _PUBLISHED()
-            file = await self._store(
-                Report(number, self._holder, claimed.file.lease_epoch, outcome)
-            )
-            _REPORTED()
-            self._note(claimed.file, outcome)
-            if file is not None and file.state == FileState.RETRYING:
-                self._wake_at(file.due_us)
+            for outcome in outcomes:
+                if isinstance(outcome, Moved):
+                    _PUBLISHED()
+            answered = list(zip(place, outcomes, strict=True))
+            files = await self._store([self._report_of(*one) for one in answered])
+            for (claimed, outcome), file in zip(answered, files, strict=True):
+                _REPORTED()
+                self._note(claimed.file, outcome)
+                if file is not None and file.state == FileState.RETRYING:
+                    self._wake_at(file.due_us)
         finally:
-            self._on_channel[claimed.file.channel_uid] -= 1
-            self._ledger.end(number, time.monotonic())
-            self._aborted.discard(number)
-            work = self._running.get(number)
-            if work is not None and work.epoch == claimed.file.lease_epoch:
-                del self._running[number]
+            self._places -= 1
+            self._on_channel[first.channel_uid] -= 1
+            self._ledger.end(first.number, time.monotonic())
+            for claimed in place:
+                self._forget(claimed.file)
             self.wake()
 
-    async def _outcome(self, claimed: Claimed) -> Moved | Failed:
-        if claimed.canceling or claimed.file.number in self._aborted:
-            await self._backend.clean(claimed.order)
-            return canceled()
-        job = claimed.job
+    def _forget(self, file: FileRow) -> None:
+        self._aborted.discard(file.number)
+        work = self._running.get(file.number)
+        if work is not None and work.epoch == file.lease_epoch:
+            del self._running[file.number]
+
+    def _report_of(self, claimed: Claimed, outcome: Moved | Failed) -> Report:
+        return Report(claimed.file.number, self._holder, claimed.file.lease_epoch, outcome)
+
+    async def _outcomes(self, place: Sequence[Claimed]) -> list[Moved | Failed]:
+        """Move the files of a place, which are one job's; those whose end is asked for are cleaned
+        up after.
+        """
+        outcomes: dict[int, Moved | Failed] = {}
+        moving: list[Claimed] = []
+        for claimed in place:
+            if claimed.canceling or claimed.file.number in self._aborted:
+                await self._backend.clean(claimed.order)
+                outcomes[claimed.file.number] = canceled()
+            else:
+                moving.append(claimed)
+        if moving:
+            for claimed, outcome in zip(moving, await self._move(moving), strict=True):
+                outcomes[claimed.file.number] = await self._completed(claimed, outcome)
+        return [outcomes[claimed.file.number] for claimed in place]
+
+    async def _move(self, files: Sequence[Claimed]) -> Sequence[Moved | Failed]:
+        job = files[0].job
         with later(
             self._telemetry,
             "transfer.copy",
@@ -247,8 +287,14 @@ class Reconciler:
             job_id=job.job_tag or "",
         ):
             _ORDERED()
-            may_publish = None if self._exclusive else partial(self._may_publish, claimed.file)
-            outcome = await self._backend.move(claimed.order, may_publish)
+            return await self._backend.move_bundle(
+                [(one.order, self._leave_of(one.file)) for one in files]
+            )
+
+    def _leave_of(self, file: FileRow) -> MayPublish | None:
+        return None if self._exclusive else partial(self._may_publish, file)
+
+    async def _completed(self, claimed: Claimed, outcome: Moved | Failed) -> Moved | Failed:
         if isinstance(outcome, Failed) and outcome.failure_class is FailureClass.TARGET_EXISTS:
             return await self._with_report(claimed, outcome)
         return outcome
@@ -291,11 +337,11 @@ class Reconciler:
                 _log.warning("a file waits for its publication", reason=error.reason)
                 await asyncio.sleep(_STORE_RETRY_S)
 
-    async def _store(self, report: Report) -> FileRow | None:
-        """Store an answer, however long the store is away."""
+    async def _store(self, reports: Sequence[Report]) -> list[FileRow | None]:
+        """Store answers, in one transaction, however long the store is away."""
         while True:
             try:
-                return await self._report(report)
+                return [_or_raise(taken) for taken in await self._report.many(reports)]
             except GridlaneError as error:
                 _log.warning("a mover's answer could not be stored", reason=error.reason)
                 await asyncio.sleep(_STORE_RETRY_S)
@@ -342,6 +388,12 @@ class Reconciler:
             new = [number for number in numbers if number not in self._aborted]
             if new:
                 self.abort(new)
+
+
+def _or_raise(taken: FileRow | Exception | None) -> FileRow | None:
+    if isinstance(taken, Exception):
+        raise taken
+    return taken
 
 
 def _tell_of_defect(task: asyncio.Task[None]) -> None:

@@ -6,12 +6,12 @@ is `store.registering`'s, what may be registered `registrations`'. Leases are no
 register twice does no harm, and the answer of who was taken over changes nothing.
 """
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 from gridlane_kit import logs
+from gridlane_kit.background import Background
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
@@ -64,33 +64,28 @@ class Registrar:
         self._exclusive = exclusive
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
-        self._loop: asyncio.Task[None] | None = None
+        self._background = Background(
+            self._register_all,
+            name="transfer-registrar",
+            log=_log,
+            trouble="files could not be registered",
+        )
 
     async def start(self) -> None:
         """Begin, with what was left."""
         if self._exclusive:
             await self._db.write(self._registering.release_all)
-        self._loop = asyncio.create_task(self._run(), name="transfer-registrar")
+        self._background.start()
 
     async def drain(self) -> None:
         """Register no more; what is left is taken up by whoever starts next."""
-        if self._loop is None:
-            return
-        self._loop.cancel()
-        await asyncio.wait([self._loop])
+        await self._background.stop()
         await self._db.write(lambda conn: self._registering.release(conn, self._holder))
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                while await self._step():
-                    pass
-            except GridlaneError as error:
-                _log.warning("files could not be registered", reason=error.reason)
-            except Exception:
-                # Whatever it is, the files stay due, and others must not wait for ever.
-                _log.exception("files could not be registered")
-            await asyncio.sleep(_LOOK_S)
+    async def _register_all(self) -> float:
+        while await self._step():
+            pass
+        return _LOOK_S
 
     async def _step(self) -> bool:
         """Register what is due, as much as goes at once; whether there may be more."""

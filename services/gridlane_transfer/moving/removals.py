@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from gridlane_kit import logs
+from gridlane_kit.background import Background, telling
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
@@ -38,6 +39,8 @@ _AT_ONCE: Final = 16
 _LOOK_S: Final = 1.0
 _STORE_RETRY_S: Final = 1.0
 _log = logs.logger("transfer.removals")
+# Its lease runs out, and it is claimed anew.
+_ended = telling(_log, "the work on a removal ended before its answer was stored")
 
 
 class Removals:
@@ -71,50 +74,45 @@ class Removals:
         self._exclusive = exclusive
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
-        self._woken = asyncio.Event()
         self._running: dict[int, tuple[int, asyncio.Task[None]]] = {}
-        self._loops: list[asyncio.Task[None]] = []
+        self._background = Background(
+            self._claim_all,
+            name="transfer-removals",
+            log=_log,
+            trouble="files to be removed could not be claimed",
+        )
+        self._leases = Background(
+            self._renew,
+            name="transfer-removal-leases",
+            log=_log,
+            trouble="leases could not be renewed",
+            first_s=lease_s / 3,
+        )
 
     def start(self) -> None:
         """Begin, with what was left."""
-        self._loops = [
-            asyncio.create_task(self._run(), name="transfer-removals"),
-            asyncio.create_task(self._renew(), name="transfer-removal-leases"),
-        ]
+        self._background.start()
+        self._leases.start()
 
     def wake(self) -> None:
         """Have files looked for that are to be removed."""
-        self._woken.set()
+        self._background.wake()
 
     async def drain(self) -> None:
         """Remove no more; what is left is taken up by whoever starts next."""
-        pending = [*self._loops, *(task for _, task in self._running.values())]
-        for task in pending:
+        await self._background.stop()
+        await self._leases.stop()
+        working = [task for _, task in self._running.values()]
+        for task in working:
             task.cancel()
-        if pending:
-            await asyncio.wait(pending)
+        if working:
+            await asyncio.wait(working)
         await self._db.write(lambda conn: self._removing.release(conn, self._holder))
 
-    async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                while await self._step():
-                    pass
-            except GridlaneError as error:
-                _log.warning("files to be removed could not be claimed", reason=error.reason)
-                await asyncio.sleep(_STORE_RETRY_S)
-                continue
-            except Exception:
-                # Whatever it is, the files stay due, and others must not wait for ever.
-                _log.exception("files to be removed could not be claimed")
-                await asyncio.sleep(_STORE_RETRY_S)
-                continue
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
+    async def _claim_all(self) -> float:
+        while await self._step():
+            pass
+        return _LOOK_S
 
     async def _step(self) -> bool:
         """Claim as much as may be removed at once; whether there may be more to claim now."""
@@ -127,6 +125,7 @@ class Removals:
         for removal in removals:
             number, epoch = removal.file.number, removal.file.lease_epoch
             task = asyncio.create_task(self._work(removal), name=f"transfer-removal-{number}")
+            task.add_done_callback(_ended)
             self._running[number] = (epoch, task)
         return True
 
@@ -187,16 +186,11 @@ class Removals:
                 _log.warning("a removal could not be stored", reason=error.reason)
                 await asyncio.sleep(_STORE_RETRY_S)
 
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._ttl.total_seconds() / 3)
-            held = [(number, epoch) for number, (epoch, _) in self._running.items()]
-            if not held:
-                continue
-            try:
-                await self._keep(held)
-            except GridlaneError as error:
-                _log.warning("leases could not be renewed", reason=error.reason)
+    async def _renew(self) -> float:
+        held = [(number, epoch) for number, (epoch, _) in self._running.items()]
+        if held:
+            await self._keep(held)
+        return self._ttl.total_seconds() / 3
 
     async def _keep(self, held: Sequence[tuple[int, int]]) -> Collection[int]:
         holder, ttl = self._holder, self._ttl

@@ -5,13 +5,12 @@ Responsible for when a step is taken: at once when one is noted here, at the sta
 process left, and with a slow poll what others noted. What a step does is `store.sweeps`'.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from gridlane_kit import logs
+from gridlane_kit.background import Background
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
 from gridlane_transfer.store import sweeps
@@ -46,43 +45,29 @@ class Sweeps:
         self._step = step
         self._wake = wake
         self._abort = abort
-        self._noted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(
+            self._sweep_all,
+            name="transfer-sweeps",
+            log=_log,
+            trouble="work on large jobs could not be done",
+        )
 
     def start(self) -> None:
         """Begin, with what was left."""
-        self._task = asyncio.create_task(self._run(), name="transfer-sweeps")
+        self._background.start()
 
     def noted(self) -> None:
         """Say that work was noted, and is committed."""
-        self._noted.set()
+        self._background.wake()
 
     async def stop(self) -> None:
         """End; what is left is taken up by whoever starts next."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._background.stop()
 
-    async def _run(self) -> None:
-        while True:
-            self._noted.clear()
-            try:
-                while await self._sweep():
-                    pass
-            except GridlaneError as error:
-                _log.warning("work on large jobs waits", reason=error.reason)
-                await asyncio.sleep(_STORE_RETRY_S)
-                continue
-            except Exception:
-                # Whatever it is, it stays noted, and must not keep other jobs from their work.
-                _log.exception("work on large jobs failed")
-                await asyncio.sleep(_STORE_RETRY_S)
-                continue
-            try:
-                async with asyncio.timeout(_POLL_S):
-                    await self._noted.wait()
-            except TimeoutError:
-                continue
+    async def _sweep_all(self) -> float:
+        while await self._sweep():
+            pass
+        return _POLL_S
 
     async def _sweep(self) -> bool:
         """Take a step of each; whether there is more to do at once."""

@@ -6,14 +6,13 @@ becomes of a file is `bans`', the statements are `store.banned`'s.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from gridlane_kit import logs
+from gridlane_kit.background import Background
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
 from gridlane_transfer.storage.bans import Ban, BanAction
@@ -52,49 +51,37 @@ class BannedFiles:
         self._review = review
         self._wake = wake
         self._abort = abort
-        self._changed = asyncio.Event()
+        self._lifted = True  # what a process that is no more has left
         self._seen: dict[str, Ban] = {}
         self._look_again: dict[str, float] = {}
-        self._task: asyncio.Task[None] | None = None
-        elements.subscribe(self._changed.set)
+        self._background = Background(
+            self._look_now,
+            name="transfer-bans",
+            log=_log,
+            trouble="files at banned storages could not be looked at",
+        )
+        elements.subscribe(self._background.wake)
 
     def start(self) -> None:
         """Begin, with what changed while nobody looked."""
-        self._task = asyncio.create_task(self._run(), name="transfer-bans")
+        self._background.start()
 
     async def stop(self) -> None:
         """End; whoever starts next goes through everything."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop()
 
-    async def _run(self) -> None:
-        lifted = True  # what a process that is no more has left
-        while True:
-            self._changed.clear()
-            try:
-                lifted = await self._look(lifted)
-                pause_s = await self._pause_s()
-            except GridlaneError as error:
-                _log.warning("files at banned storages wait", reason=error.reason.value)
-                lifted, pause_s = True, _STORE_RETRY_S
-            except Exception:
-                # A defect: told each time, and never the end of looking.
-                _log.exception("files at banned storages could not be looked at")
-                lifted, pause_s = True, _STORE_RETRY_S
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._changed.wait()
+    async def _look_now(self) -> float | None:
+        # What is not done to its end is done from its beginning.
+        lifted, self._lifted = self._lifted, True
+        await self._look(lifted)
+        self._lifted = False
+        return await self._pause_s()
 
-    async def _look(self, lifted: bool) -> bool:
+    async def _look(self, lifted: bool) -> None:
         """Go through what changed since the last look.
 
         Parameters:
             lifted: whether a ban has ended of which nothing is known here.
-
-        Returns:
-            False: what is to be looked at later is noted.
         """
         now_s = asyncio.get_running_loop().time()
         in_force = {ban.uid: ban for ban in self._elements.bans.all() if ban.in_force(now_us())}
@@ -112,7 +99,6 @@ class BannedFiles:
             del self._look_again[element]
         for element in new:
             self._look_again[element] = now_s + _AGAIN_S
-        return False
 
     async def _look_at(self, element: str) -> None:
         for end in ("target", "source"):

@@ -1,8 +1,8 @@
 """What bans and drains of storage elements do to a submission, and to calls for bytes.
 
 Responsible for refusing what may not go there now, and for having the files wait that a ban lets in
-(FTS3: allow_submit). Where the bytes of a logical source lie is not known yet: that is seen when a
-file is claimed.
+(FTS3: allow_submit). A logical source may have other copies by the time that a file starts: what
+keeps it from being read is seen when the file is claimed.
 """
 
 import json

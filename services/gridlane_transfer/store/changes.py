@@ -22,15 +22,25 @@ from gridlane_kit.feed import Feed, NewEvent
 from gridlane_transfer import messages
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.moving.failures import Failed, canceled
-from gridlane_transfer.states import FILE_FINAL, JOB_FINAL, FileState, JobState, job_state, legal
-from gridlane_transfer.store import leftovers, storage
+from gridlane_transfer.states import (
+    FILE_FINAL,
+    JOB_FINAL,
+    RUNNING,
+    FileState,
+    JobState,
+    job_state,
+    legal,
+)
+from gridlane_transfer.store import channel_jobs, leftovers, storage
 from gridlane_transfer.store.attempts import Attempts
+from gridlane_transfer.store.channel_jobs import OnChannel
 from gridlane_transfer.store.leftovers import NewLeftover
 from gridlane_transfer.store.tables import FILE, JOB, JOB_COLUMNS, FileRow, JobRow
 
 _FAILED = frozenset({FileState.FAILED, FileState.CATALOG_FAILED})
 _FILE_CHANGING = (
     "state",
+    "place",
     "attempt",
     "retries",
     "due_us",
@@ -136,6 +146,7 @@ class Changes:
         self._attempts = Attempts(time_us)
         self._left_behind: list[NewLeftover] = []
         self._by_bans: Counter[str] = Counter()
+        self._on_channels: set[OnChannel] = set()
 
     def load(self, job_numbers: Collection[int]) -> None:
         """Read the jobs whose files will change."""
@@ -204,6 +215,8 @@ class Changes:
         job.files[row.number] = changed
         if not columns.keys().isdisjoint(_FILE_RARELY_CHANGING):
             job.rarely.add(row.number)
+        if changed.channel_uid != row.channel_uid:
+            self._on_channels.add((changed.channel_uid, row.job_number))
         if state in FILE_FINAL and row.route is not None:
             self._left_behind += leftovers.of_file(changed, self._time_us)
         _count(job, row, changed, moved=moved)
@@ -220,6 +233,8 @@ class Changes:
             columns.setdefault("end_us", self._time_us)
         elif starts:
             columns.setdefault("end_us", None)
+        if state not in RUNNING:
+            columns["place"] = None
         if row.queue_until_us is not None and (ends or starts):
             columns["queue_until_us"] = None
         if FileState.HELD in (before, state) and state is not before:
@@ -271,6 +286,7 @@ class Changes:
                 _UPDATE_FILE_RARELY,
                 [{"key": row.number, **_picked(row, _FILE_RARELY_CHANGING)} for row in rarely],
             )
+        channel_jobs.note(self._conn, self._on_channels)
         leftovers.insert(self._conn, self._left_behind)
         storage.count_affected(self._conn, self._by_bans)
         self._attempts.save(self._conn)

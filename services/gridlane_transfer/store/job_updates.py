@@ -31,6 +31,7 @@ class JobUpdate:
         channels: only of the files on channels with these uids, the job keeping its own; None: of
             the job and all its files.
         entry: what goes into the audit with it; None with the calls that go on with its files.
+        after: the last file, by its number in the job, that such calls have passed.
     """
 
     uuid: str
@@ -39,6 +40,7 @@ class JobUpdate:
     revision: int
     channels: frozenset[str] | None
     entry: AuditEntry | None
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,12 @@ class Updated:
     """The job as it is then.
 
     Parameters:
-        more: files are left on the channels that were given: the caller goes on.
+        after: files are left on the channels that were given: the caller goes on after this one;
+            None: none are.
     """
 
     job: JobRow
-    more: bool = False
+    after: int | None = None
 
 
 def apply(conn: Connection, entries: Sequence[JobUpdate]) -> list[Updated | Exception]:
@@ -73,12 +76,15 @@ def _apply(conn: Connection, wish: JobUpdate) -> Updated | Exception:
         audit.append(conn, [wish.entry])
         job = _change(conn, job, wish)
     rank = NewRank.of(job.vo, wish.priority, wish.activity)
-    done = sweeps.rank_files(conn, job.number, rank, wish.channels).done
-    if wish.channels is None and not done:
-        for kind, asked in ((SweepKind.RANK, wish.priority), (SweepKind.ACTIVITY, wish.activity)):
-            if asked is not None:
-                sweeps.begin(conn, job.number, kind)
-    return Updated(job, more=wish.channels is not None and not done)
+    swept = sweeps.rank_files(conn, job, rank, wish.after, wish.channels)
+    if swept.done:
+        return Updated(job)
+    if wish.channels is not None:
+        return Updated(job, swept.after)
+    for kind, asked in ((SweepKind.RANK, wish.priority), (SweepKind.ACTIVITY, wish.activity)):
+        if asked is not None:
+            sweeps.begin(conn, job.number, kind, swept.after)
+    return Updated(job)
 
 
 def _change(conn: Connection, job: JobRow, wish: JobUpdate) -> JobRow:

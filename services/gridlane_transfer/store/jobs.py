@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import (
     Connection,
     Select,
+    and_,
     bindparam,
     delete,
     exists,
@@ -29,8 +30,8 @@ from gridlane_kit.listing import along_indexes
 from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_kit.request_ids import Conflict, Replay, RequestKey, SameAs
 from gridlane_transfer import messages
-from gridlane_transfer.states import FileState, JobState
-from gridlane_transfer.store import audit, storage, sweeps
+from gridlane_transfer.states import JOB_FINAL, FileState, JobState
+from gridlane_transfer.store import audit, channel_jobs, storage, sweeps
 from gridlane_transfer.store.audit import AuditEntry
 from gridlane_transfer.store.sweeps import SweepKind
 from gridlane_transfer.store.tables import (
@@ -46,7 +47,7 @@ from gridlane_transfer.store.tables import (
     FileRow,
     JobRow,
 )
-from gridlane_transfer.store.visibility import reaches, visible_jobs
+from gridlane_transfer.store.visibility import by_channels, lies_on, reaches, visible_jobs
 
 _READ = select(*JOB_COLUMNS).where(JOB.c.uuid.in_(bindparam("uuids", expanding=True)))
 FIRST_FILES: Final = 1000
@@ -212,7 +213,9 @@ def _insert_new(conn: Connection, feed: Feed, entries: Sequence[NewTransferJob])
     ]
     insert_values(conn, JOB, JobRow._fields, rows)
     of_jobs = zip(job_numbers, entries, strict=True)
-    numbers = iter(insert_files(conn, [(job, f) for job, entry in of_jobs for f in entry.files]))
+    files = [(job, file) for job, entry in of_jobs for file in entry.files]
+    numbers = iter(insert_files(conn, files))
+    channel_jobs.note_new(conn, ((file.channel_uid, job) for job, file in files))
     given = [
         Submitted(number, list(islice(numbers, len(entry.files))))
         for number, entry in zip(job_numbers, entries, strict=True)
@@ -347,6 +350,11 @@ def _listing(visibility: Visibility, filter_: Filter, page_: Page) -> Select[Any
     state = filter_.value("state")
     in_state = true() if state is None else JOB.c.state == state
     reached = reaches(visibility, filter_.value("vo"))
+    channels = by_channels(visibility, filter_.value("vo"))
+    if channels and state is not None and state not in JOB_FINAL:  # there are few
+        reached.append(and_(lies_on(channels), where))
+    elif channels:
+        reached += channel_jobs.newest(channels, where, page_)
     return along_indexes(JOB_COLUMNS, reached, in_state, NEWEST_FIRST, page_)
 
 
@@ -435,4 +443,5 @@ def delete_ended(conn: Connection, before_us: int, limit: int) -> int:
     conn.execute(delete(FILE_ATTEMPT).where(FILE_ATTEMPT.c.file_number.in_(of_small)))
     conn.execute(delete(FILE).where(FILE.c.job_number.in_(small)))
     conn.execute(delete(JOB).where(JOB.c.number.in_(numbers)))
+    channel_jobs.forget(conn, numbers)
     return len(numbers)

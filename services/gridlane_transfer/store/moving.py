@@ -17,13 +17,20 @@ from sqlalchemy import Connection, and_, bindparam, select, update
 
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
-from gridlane_kit.leases import claim_due, database_now_us, renew
+from gridlane_kit.leases import claim_due, database_now_us
 from gridlane_kit.policy import Policy, WorkAction
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import Moved, MoveOrder
 from gridlane_transfer.catalogue.base import Catalogue, LogicalFile
 from gridlane_transfer.channels.channels import Channel, Channels
-from gridlane_transfer.channels.scheduling import Choice, ElementRoom, Seen, Standing
+from gridlane_transfer.channels.scheduling import (
+    ALONE,
+    Bundle,
+    Choice,
+    ElementRoom,
+    Seen,
+    Standing,
+)
 from gridlane_transfer.moving import alternatives, file_transfers, limits, rights, routes
 from gridlane_transfer.moving.alternatives import Alternatives, Order
 from gridlane_transfer.moving.failures import Failed, FailureClass
@@ -57,12 +64,13 @@ class ClaimRequest:
 
     Parameters:
         channels: on these.
-        limit: at most so many.
+        limit: at most so many places.
         holder: who will move them.
         ttl: for how long they are leased.
         policy: what submitters may do now.
         abandoned: also take up files whose lease ran out: their process is no more.
         standing: what everybody had of the places so far.
+        bundle: which files may share a place.
     """
 
     channels: Sequence[Channel]
@@ -72,6 +80,7 @@ class ClaimRequest:
     policy: Policy
     abandoned: bool
     standing: Standing
+    bundle: Bundle = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +98,15 @@ class Claims:
     """What a claim came to.
 
     Parameters:
-        files: None for each file that cannot be moved at all and was ended or put off.
+        places: the files that take each place together; None for each that cannot be moved at all
+            and was ended or put off.
         seen: who waits, for the account.
+        more_abandoned: whether there may be more files whose process is no more.
     """
 
-    files: Sequence[Claimed | None]
+    places: Sequence[Sequence[Claimed | None]]
     seen: Seen
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """A holder's wish to keep a file that it works on for another `ttl`."""
-
-    number: int
-    holder: str
-    epoch: int
-    ttl: timedelta
+    more_abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +155,17 @@ class Moving:
         rows = {row.number: row for row in map(FileRow._make, found)}
         changes = Changes(conn, self._feed, self._channels, now_us())
         changes.load({row.job_number for row in rows.values()})
+        known = self._targets(conn, changes, reports, rows)
         taken: list[FileRow | None] = []
         for report in reports:
             row = rows.get(report.number)
             if row is None or not _is_newest(row, report):
                 taken.append(None)
                 continue
-            rows[row.number] = self._take(conn, changes, row, report.outcome)
+            rows[row.number] = self._take(conn, changes, row, report.outcome, known)
             taken.append(rows[row.number])
         changes.save()
         return taken
-
-    def keep(self, conn: Connection, wishes: Sequence[Keep]) -> list[FileState | Exception | None]:
-        """Renew leases: the file's state; None for one that was lost or has ended."""
-        return [_kept(conn, wish) for wish in wishes]
 
     def canceling(self, conn: Connection, holder: str) -> Sequence[int]:
         """The numbers of a holder's files whose end was asked for."""
@@ -186,38 +185,50 @@ class Moving:
         conn.execute(update(FILE).where(_RUNNING).values(lease_until_us=0))
 
     def _claim(self, conn: Connection, request: ClaimRequest) -> Claims:
-        rows = self._abandoned(conn, request) if request.abandoned else []
-        begun, seen, room = self._chosen(conn, request, request.limit - len(rows))
-        rows += begun
+        places = [[row] for row in self._abandoned(conn, request)] if request.abandoned else []
+        more_abandoned = request.abandoned and len(places) == request.limit
+        begun, seen, room = self._chosen(conn, request, request.limit - len(places))
+        places += begun
+        rows = [row for place in places for row in place]
         if not rows:
             return Claims([], seen)
         changes = Changes(conn, self._feed, self._channels, now_us())
         changes.load({row.job_number for row in rows})
         lfns = {name for row in rows for name in file_transfers.names_to_resolve(row)}
         known = self._catalogue.known(conn, sorted(lfns)) if lfns else {}
-        claimed = [self._begin(changes, row, known, request.policy, room) for row in rows]
+        claimed = [
+            [
+                self._begin(
+                    changes, row._replace(place=place[0].number), known, request.policy, room
+                )
+                for row in place
+            ]
+            for place in places
+        ]
         changes.save()
-        return Claims(claimed, seen)
+        return Claims(claimed, seen, more_abandoned)
 
     def _chosen(
         self, conn: Connection, request: ClaimRequest, limit: int
-    ) -> tuple[list[FileRow], Seen, ElementRoom]:
-        """The due files that start, leased, in the order in which they were chosen."""
+    ) -> tuple[list[list[FileRow]], Seen, ElementRoom]:
+        """The due files that start, leased, by place, in the order in which they were chosen."""
         starting = [channel for channel in request.channels if channel.starts_files]
         limited = queues.has_limits(self._elements)
         if limit <= 0 or not starting:
             return [], Seen(), ElementRoom({}, {})
         moving = queues.running(conn, [one.uid for one in starting], elements=limited)
         room = queues.room_at(self._elements, moving)
-        lanes, idle = queues.lanes(conn, starting, moving, room)
+        lanes, idle = queues.lanes(conn, starting, moving, room, request.bundle)
         idle = {*idle, *(one.uid for one in self._channels.all() if not one.starts_files)}
-        choice = Choice(lanes, self._channels.weights, request.standing, room, idle)
-        chosen = list(islice(iter(choice.next, None), limit))
+        weights = self._channels.weights
+        choice = Choice(lanes, weights, request.standing, room, idle, request.bundle)
+        chosen = list(islice(iter(choice.next_place, None), limit))
         if not chosen:
             return [], choice.seen, room
-        numbers = [waiting.number for waiting in chosen]
+        numbers = [waiting.number for place in chosen for waiting in place]
         rows = queues.lease(conn, numbers, holder=request.holder, ttl=request.ttl)
-        return [rows[number] for number in numbers if number in rows], choice.seen, room
+        leased = ([rows[one.number] for one in place if one.number in rows] for place in chosen)
+        return [place for place in leased if place], choice.seen, room
 
     def _abandoned(self, conn: Connection, request: ClaimRequest) -> list[FileRow]:
         """Files whose attempt lost its process."""
@@ -345,11 +356,35 @@ class Moving:
         changes.file(row, stopped.state, failure=stopped.failure, lease_until_us=0)
         return None
 
+    def _targets(
+        self,
+        conn: Connection,
+        changes: Changes,
+        reports: Sequence[Report],
+        rows: Mapping[int, FileRow],
+    ) -> dict[str, LogicalFile | None]:
+        """What is registered of the logical names that files have arrived at, unless it is to be
+        registered anyway.
+        """
+        arrived = (rows.get(one.number) for one in reports if isinstance(one.outcome, Moved))
+        names = {
+            row.target_lfn
+            for row in arrived
+            if row is not None and row.target_lfn and not changes.job(row.job_number).placement
+        }
+        known = self._catalogue.known(conn, sorted(names)) if names else {}
+        return {name: known.get(name) for name in names}
+
     def _take(
-        self, conn: Connection, changes: Changes, row: FileRow, outcome: Moved | Failed
+        self,
+        conn: Connection,
+        changes: Changes,
+        row: FileRow,
+        outcome: Moved | Failed,
+        known: dict[str, LogicalFile | None],
     ) -> FileRow:
         if isinstance(outcome, Moved):
-            return self._moved(conn, changes, row, outcome)
+            return self._moved(conn, changes, row, outcome, known)
         job = changes.job(row.job_number)
         channel = self._channels.by_uid(row.channel_uid)
         following = file_transfers.after_failure(
@@ -385,7 +420,19 @@ class Moving:
         sources = alternatives.read(row.alternatives)
         return sources, self._order.by(sources.strategy, onward.plain(row.target_element), job.vo)
 
-    def _moved(self, conn: Connection, changes: Changes, row: FileRow, moved: Moved) -> FileRow:
+    def _moved(
+        self,
+        conn: Connection,
+        changes: Changes,
+        row: FileRow,
+        moved: Moved,
+        known: dict[str, LogicalFile | None],
+    ) -> FileRow:
+        """Take a file's arrival.
+
+        Parameters:
+            known: what was registered of some logical names; what may have changed is taken out.
+        """
         algorithm, value = next(iter(moved.checksums.items()))
         arrived = row._replace(
             source_url=moved.source.url,
@@ -398,26 +445,23 @@ class Moving:
         route = None if row.route is None else routes.read(row.route)
         if route is not None and not route.is_last(row.hop):
             return onward.to_hop(changes, self._channels, arrived, route)
-        if not row.target_lfn or not (job.placement or self._is_registered(conn, row)):
+        if not row.target_lfn or not (job.placement or self._is_registered(conn, row, known)):
             return changes.file(arrived, FileState.FINISHED)
         earlier = file_transfers.attempts_of_hop(row) - 1
         replaced = file_transfers.replaces(row, job, earlier)
         brought = Arrived(moved.size_bytes, moved.checksums, replaced)
+        known.pop(row.target_lfn, None)
         return self._registering.begin(conn, changes, arrived, brought)
 
-    def _is_registered(self, conn: Connection, row: FileRow) -> bool:
+    def _is_registered(
+        self, conn: Connection, row: FileRow, known: dict[str, LogicalFile | None]
+    ) -> bool:
         """Whether a file's target is a copy in the catalogue, which must not lie about it."""
-        known = self._catalogue.known(conn, [row.target_lfn]).get(row.target_lfn)
-        return known is not None and known.replica(row.target_url) is not None
-
-
-def _kept(conn: Connection, wish: Keep) -> FileState | None:
-    mine = and_(FILE.c.number == wish.number, _RUNNING)
-    kept = renew(conn, FILE, where=mine, holder=wish.holder, epoch=wish.epoch, ttl=wish.ttl)
-    if not kept:
-        return None
-    state = conn.execute(select(FILE.c.state).where(FILE.c.number == wish.number)).scalar_one()
-    return FileState(state)
+        name = row.target_lfn
+        if name not in known:
+            known[name] = self._catalogue.known(conn, [name]).get(name)
+        found = known[name]
+        return found is not None and found.replica(row.target_url) is not None
 
 
 def _is_newest(row: FileRow, report: Report) -> bool:

@@ -6,11 +6,11 @@ same time one decides for a window. The rule is `optimizer`'s.
 
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from gridlane_transfer.channels.optimizer import Window, decide
-from gridlane_transfer.states import DUE, RUNNING
-from gridlane_transfer.store import channels
+from gridlane_transfer.states import DUE
+from gridlane_transfer.store import channels, queues
 from gridlane_transfer.store.refresh import Kind, bump, lock
 from gridlane_transfer.store.tables import CHANNEL_OPTIMIZER, FILE, file_in
 
@@ -69,5 +69,4 @@ def _is_full(conn: Connection, uid: str, allowed: int) -> bool:
     waits = select(FILE.c.number).where(on_channel, file_in(DUE)).limit(1)
     if conn.execute(waits).first() is None:
         return False
-    moving = select(func.count()).select_from(FILE).where(on_channel, file_in(RUNNING))
-    return int(conn.execute(moving).scalar_one()) >= allowed
+    return queues.places_taken(conn, uid) >= allowed

@@ -31,7 +31,14 @@ from gridlane_kit.database import run_kept
 from gridlane_kit.leases import database_now_us
 from gridlane_transfer.backends.base import MoveOrder
 from gridlane_transfer.channels.channels import NO_CHANNEL, Channel
-from gridlane_transfer.channels.scheduling import ElementRoom, Lane, Queue, Waiting
+from gridlane_transfer.channels.scheduling import (
+    ALONE,
+    Bundle,
+    ElementRoom,
+    Lane,
+    Queue,
+    Waiting,
+)
 from gridlane_transfer.states import DUE, RUNNING
 from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, file_in
@@ -43,6 +50,15 @@ until those before it have started.
 
 _AHEAD: Final = FILE.alias("ahead")
 _HEAD: Final = FILE.alias("head")
+# The columns of `Waiting`.
+_WAITING: Final = (
+    FILE.c.rank,
+    FILE.c.number,
+    FILE.c.source_element,
+    FILE.c.target_element,
+    FILE.c.job_number,
+    FILE.c.size_bytes,
+)
 
 
 def _of_queue(table: FromClause, queue: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -78,9 +94,7 @@ def _heads() -> Select[Any]:
         .where(queue.c.queue.is_not(None))
         .subquery("found")
     )
-    return select(
-        FILE.c.queue, FILE.c.rank, FILE.c.number, FILE.c.source_element, FILE.c.target_element
-    ).join(found, found.c.number == FILE.c.number)
+    return select(FILE.c.queue, *_WAITING).join(found, found.c.number == FILE.c.number)
 
 
 def _waiting_channels() -> Select[Any]:
@@ -99,12 +113,13 @@ def _waiting_channels() -> Select[Any]:
 HEADS: Final = _heads()
 WAITING_CHANNELS: Final = _waiting_channels()
 OF_QUEUE: Final = (
-    select(FILE.c.rank, FILE.c.number, FILE.c.source_element, FILE.c.target_element)
+    select(*_WAITING)
     .where(_of_queue(FILE, bindparam("queue")))
     .order_by(FILE.c.rank, FILE.c.number)
     .limit(bindparam("limit"))
 )
-_COUNT: Final = func.count().label("files")
+# Files that share a place count as one.
+_COUNT: Final = func.count(func.coalesce(FILE.c.place, FILE.c.number).distinct()).label("places")
 # What is removed lies on no channel, and takes no place.
 _RUNNING: Final = and_(file_in(RUNNING), FILE.c.channel_uid != NO_CHANNEL)
 _RUNNING_ON: Final = select(_COUNT).where(FILE.c.channel_uid == bindparam("uid"), _RUNNING)
@@ -121,7 +136,7 @@ _FEW: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """How many files move: on channels, out of storage elements and into them."""
+    """How many places are taken: on channels, out of storage elements and into them."""
 
     on: Counter[str] = field(default_factory=Counter)
     out_of: Counter[str] = field(default_factory=Counter)
@@ -138,7 +153,7 @@ def running(conn: Connection, uids: Collection[str], *, elements: bool) -> Runni
     found = Running()
     if not elements and len(uids) <= _FEW:
         for uid in uids:
-            found.on[uid] = run_kept(conn, _RUNNING_ON, uid=uid).scalar_one()
+            found.on[uid] = places_taken(conn, uid)
         return found
     for uid, source, target, count in map(tuple, run_kept(conn, _RUNNING_ALL)):
         found.on[uid] += count
@@ -147,8 +162,13 @@ def running(conn: Connection, uids: Collection[str], *, elements: bool) -> Runni
     return found
 
 
+def places_taken(conn: Connection, uid: str) -> int:
+    """How many places of a channel are taken."""
+    return int(run_kept(conn, _RUNNING_ON, uid=uid).scalar_one())
+
+
 def running_of_vos(conn: Connection, uids: Collection[str]) -> dict[tuple[str, str], int]:
-    """Count what moves on some channels, by channel and VO."""
+    """Count the places taken on some channels, by channel and VO."""
     found: dict[tuple[str, str], int] = {}
     of_queues = (
         select(FILE.c.channel_uid, FILE.c.queue, _COUNT)
@@ -193,11 +213,16 @@ def placed(row: FileRow, order: MoveOrder, room: ElementRoom) -> MoveOrder | Non
 
 
 def lanes(
-    conn: Connection, channels: Sequence[Channel], moving: Running, room: ElementRoom
+    conn: Connection,
+    channels: Sequence[Channel],
+    moving: Running,
+    room: ElementRoom,
+    bundle: Bundle = ALONE,
 ) -> tuple[list[Lane], Collection[str]]:
     """The channels that have free places and on which files may wait, and the uids of those that
     have places alone.
     """
+    ahead = 0 if room.unlimited else LOOK_AHEAD
     free = {channel.uid: channel.places - moving.on[channel.uid] for channel in channels}
     open_ = [channel for channel in channels if free[channel.uid] > 0]
     idle: set[str] = set()
@@ -215,7 +240,7 @@ def lanes(
                 _queues,
                 conn,
                 channel.uid,
-                free[channel.uid] if room.unlimited else max(LOOK_AHEAD, free[channel.uid]),
+                max(ahead, free[channel.uid] * bundle.files),
             ),
         )
         for channel in open_

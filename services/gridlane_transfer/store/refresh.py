@@ -24,7 +24,6 @@ and where something is changed::
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,8 +32,8 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, insert, select, update
 
 from gridlane_kit import logs
+from gridlane_kit.background import Background
 from gridlane_kit.database import Database
-from gridlane_kit.errors import GridlaneError
 from gridlane_transfer.store.tables import SETTINGS_REVISION
 
 T = TypeVar("T")
@@ -104,7 +103,14 @@ class Refresh:
         self._followed: dict[Kind, _Followed] = {}
         # What is read later is newer: one look at a time.
         self._looking = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background(
+            self._look,
+            name="transfer-refresh",
+            log=_log,
+            trouble="changed settings cannot be taken now",
+            again_s=every_s,
+            first_s=every_s,
+        )
 
     def follow(
         self, kind: Kind, read: Callable[[Connection], T], take: Callable[[T], None]
@@ -125,14 +131,11 @@ class Refresh:
         """
         await self._db.write(ensure)
         await self.now()
-        self._task = asyncio.create_task(self._run(), name="transfer-refresh")
+        self._background.start()
 
     async def stop(self) -> None:
         """Look no more; what was read last stays in force."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._background.stop()
 
     async def now(self) -> None:
         """Put in force what is committed, before this returns.
@@ -156,13 +159,6 @@ class Refresh:
             if revisions[kind] != followed.revision
         ]
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                await self.now()
-            except GridlaneError as error:
-                _log.warning("changed settings cannot be read now", reason=error.reason.value)
-            except Exception:
-                # A defect: told each time, and never the end of looking.
-                _log.exception("changed settings cannot be taken")
+    async def _look(self) -> float:
+        await self.now()
+        return self._every_s

@@ -22,7 +22,7 @@ from gridlane_kit.feed import Feed, NewEvent
 from gridlane_kit.leases import claim_due, database_now_us, held_by, renew
 from gridlane_kit.request_ids import Conflict, Replay, RequestKey, SameAs
 from gridlane_transfer.states import FileState
-from gridlane_transfer.store import sweeps
+from gridlane_transfer.store import channel_jobs, sweeps
 from gridlane_transfer.store.audit import AuditEntry, append
 from gridlane_transfer.store.jobs import NewFile, Resubmitted, Submitted, insert_files
 from gridlane_transfer.store.sweeps import SweepKind
@@ -100,6 +100,7 @@ def _add(conn: Connection, part: Part) -> LostStagingError | None:
     waiting = int(FileState.SUBMITTED)
     number = part.staged.job_number
     insert_files(conn, [(number, file._replace(state=waiting)) for file in part.files])
+    channel_jobs.note(conn, {(file.channel_uid, number) for file in part.files})
     return None
 
 

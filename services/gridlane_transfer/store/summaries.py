@@ -6,9 +6,9 @@ reach are counted once: each part leaves out those before it.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, func, not_, or_, select, true
 
@@ -17,9 +17,10 @@ from gridlane_kit.decision import Visibility
 from gridlane_kit.filters import Filter
 from gridlane_transfer import messages
 from gridlane_transfer.states import JOB_FINAL, RUNNING, FileState, JobState
+from gridlane_transfer.store import channel_jobs
 from gridlane_transfer.store.jobs import FILTER_COLUMNS
 from gridlane_transfer.store.tables import FILE, JOB, file_in
-from gridlane_transfer.store.visibility import reaches, visible_jobs
+from gridlane_transfer.store.visibility import by_channels, reaches, visible_jobs
 
 EXAMPLES: Final = 5
 """So many failed files of a class are named."""
@@ -73,11 +74,19 @@ class Counted:
     examples: dict[int, list[tuple[str, int]]] = field(default_factory=dict)
 
 
+class _Window(NamedTuple):
+    """Bounds of jobs' numbers; None: there is none."""
+
+    first: int | None
+    last: int | None
+
+
 def count(conn: Connection, asked: Asked) -> Counted:
     """Count jobs and their files."""
     counted = Counted()
-    rest = and_(_filtered(asked.filter), *_window(conn, asked))
-    parts = [and_(part, rest) for part in _parts(asked)]
+    window = _window(conn, asked)
+    rest = and_(_filtered(asked.filter), *_in_window(asked, window))
+    parts = [and_(part, rest) for part in _parts(asked, window)]
     with_failures: set[int] = set()
     for part in parts:
         # Those that have ended are counted in an index, the others are few.
@@ -91,11 +100,15 @@ def count(conn: Connection, asked: Asked) -> Counted:
     return counted
 
 
-def _parts(asked: Asked) -> list[ColumnElement[bool]]:
+def _parts(asked: Asked, window: _Window) -> list[ColumnElement[bool]]:
     """The parts of the reach, no job in two of them."""
     if any(asked.filter.value(name) is not None for name in _BY_THEMSELVES):
         return [visible_jobs(asked.visibility)]
-    reached = reaches(asked.visibility, asked.filter.value("vo"))
+    vo = asked.filter.value("vo")
+    reached = reaches(asked.visibility, vo)
+    channels = by_channels(asked.visibility, vo)
+    if channels:
+        reached.append(channel_jobs.all_of(channels, window.first, window.last))
     return [and_(part, not_(or_(*reached[:i]))) if i else part for i, part in enumerate(reached)]
 
 
@@ -103,26 +116,34 @@ def _filtered(filter_: Filter) -> ColumnElement[bool]:
     return filter_.where(_COLUMNS) if filter_.clauses else true()
 
 
-def _window(conn: Connection, asked: Asked) -> Sequence[ColumnElement[bool]]:
+def _in_window(asked: Asked, window: _Window) -> Iterator[ColumnElement[bool]]:
     """The jobs of a time: exactly by their times, and by bounds of their numbers, along which the
     indexes lie.
     """
-    found: list[ColumnElement[bool]] = []
     if asked.start_us is not None:
-        found.append(JOB.c.create_us >= asked.start_us)
-        floor = uuid7_floor(max(0, asked.start_us // 1000 - _BESIDE_MS))
-        first = select(JOB.c.number).where(JOB.c.uuid >= floor).order_by(JOB.c.uuid).limit(1)
-        number = conn.execute(first).scalar()
-        if number is not None:
-            found.append(JOB.c.number >= number - _AMONG)
+        yield JOB.c.create_us >= asked.start_us
     if asked.end_us is not None:
-        found.append(JOB.c.create_us < asked.end_us)
+        yield JOB.c.create_us < asked.end_us
+    if window.first is not None:
+        yield JOB.c.number >= window.first
+    if window.last is not None:
+        yield JOB.c.number <= window.last
+
+
+def _window(conn: Connection, asked: Asked) -> _Window:
+    first: int | None = None
+    last: int | None = None
+    if asked.start_us is not None:
+        floor = uuid7_floor(max(0, asked.start_us // 1000 - _BESIDE_MS))
+        lowest = select(JOB.c.number).where(JOB.c.uuid >= floor).order_by(JOB.c.uuid).limit(1)
+        first = conn.execute(lowest).scalar()
+    if asked.end_us is not None:
         ceiling = uuid7_floor(max(0, asked.end_us // 1000 + _BESIDE_MS))
-        last = select(JOB.c.number).where(JOB.c.uuid < ceiling).order_by(JOB.c.uuid.desc()).limit(1)
-        number = conn.execute(last).scalar()
-        if number is not None:
-            found.append(JOB.c.number <= number + _AMONG)
-    return found
+        highest = select(JOB.c.number).where(JOB.c.uuid < ceiling).order_by(JOB.c.uuid.desc())
+        last = conn.execute(highest.limit(1)).scalar()
+    return _Window(
+        None if first is None else first - _AMONG, None if last is None else last + _AMONG
+    )
 
 
 def _count_jobs(conn: Connection, where: ColumnElement[bool], counted: Counted) -> set[int]:

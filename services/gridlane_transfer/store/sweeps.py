@@ -6,26 +6,30 @@ and the end of its work are one transaction. When steps are taken is `sweeps`' a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
+from gridlane_transfer import messages
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.jobs.options import options_of
 from gridlane_transfer.moving.failures import Failed
 from gridlane_transfer.states import UNSTARTED, FileState
+from gridlane_transfer.store import channel_jobs
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import (
     FILE,
     FILE_ATTEMPT,
     FILE_COLUMNS,
     JOB,
+    JOB_COLUMNS,
     SWEEP,
     FileRow,
+    JobRow,
 )
 
 PAGE: Final = 500
@@ -54,10 +58,16 @@ class SweepKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Work on the files of a job."""
+    """Work on the files of a job.
+
+    Parameters:
+        after: the last file, by its number in the job, that was passed by work which goes through
+            all of them.
+    """
 
     job_number: int
     kind: SweepKind
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +101,31 @@ class Swept:
         done: there is nothing left to be done.
         opened: files may start.
         aborted: files whose copies are to be ended.
+        after: as in `Sweep`.
     """
 
     done: bool
     opened: bool = False
     aborted: Sequence[int] = ()
+    after: int = 0
 
 
-def begin(conn: Connection, job_number: int, kind: SweepKind) -> None:
-    """Note that work is to be done; again is once."""
+def begin(conn: Connection, job_number: int, kind: SweepKind, after: int = 0) -> None:
+    """Note that work is to be done; again is once, from where it begins now.
+
+    Parameters:
+        after: as in `Sweep`.
+    """
     key = (SWEEP.c.job_number == job_number, SWEEP.c.kind == int(kind))
-    if conn.execute(select(SWEEP.c.kind).where(*key)).first() is None:
+    if not conn.execute(update(SWEEP).where(*key).values(after_n=after)).rowcount:
         values = {"job_number": job_number, "kind": int(kind), "create_us": now_us()}
-        conn.execute(insert(SWEEP).values(values))
+        conn.execute(insert(SWEEP).values(**values, after_n=after))
 
 
 def pending(conn: Connection, limit: int) -> list[Sweep]:
     """Work that is to be done, the oldest first; at most so much of it."""
     rows = conn.execute(select(SWEEP).order_by(SWEEP.c.create_us).limit(limit))
-    return [Sweep(row.job_number, SweepKind(row.kind)) for row in rows]
+    return [Sweep(row.job_number, SweepKind(row.kind), row.after_n) for row in rows]
 
 
 def step(
@@ -121,12 +137,16 @@ def step(
 
 def _step(conn: Connection, feed: Feed, channels: Channels, sweep: Sweep) -> Swept:
     key = (SWEEP.c.job_number == sweep.job_number, SWEEP.c.kind == int(sweep.kind))
-    held = select(SWEEP.c.kind).where(*key).with_for_update(skip_locked=True)
-    if conn.execute(held).first() is None:
+    held = select(SWEEP.c.after_n).where(*key).with_for_update(skip_locked=True)
+    after = conn.execute(held).scalar()
+    if after is None:
         return Swept(done=True)  # done, or another process is about to
-    swept = _work(conn, feed, channels, sweep)
+    # Since it was found it may have begun anew.
+    swept = _work(conn, feed, channels, replace(sweep, after=after))
     if swept.done:
         conn.execute(delete(SWEEP).where(*key))
+    elif swept.after != after:
+        conn.execute(update(SWEEP).where(*key).values(after_n=swept.after))
     return swept
 
 
@@ -142,7 +162,7 @@ def _work(conn: Connection, feed: Feed, channels: Channels, sweep: Sweep) -> Swe
         case SweepKind.CANCEL:
             return cancel_files(conn, feed, channels, sweep.job_number)
         case SweepKind.RANK | SweepKind.ACTIVITY:
-            return rank_files(conn, sweep.job_number, _rank_of(conn, sweep))
+            return _rank(conn, sweep)
 
 
 def _open(conn: Connection, feed: Feed, channels: Channels, job_number: int) -> Swept:
@@ -182,44 +202,49 @@ def cancel_files(
 
 
 def rank_files(
-    conn: Connection, job_number: int, new: NewRank, channels: frozenset[str] | None = None
+    conn: Connection,
+    job: JobRow,
+    new: NewRank,
+    after: int,
+    channels: frozenset[str] | None = None,
 ) -> Swept:
-    """Give the next files of a job that have not started another rank or activity.
+    """Give the next files of a job, those of them that have not started, another rank or activity.
 
     Parameters:
+        after: the last file that was passed.
         channels: only those on channels with these uids; None: all.
     """
     values: dict[str, Any] = {}
-    others: list[ColumnElement[bool]] = []
     if new.rank is not None:
         values["rank"] = new.rank
-        others.append(FILE.c.rank != new.rank)
     if new.activity is not None:
         values |= {"activity": new.activity or None, "queue": new.queue}
-        others.append(FILE.c.queue != new.queue)
     if not values:
         return Swept(done=True)
-    where = [FILE.c.job_number == job_number, FILE.c.state.in_(_UNSTARTED), or_(*others)]
+    last = after + PAGE
+    where = [FILE.c.job_number == job.number, FILE.c.n > after, FILE.c.n <= last]
     if channels is not None:
         where.append(FILE.c.channel_uid.in_(sorted(channels)))
-    numbers = _numbers(conn, *where)
-    conn.execute(update(FILE).where(FILE.c.number.in_(numbers)).values(values))
-    return Swept(len(numbers) < PAGE, opened=True)
+    conn.execute(update(FILE).where(*where, FILE.c.state.in_(_UNSTARTED)).values(values))
+    return Swept(last >= messages.file_count(job.counts), opened=True, after=last)
 
 
-def _rank_of(conn: Connection, sweep: Sweep) -> NewRank:
-    """What a job's files get, as the job says by now."""
-    statement = select(JOB.c.vo, JOB.c.priority, JOB.c.activity)
-    job = conn.execute(statement.where(JOB.c.number == sweep.job_number)).one()
-    if sweep.kind is SweepKind.RANK:
-        return NewRank.of(job.vo, job.priority, None)
-    return NewRank.of(job.vo, None, job.activity or "")
+def _rank(conn: Connection, sweep: Sweep) -> Swept:
+    """The next files of a job get what the job says by now."""
+    found = conn.execute(select(*JOB_COLUMNS).where(JOB.c.number == sweep.job_number))
+    job = JobRow._make(found.one())
+    of_rank = sweep.kind is SweepKind.RANK
+    new = NewRank.of(
+        job.vo, job.priority if of_rank else None, None if of_rank else job.activity or ""
+    )
+    return rank_files(conn, job, new, sweep.after)
 
 
 def _delete(conn: Connection, job_number: int) -> Swept:
     numbers = _numbers(conn, FILE.c.job_number == job_number)
     conn.execute(delete(FILE_ATTEMPT).where(FILE_ATTEMPT.c.file_number.in_(numbers)))
     conn.execute(delete(FILE).where(FILE.c.number.in_(numbers)))
+    channel_jobs.forget(conn, [job_number])
     return Swept(len(numbers) < PAGE)
 
 

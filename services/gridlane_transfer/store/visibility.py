@@ -2,7 +2,7 @@
 `gridlane_kit.decision`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, and_, exists, false, or_, true
@@ -22,11 +22,13 @@ def visible_jobs(visibility: Visibility) -> ColumnElement[bool]:
 
 
 def reaches(visibility: Visibility, vo: str | None) -> list[ColumnElement[bool]]:
-    """The parts of a caller's reach, each with an index that has the order of listings.
+    """The parts of a caller's reach, each with an index that has the order of listings; without
+    what lies on channels (`by_channels`).
 
     Parameters:
         vo: only jobs of this VO; None for any.
     """
+    visibility = visibility._replace(channels=frozenset())
     if visibility.everything:
         return [true() if vo is None else JOB.c.vo == vo]
     if vo is None:
@@ -34,6 +36,17 @@ def reaches(visibility: Visibility, vo: str | None) -> list[ColumnElement[bool]]
     if vo in visibility.vos:
         return [JOB.c.vo == vo]
     return [and_(reach, _unindexed(JOB.c.vo) == vo) for reach in _reaches(visibility, _as_is)]
+
+
+def by_channels(visibility: Visibility, vo: str | None) -> Collection[str]:
+    """The channels, by their uids, on which a caller reaches jobs that may lie outside the other
+    parts of its reach; they are found by `channel_jobs`.
+
+    Parameters:
+        vo: as `reaches` takes it.
+    """
+    others = visibility.everything or visibility.nothing or visibility.job is not None
+    return () if others or vo in visibility.vos else sorted(visibility.channels)
 
 
 def _reaches(
@@ -50,13 +63,17 @@ def _reaches(
         if vo not in visibility.vos:
             reached.append(and_(of(JOB.c.owner_group) == group, _unindexed(JOB.c.vo) == vo))
     if visibility.channels:
-        reached.append(
-            exists().where(
-                FILE.c.job_number == JOB.c.number,
-                FILE.c.channel_uid.in_(sorted(visibility.channels)),
-            )
-        )
+        reached.append(lies_on(visibility.channels))
     return reached
+
+
+def lies_on(channels: Collection[str]) -> ColumnElement[bool]:
+    """The jobs that have a file on one of some channels, given by their uids, as a condition for
+    jobs that are found by another one.
+    """
+    return exists().where(
+        FILE.c.job_number == JOB.c.number, FILE.c.channel_uid.in_(sorted(channels))
+    )
 
 
 def _as_is(column: Column[Any]) -> ColumnElement[Any]:

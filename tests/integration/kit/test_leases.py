@@ -17,6 +17,7 @@ from gridlane_kit.leases import (
     new_holder,
     release,
     renew,
+    renew_all,
 )
 
 METADATA = service_metadata()
@@ -136,6 +137,32 @@ async def test_a_late_holder_whom_nobody_replaced_may_finish(open_database: Open
     db = await open_work(open_database, 1)
     (row,) = await db.write(take("one", 1, timedelta(0)))
     assert await db.write(finish(0, "one", row.lease_epoch, "DONE")) == 1
+
+
+async def test_of_many_leases_those_that_are_still_held_are_renewed(
+    open_database: OpenDatabase,
+) -> None:
+    db = await open_work(open_database, 4)
+    rows = await db.write(take("one", 3, MOMENT))
+    epochs = {row.number: row.lease_epoch for row in rows}
+    await asyncio.sleep(0.05)
+    await db.write(take("other", 1, MINUTE))  # the first of them
+    asked = {**epochs, 1: epochs[1] + 1, 3: 1}  # of another epoch; of nobody
+
+    def keep(conn: Connection) -> dict[int, str]:
+        return renew_all(
+            conn,
+            WORK,
+            where=WORK.c.state == "QUEUED",
+            holder="one",
+            epochs=asked,
+            ttl=MINUTE,
+            returning=WORK.c.state,
+        )
+
+    assert await db.write(keep) == {2: "QUEUED"}
+    taken = await db.write(take("third", 4, MINUTE))
+    assert sorted(row.number for row in taken) == [1, 3]
 
 
 async def test_a_renewed_lease_lasts(open_database: OpenDatabase) -> None:

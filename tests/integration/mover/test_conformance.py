@@ -329,6 +329,27 @@ async def test_more_orders_than_it_has_room_for_are_all_done(between: Between) -
 
 
 @each_pair
+async def test_the_files_of_a_bundle_end_each_by_itself(between: Between) -> None:
+    contents = {n: b"%d" % n * 700 for n in (1, 2, 3, 4)}
+    for n in (1, 2, 4):
+        between.source.have(f"s{n}", contents[n])
+
+    async def never() -> bool:
+        return False
+
+    orders = [
+        between.order(source=f"s{n}", target=f"b/{n}", number=n, size_bytes=len(contents[n]))
+        for n in contents
+    ]
+    done = await between.backend.move_bundle(
+        [(order, never if order.number == 2 else None) for order in orders]
+    )
+    classes = [one.failure_class if isinstance(one, Failed) else None for one in done]
+    assert classes == [None, FailureClass.CANCELED, FailureClass.SOURCE_MISSING, None]
+    assert between.target.files() == {f"b/{n}": contents[n] for n in (1, 4)}
+
+
+@each_pair
 async def test_a_declared_limit_of_bytes_in_a_second_is_kept(between: Between) -> None:
     if "BANDWIDTH_LIMIT" not in between.backend.capabilities:
         pytest.skip("it declares none")

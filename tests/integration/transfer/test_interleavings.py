@@ -215,7 +215,8 @@ class World:
         )
         (claims,) = await self.db.write(lambda conn: self.moving.claim(conn, [request]))
         assert not isinstance(claims, Exception)
-        self.claims += [(holder, one) for one in claims.files if one is not None]
+        found = [one for place in claims.places for one in place if one is not None]
+        self.claims += [(holder, one) for one in found]
 
     async def answer(self, index: int, failed: Failed | None) -> None:
         if not self.claims:

@@ -14,7 +14,7 @@ from gridlane.transfer.v1 import transfer_job_pb2 as pb
 from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane_transfer.store import job_updates, sweeps
 from gridlane_transfer.store.job_updates import JobUpdate
-from gridlane_transfer.store.tables import AUDIT, FILE
+from gridlane_transfer.store.tables import AUDIT, FILE, SWEEP
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
@@ -84,6 +84,46 @@ async def test_no_transaction_changes_more_files_of_a_channel_than_a_page(
     wish = JobUpdate(name.removeprefix("transfers/"), 5, None, 0, frozenset({channel.uid}), None)
     await house.room._started.db.write(lambda conn: job_updates.apply(conn, [wish]))
     assert await ranked(house, 0) == sweeps.PAGE
+
+
+async def test_work_on_all_files_passes_each_once_and_anew_when_it_is_asked_for_again(
+    house: Any, sue: Any
+) -> None:
+    await lane(house)
+    name = await submitted(house, MANY)
+    parts = house.room._started
+    begun = select(SWEEP.c.kind, SWEEP.c.after_n)
+
+    async def passed() -> list[tuple[int, int]]:
+        return [tuple(row) for row in await parts.db.read(lambda conn: conn.execute(begun).all())]
+
+    async with asyncio.timeout(20):
+        while await passed():
+            await asyncio.sleep(0.02)
+    await parts.verbs.sweeps.stop()
+
+    async def rank(priority: int) -> None:
+        job = pb.TransferJob(name=name, priority=priority)
+        request = admin.UpdateTransferJobRequest(transfer_job=job, reason="urgent")
+        await house.client("max").admin.UpdateTransferJob(request)
+
+    await rank(5)
+    kind = int(sweeps.SweepKind.RANK)
+    assert await passed() == [(kind, sweeps.PAGE)]
+    (work,) = await parts.db.read(lambda conn: sweeps.pending(conn, 1))
+    await parts.db.write(
+        lambda conn: sweeps.step(conn, [work], feed=parts.feed, channels=parts.channels)
+    )
+    assert await passed() == [(kind, 2 * sweeps.PAGE)]
+    assert await ranked(house, 0) == 2 * sweeps.PAGE
+    await rank(4)
+    assert await passed() == [(kind, sweeps.PAGE)]
+    parts.verbs.sweeps.start()
+    async with asyncio.timeout(20):
+        while await passed():
+            await asyncio.sleep(0.02)
+    assert await ranked(house, 1) >= MANY
+    assert await ranked(house, 0) == 0
 
 
 async def test_why_a_job_is_cancelled_is_told_of_it_whatever_failed_before(

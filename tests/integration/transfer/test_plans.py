@@ -25,6 +25,7 @@ from gridlane_transfer.store.visibility import visible_jobs
 NOBODYS = "01939f5e-0000-7000-8000-000000000001"
 OWN = Visibility(owner="https://issuer.test/|sue")
 SHARER = Visibility(owner="https://issuer.test/|sue", groups=frozenset({("local", "/local/team")}))
+ON_CHANNELS = Visibility(owner="https://issuer.test/|max", channels=frozenset({"x", "y"}))
 MANAGER = Visibility(owner="https://issuer.test/|max", vos=frozenset({"local"}))
 
 
@@ -73,6 +74,32 @@ async def test_whether_a_job_lies_on_a_channel_is_seen_without_its_files(db: Dat
     statement = select(JOB.c.number).where(JOB.c.uuid == "j", visible_jobs(manager))
     plan = await db.read(lambda conn: plans(conn, lambda c: c.execute(statement)))
     assert "ix_file_transfer_job_number_channel_uid (job_number=? AND channel_uid=?)" in plan
+
+
+@pytest.mark.parametrize("text", ["", "state = FINISHED", "vo = other"])
+async def test_the_jobs_of_a_channel_are_passed_one_by_one_along_their_index(
+    db: Database, text: str
+) -> None:
+    page = page_request(jobs.NEWEST_FIRST, page_size=5, page_token="", binding=())
+    plan = await db.read(
+        lambda conn: plans(conn, lambda c: jobs.page(c, ON_CHANNELS, FILTER.parse(text), page))
+    )
+    # In its order: what is sorted after that, when a state is asked for, is a page.
+    assert "SEARCH job_channel USING PRIMARY KEY (channel_uid=?)\nCORRELATED" in plan
+    assert "SCAN transfer_job" not in plan
+    assert "SCAN file" not in plan
+    assert text.startswith("state") or "TEMP B-TREE" not in plan
+
+
+async def test_the_unfinished_jobs_of_a_channel_are_found_among_those_in_their_state(
+    db: Database,
+) -> None:
+    asked = FILTER.parse("state = ACTIVE")
+    page = page_request(jobs.NEWEST_FIRST, page_size=5, page_token="", binding=())
+    plan = await db.read(lambda conn: plans(conn, lambda c: jobs.page(c, ON_CHANNELS, asked, page)))
+    assert "ix_transfer_job_state_number" in plan
+    assert "ix_file_transfer_job_number_channel_uid (job_number=? AND channel_uid=?)" in plan
+    assert "SCAN transfer_job" not in plan
 
 
 async def test_a_claim_goes_from_queue_to_queue_by_the_index_of_what_is_due(
@@ -142,6 +169,7 @@ async def test_what_is_late_and_what_is_left_behind_is_found_by_the_index_of_its
         (OWN, "state = FAILED", "COVERING INDEX ix_transfer_job_counted_owner"),
         (OWN, 'tags.gridlane.job = "x"', "ix_transfer_job_job_tag_number"),
         (MANAGER, f'name = "transfers/{NOBODYS}"', "uuid=?"),
+        (ON_CHANNELS, "", "SEARCH job_channel USING PRIMARY KEY (channel_uid=?"),
     ],
 )
 async def test_a_sum_is_counted_in_an_index(

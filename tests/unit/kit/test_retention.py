@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gridlane_kit import errors, logs
-from gridlane_kit.retention import prune_for_ever
+from gridlane_kit.retention import pruning
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ async def test_it_tells_what_went_wrong_and_tries_again(trouble: Exception, leve
         again.set()
 
     with capture_logs() as told:
-        loop = asyncio.create_task(prune_for_ever(prune, 0.01, logs.logger("test")))
+        loop = pruning(prune, 0.01, logs.logger("test"))
+        loop.start()
         async with asyncio.timeout(10):
             await again.wait()
-        loop.cancel()
-        await asyncio.wait([loop])
+        await loop.stop()
     assert [line["log_level"] for line in told] == [level]

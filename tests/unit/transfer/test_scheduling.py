@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 import pytest
 
 from gridlane_transfer.channels.scheduling import (
+    ALONE,
     ActivityWeights,
+    Bundle,
     Choice,
     ElementRoom,
     Lane,
@@ -88,9 +91,9 @@ class World:
         ]
         idle = [uid for uid in self.places if not self._queues(uid)]
         choice = Choice(lanes, self.weights, standing, room, idle)
-        chosen = list(islice(iter(choice.next, None), self.capacity - len(self.ends)))
+        chosen = list(islice(iter(choice.next_place, None), self.capacity - len(self.ends)))
         self.ledger.saw(choice.seen, standing)
-        for waiting in chosen:
+        for (waiting,) in chosen:
             self._start(waiting)
 
     def run(self, seconds: float) -> None:
@@ -382,3 +385,61 @@ def test_a_hundred_channels_and_fifty_vos_with_hundreds_of_thousands_of_files() 
     assert all((uid, vo) in served for uid in free for vo in vos), "nobody waits for ever"
     assert {uid for uid, _ in served} == set(uids)
     assert spent / begun < 0.02
+
+
+BUNDLE = Bundle(files=4, max_bytes=100)
+FREE = ElementRoom({}, {})
+
+
+def _small(number: int, **given: Any) -> Waiting:
+    usual = Waiting(2, number, "s", "t", job_number=1, size_bytes=10)
+    return usual._replace(**given)
+
+
+def _places(
+    files: Sequence[Waiting], *, free: int = 9, room: ElementRoom = FREE, bundle: Bundle = BUNDLE
+) -> list[list[int]]:
+    """The numbers that take each place of a channel with one queue."""
+    lane = Lane("c", 9, free, {}, lambda: [Queue("v", "", iter(files))])
+    choice = Choice([lane], ActivityWeights(), Standing(), room, (), bundle)
+    return [[one.number for one in place] for place in iter(choice.next_place, None)]
+
+
+def test_small_files_share_a_place() -> None:
+    assert _places([_small(n) for n in range(1, 7)]) == [[1, 2, 3, 4], [5, 6]]
+
+
+def test_a_place_is_shared_by_no_more_than_there_are_places_for() -> None:
+    assert _places([_small(n) for n in range(1, 11)], free=2) == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_without_bundles_every_file_has_its_place() -> None:
+    files = [_small(n, size_bytes=0) for n in range(1, 4)]
+    assert _places(files, bundle=ALONE) == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"size_bytes": 101},
+        {"size_bytes": None},
+        {"job_number": 2},
+        {"rank": 3},
+        {"source": "x"},
+        {"target": "x"},
+    ],
+)
+def test_what_is_unlike_or_not_known_to_be_small_has_its_own_place(other: dict[str, Any]) -> None:
+    files = [_small(1), _small(2), _small(3, **other), _small(4), _small(5)]
+    assert _places(files) == [[1, 2], [3], [4, 5]]
+
+
+def test_a_shared_place_is_one_at_its_storage_elements() -> None:
+    files = [_small(n) for n in range(1, 11)]
+    assert _places(files, room=ElementRoom({}, {"t": 2})) == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+def test_while_elements_have_limits_files_of_unknown_sources_share_no_place() -> None:
+    files = [_small(n, source="") for n in range(1, 4)]
+    assert _places(files, room=ElementRoom({"s": 5}, {})) == [[1], [2], [3]]
+    assert _places(files) == [[1, 2, 3]]

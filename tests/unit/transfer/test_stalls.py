@@ -65,8 +65,8 @@ async def test_a_worker_s_other_copies_go_on_and_it_gets_no_new_ones(
     await until_moving(mover, 2)
     (worker,) = mover._workers
     first, second = worker.orders.values()
-    first.heard_s = 0.0
-    mover._give_up(worker, before_s=second.heard_s - 1)
+    first.slot.heard_s = 0.0
+    mover._give_up(worker, before_s=second.slot.heard_s - 1)
     answer = await asyncio.wait_for(hung, 5)
     assert isinstance(answer, Failed)
     assert (answer.failure_class, answer.recoverable) == (FailureClass.BACKEND_LOST, True)

@@ -10,6 +10,7 @@ from gridlane_kit.identity import Principal
 from gridlane_kit.policy import Binding, Policy, Role
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import BackendReport
+from gridlane_transfer.catalogue.base import LogicalFile, StoredReplica
 from gridlane_transfer.channels.channels import Channel, ChannelState, ExhaustedAction
 from gridlane_transfer.jobs import waiting
 from gridlane_transfer.jobs.waiting import Facts
@@ -240,3 +241,19 @@ def test_of_several_sources_the_present_one_wants_a_copy() -> None:
         several = Alternatives(sources, Strategy.ORDERLY, now=now)
         row = file(source="LFN:/near/none", alternatives=several.to_json())
         assert told(row, facts()) == reasons
+
+
+def test_a_ban_of_one_copy_holds_nothing_up_while_another_may_be_read() -> None:
+    row = file(source="LFN:/near/a")
+    barred = banned("storageElements/near", Operation.READ)
+    for others, reasons in (
+        ([], ["STORAGE_BANNED storageElements/near"]),
+        (["far"], ["UNSPECIFIED"]),
+    ):
+        replicas = tuple(
+            StoredReplica(f"file:///srv/{name}/a", f"storageElements/{name}", 0)
+            for name in ("near", *others)
+        )
+        logical = LogicalFile("LFN:/near/a", "cms", "sue", 1, "ADLER32:0", 0, replicas)
+        known = facts(elements=barred, known={logical.lfn: logical})
+        assert told(row, known) == reasons

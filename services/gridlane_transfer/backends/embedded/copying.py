@@ -12,9 +12,11 @@ holds for every one that asks for leave (`Control.may_publish`) when its tempora
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -75,19 +77,44 @@ def temporary_name(number: int, epoch: int) -> str:
     return f".gridlane-{number}-{epoch}.part"
 
 
+class Step(Enum):
+    """Where a copy may be left for others that are made together with it."""
+
+    WRITTEN = auto()
+    """The bytes are on their way to the disk."""
+    WHOLE = auto()
+    """They are there, verified, under the temporary name; next the leave to publish is asked."""
+    NAMED = auto()
+    """The file has its own name, which is durable with the next step."""
+
+
+Steps = Generator[Step, None, Copied]
+
+
 def copy(task: CopyTask, control: Control, ends: Ends) -> Copied:
     """Copy a file.
 
     Raises:
         MoveError: it is not there, and nothing was left but what was there before.
     """
+    steps = copy_in_steps(task, control, ends)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            copied: Copied = end.value
+            return copied
+
+
+def copy_in_steps(task: CopyTask, control: Control, ends: Ends) -> Steps:
+    """Copy a file as `copy` does, with a pause after each step."""
     clean(task, control, ends)
     if task.resumed and (adopted := _adopt(task, control, ends)) is not None:
         return adopted
     failure: MoveError | None = None
     for index, source in enumerate(task.sources):
         try:
-            return _copy_from(source, index, task, control, ends)
+            return (yield from _copy_from(source, index, task, control, ends))
         except SourceError as error:
             failure = failure or error
     raise failure or MoveError(
@@ -124,28 +151,30 @@ def _adopt(task: CopyTask, control: Control, ends: Ends) -> Copied | None:
     return None
 
 
-def _copy_from(place: AnyPlace, index: int, task: CopyTask, control: Control, ends: Ends) -> Copied:
+def _copy_from(place: AnyPlace, index: int, task: CopyTask, control: Control, ends: Ends) -> Steps:
     temporary = temporary_name(task.number, task.epoch)
     carried = ends.carried(place, task, temporary, control)
     if carried is not None:
         with _cleaned(carried.target, task):
             as_written = _content(carried.target, task, carried.size)
             read = _Read(carried.size, carried.source_checksums, as_written)
-            return _published(carried.target, place, index, read, task, control, ends)
+            return (yield from _published(carried.target, place, index, read, task, control, ends))
     source = ends.source(place, task, control)
-    try:
-        refuse_size(task, source.size, place.shown)
-        if not task.strict_copy:
-            ends.refuse_taken(task, control)
-        new = ends.target(task, temporary, source.size, control, partial(_leave, control))
-        with _cleaned(new, task):
+    with ExitStack() as stack:
+        with closing(source):
+            refuse_size(task, source.size, place.shown)
+            if not task.strict_copy:
+                ends.refuse_taken(task, control)
+            new = ends.target(task, temporary, source.size, control, partial(_leave, control))
+            stack.enter_context(_cleaned(new, task))
             read = _pump(source, place, new, task, control)
-            new.finish()
-            if task.verify_target and read.as_written is None:
-                read = read._replace(as_written=_content(new, task, read.total))
-            return _published(new, place, index, read, task, control, ends)
-    finally:
-        source.close()
+        new.write_out()
+        yield Step.WRITTEN
+        new.finish()
+        control.moved(read.total)
+        if task.verify_target and read.as_written is None:
+            read = read._replace(as_written=_content(new, task, read.total))
+        return (yield from _published(new, place, index, read, task, control, ends))
 
 
 class _cleaned:  # noqa: N801 - reads as a with statement
@@ -181,11 +210,14 @@ def _published(
     task: CopyTask,
     control: Control,
     ends: Ends,
-) -> Copied:
+) -> Steps:
     """Verify what is whole, and give it its name."""
     _verify(place, task, read, control, ends)
+    yield Step.WHOLE
     _leave(control)
     new.publish(overwrite=task.overwrite)
+    yield Step.NAMED
+    new.settle()
     return Copied(index, read.total, read.as_read or read.as_written or {})
 
 
@@ -241,7 +273,9 @@ def _pump_blocks(
     """Copy block by block; the checksums of a block are computed while the next ones move."""
     (read_lane, as_read), (read_back_lane, as_written) = read, read_back
     pace = Pace(task.max_bytes_per_second)
-    size = pace.block(BLOCK_BYTES)
+    # One byte more than a small file has, to see that it has no more.
+    expected = BLOCK_BYTES if source.size is None else source.size + 1
+    size = pace.block(min(BLOCK_BYTES, expected))
     blocks = [memoryview(bytearray(size)) for _ in range(read_lane.depth + 1)]
     again = memoryview(bytearray(size))
 

@@ -118,8 +118,8 @@ class Source(ABC):
 
 
 class Target(ABC):
-    """A file being written under a temporary name. Exactly one of `publish`, `discard` and `leave`
-    ends it.
+    """A file being written under a temporary name. Exactly one of `publish` with `settle`,
+    `discard` and `leave` ends it.
     """
 
     reads_back: bool
@@ -134,6 +134,10 @@ class Target(ABC):
         """Fill a block with what was written at an offset; only where `reads_back`."""
 
     @abstractmethod
+    def write_out(self) -> None:
+        """Nothing more comes: begin what `finish` waits for, where that can be done apart."""
+
+    @abstractmethod
     def finish(self) -> None:
         """Nothing more comes: have the bytes durable."""
 
@@ -143,7 +147,11 @@ class Target(ABC):
 
     @abstractmethod
     def publish(self, *, overwrite: bool) -> None:
-        """Give it its own name, in one step and durably."""
+        """Give it its own name, in one step; it is durable after `settle`."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Have what `publish` did durable, where it is not yet."""
 
     @abstractmethod
     def discard(self) -> None:

@@ -20,6 +20,7 @@ from gridlane_transfer.backends.embedded.ends import (
 )
 from gridlane_transfer.backends.embedded.places import (
     Folder,
+    Folders,
     NewFile,
     Place,
     remove_file,
@@ -29,14 +30,15 @@ from gridlane_transfer.moving.failures import MoveError, canceled, source_failur
 
 # So much is handed to the disk at once while a large file is still being copied.
 _WRITE_OUT_BYTES = 8 << 20
+_ANEW = Folders()
 
 
 class LocalSource(Source):
     """A file of a directory, open for reading."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, folders: Folders = _ANEW) -> None:
         self._place = place
-        with _source_meaning(place), Folder.of(place) as folder:
+        with _source_meaning(place), folders.of(place) as folder:
             self._descriptor = folder.open_file(place.name)
         self.size = os.fstat(self._descriptor).st_size
 
@@ -62,11 +64,13 @@ class LocalTarget(Target):
 
     reads_back = True
 
-    def __init__(self, place: Place, temporary: str, *, create: bool = True) -> None:
+    def __init__(
+        self, place: Place, temporary: str, *, create: bool = True, folders: Folders = _ANEW
+    ) -> None:
         self._place = place
         self._written = 0
         with _target_meaning(place):
-            self._new = NewFile(place, temporary, create=create)
+            self._new = NewFile(place, temporary, create=create, folders=folders)
 
     def write(self, data: memoryview) -> None:
         with _target_meaning(self._place):
@@ -81,6 +85,10 @@ class LocalTarget(Target):
         with _target_meaning(self._place):
             if os.preadv(self._new.descriptor, [block], offset) != len(block):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def write_out(self) -> None:
+        with _target_meaning(self._place):
+            self._new.write_out(0, self._written)
 
     def finish(self) -> None:
         with _target_meaning(self._place):
@@ -97,7 +105,11 @@ class LocalTarget(Target):
 
     def publish(self, *, overwrite: bool) -> None:
         with _target_meaning(self._place):
-            self._new.publish(overwrite=overwrite)
+            self._new.give_name(overwrite=overwrite)
+
+    def settle(self) -> None:
+        with _target_meaning(self._place):
+            self._new.settle()
 
     def discard(self) -> None:
         # What stays all the same is removed by its name, when the next attempt begins.
@@ -108,9 +120,9 @@ class LocalTarget(Target):
         self._new.close()
 
 
-def refuse_taken(place: Place, *, overwrite: bool, create: bool) -> None:
+def refuse_taken(place: Place, *, overwrite: bool, create: bool, folders: Folders = _ANEW) -> None:
     """Say early what publishing would say late."""
-    with _target_meaning(place), Folder.of(place, create=create) as folder:
+    with _target_meaning(place), folders.of(place, create=create) as folder:
         found = folder.stat(place.name)
         if found is not None and stat.S_ISDIR(found.st_mode):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -118,11 +130,11 @@ def refuse_taken(place: Place, *, overwrite: bool, create: bool) -> None:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
-def remove_leftovers(place: Place, names: Iterable[str]) -> None:
+def remove_leftovers(place: Place, names: Iterable[str], folders: Folders = _ANEW) -> None:
     """Remove what earlier attempts left."""
     with _target_meaning(place):
         for name in names:
-            remove_leftover(place, name)
+            remove_leftover(place, name, folders)
 
 
 def content(place: Place, algorithms: Iterable[str], control: Control) -> Content:

@@ -16,9 +16,11 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from gridlane_kit import logs
@@ -30,13 +32,29 @@ from gridlane_transfer.backends.base import (
     MayPublish,
     Moved,
     MoveOrder,
+    Ordered,
     TransferBackend,
 )
 from gridlane_transfer.backends.embedded.checksums import CHECKSUMS
-from gridlane_transfer.backends.embedded.tasks import ends_of, place_of, task_of
+from gridlane_transfer.backends.embedded.orders import (
+    BUNDLED_BYTES,
+    BUNDLED_FILES,
+    Order,
+    Slot,
+    Worker,
+    answer,
+    is_small,
+    lost,
+    message_of,
+    outcome_of,
+    place_message,
+    timed_out,
+)
+from gridlane_transfer.backends.embedded.tasks import ends_of, place_of
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.embedded.webdav.urls import SCHEMES
-from gridlane_transfer.moving.failures import Failed, FailureClass, canceled
+from gridlane_transfer.channels.scheduling import Bundle
+from gridlane_transfer.moving.failures import Failed, canceled
 
 _WORKER = "gridlane_transfer.backends.embedded.worker"
 # Lines of the protocol carry a few paths at most.
@@ -56,50 +74,6 @@ _DEFAULT_HTTP = HttpOptions()
 _log = logs.logger("transfer.mover")
 
 
-@dataclass(slots=True)
-class _Order:
-    """An order under way.
-
-    Parameters:
-        key: names it to the worker: a file's number may run twice, with two epochs.
-        message: what the worker is told, but for the key.
-        places: what messages call its ends.
-        quick: a question, or a cleaning, which does not wait until copies have ended.
-        answer: the worker's, or the failure.
-    """
-
-    key: int
-    message: Mapping[str, Any]
-    places: str
-    answer: "asyncio.Future[Mapping[str, Any] | Failed]"
-    may_publish: MayPublish | None = None
-    timeout_s: float | None = None
-    quick: bool = False
-    moved: int = 0
-    heard_s: float = 0.0
-    """When its worker last told of it, on the event loop's clock."""
-    aborted: bool = False
-    overdue_s: float | None = None
-    """When its time was over; None as long as it is not."""
-    worker: "_Worker | None" = None
-    given_up: bool = False
-    """Whether its worker did not end it: nobody has removed what is half written."""
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """One process and what it works on; `retired` when a copy of its hangs."""
-
-    process: asyncio.subprocess.Process
-    orders: dict[int, _Order] = field(default_factory=dict)
-    retired: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def copies(self) -> int:
-        """How many of its slots are taken."""
-        return sum(1 for order in self.orders.values() if not order.quick)
-
-
 class EmbeddedMover(TransferBackend):
     """Copies between directories and storages that speak HTTP or WebDAV.
 
@@ -111,6 +85,7 @@ class EmbeddedMover(TransferBackend):
     """
 
     name = "embedded"
+    bundle = Bundle(BUNDLED_FILES, BUNDLED_BYTES)
     checksums = CHECKSUMS
     protocols = frozenset({"file", *SCHEMES})
     capabilities = frozenset(
@@ -141,11 +116,11 @@ class EmbeddedMover(TransferBackend):
         self._stall_s = stall_s
         # A connection that is silent fails by itself long before its copy is taken for hung.
         self._http = replace(http, idle_s=min(http.idle_s, stall_s / _SILENCES))
-        self._workers: list[_Worker] = []
-        self._lives: dict[asyncio.Task[None], _Worker] = {}
-        self._queue: deque[_Order] = deque()
-        self._questions: deque[_Order] = deque()
-        self._by_number: dict[int, _Order] = {}
+        self._workers: list[Worker] = []
+        self._lives: dict[asyncio.Task[None], Worker] = {}
+        self._queue: deque[Sequence[Order]] = deque()
+        self._questions: deque[Sequence[Order]] = deque()
+        self._by_number: dict[int, Order] = {}
         self._keys = 0
         self._keepers: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
@@ -174,12 +149,12 @@ class EmbeddedMover(TransferBackend):
         if self._keepers:
             _, late = await asyncio.wait([*self._keepers, *self._lives], timeout=_STOP_S)
             for worker in self._lives.values():
-                _kill(worker)
+                worker.kill()
             if late:
                 # One that hangs in the kernel ends when its file system answers.
                 await asyncio.wait(late, timeout=_STOP_S)
-        for order in (*self._questions, *self._queue):
-            _answer(order, _lost("the server is stopping"))
+        for order in chain(*self._questions, *self._queue):
+            answer(order, lost("the server is stopping"))
         self._questions.clear()
         self._queue.clear()
 
@@ -192,10 +167,28 @@ class EmbeddedMover(TransferBackend):
         return [worker.process.pid for worker in self._workers]
 
     async def move(self, order: MoveOrder, may_publish: MayPublish | None = None) -> Moved | Failed:
-        task = {"op": "copy", "task": asdict(task_of(order)), "guarded": may_publish is not None}
-        entry = self._order(task, ends_of(order))
+        (outcome,) = await self.move_bundle([(order, may_publish)])
+        return outcome
+
+    async def move_bundle(self, orders: Sequence[Ordered]) -> list[Moved | Failed]:
+        entries = [self._copy(*ordered) for ordered in orders]
+        # From the beginning on each of them can be aborted.
+        with self._known(list(zip((order.number for order, _ in orders), entries, strict=True))):
+            for group in _groups(orders, entries):
+                await self._carry_out(group)
+        return [
+            await self._ended(order, entry)
+            for (order, _), entry in zip(orders, entries, strict=True)
+        ]
+
+    def _copy(self, order: MoveOrder, may_publish: MayPublish | None) -> Order:
+        message = {**message_of("copy", order), "guarded": may_publish is not None}
+        entry = self._order(message, ends_of(order))
         entry.may_publish, entry.timeout_s = may_publish, order.timeout_s
-        done = await self._submit(entry, order.number)
+        return entry
+
+    async def _ended(self, order: MoveOrder, entry: Order) -> Moved | Failed:
+        done = await entry.answer
         if isinstance(done, Failed):
             if entry.given_up and not order.disable_cleanup:
                 await self.clean(replace(order, epoch=order.epoch + 1))
@@ -204,18 +197,22 @@ class EmbeddedMover(TransferBackend):
         return Moved(source, done["size_bytes"], done["checksums"], done.get("adopted", False))
 
     async def clean(self, order: MoveOrder) -> None:
-        task = {"op": "clean", "task": asdict(task_of(order))}
-        entry = self._order(task, ends_of(order))
+        entry = self._order(message_of("clean", order), ends_of(order))
         entry.quick, entry.timeout_s = True, _QUESTION_S
-        await self._submit(entry, order.number)
+        with self._known([(order.number, entry)]):
+            await self._carry_out([entry])
 
     async def stat(self, location: Location, checksums: Sequence[str] = ()) -> FileInfo | Failed:
-        message = {"op": "stat", "place": asdict(place_of(location)), "checksums": list(checksums)}
+        message = {
+            "op": "stat",
+            "place": place_message(place_of(location)),
+            "checksums": list(checksums),
+        }
         done = await self._ask(message, location)
         return done if isinstance(done, Failed) else FileInfo(**done)
 
     async def remove(self, location: Location) -> bool | Failed:
-        message = {"op": "remove", "place": asdict(place_of(location))}
+        message = {"op": "remove", "place": place_message(place_of(location))}
         done = await self._ask(message, location)
         return done if isinstance(done, Failed) else bool(done["removed"])
 
@@ -225,7 +222,7 @@ class EmbeddedMover(TransferBackend):
             return
         order.aborted = True
         if order.worker is not None:
-            _send(order.worker, {"op": "abort", "id": order.key})
+            order.worker.abort(order)
 
     def progress(self, number: int) -> int | None:
         order = self._by_number.get(number)
@@ -236,10 +233,10 @@ class EmbeddedMover(TransferBackend):
         message = "" if alive == self._wanted else f"{alive} of {self._wanted} worker processes run"
         return BackendReport(self.name, alive > 0, VERSION, message)
 
-    def _order(self, message: Mapping[str, Any], places: str) -> _Order:
+    def _order(self, message: Mapping[str, Any], places: str) -> Order:
         self._keys += 1
         answer = asyncio.get_running_loop().create_future()
-        return _Order(self._keys, message, places, answer)
+        return Order(self._keys, message, places, answer)
 
     async def _ask(
         self, message: Mapping[str, Any], location: Location
@@ -247,35 +244,45 @@ class EmbeddedMover(TransferBackend):
         """Have a question answered, however many copies wait."""
         entry = self._order(message, location.shown)
         entry.quick, entry.timeout_s = True, _QUESTION_S
-        return await self._submit(entry)
+        await self._carry_out([entry])
+        return await entry.answer
 
-    async def _submit(self, entry: _Order, number: int | None = None) -> Mapping[str, Any] | Failed:
-        """Have an order carried out.
-
-        Parameters:
-            number: the file's, of which there is one order at a time; None: of no file.
-        """
-        if self._stopping:
-            return _lost("the server is stopping")
-        if number is not None:
+    @contextmanager
+    def _known(self, entries: Sequence[tuple[int, Order]]) -> Iterator[None]:
+        """Have orders of files found by their numbers: of each file there is one at a time."""
+        for number, entry in entries:
             self._supersede(number)
             self._by_number[number] = entry
-        (self._questions if entry.quick else self._queue).append(entry)
-        self._hand_out()
         try:
-            return await entry.answer
+            yield
         finally:
-            if number is not None and self._by_number.get(number) is entry:
-                del self._by_number[number]
+            for number, entry in entries:
+                if self._by_number.get(number) is entry:
+                    del self._by_number[number]
+
+    async def _carry_out(self, group: Sequence[Order]) -> None:
+        """Have an order, or several together, carried out: comes back when all are answered."""
+        if self._stopping:
+            for entry in group:
+                answer(entry, lost("the server is stopping"))
+            return
+        (self._questions if group[0].quick else self._queue).append(group)
+        self._hand_out()
+        await asyncio.wait([entry.answer for entry in group])
 
     def _supersede(self, number: int) -> None:
         """End an order of an earlier epoch: nobody waits for what it would publish."""
         earlier = self._by_number.get(number)
-        if earlier is not None and earlier in self._queue:
-            self._queue.remove(earlier)
-            _answer(earlier, canceled())
-        else:
-            self.abort(number)
+        if earlier is None:
+            return
+        for group in self._queue:
+            if earlier in group:
+                self._queue.remove(group)
+                if others := [entry for entry in group if entry is not earlier]:
+                    self._queue.append(others)
+                answer(earlier, canceled())
+                return
+        self.abort(number)
 
     def _hand_out(self) -> None:
         while self._workers and (self._questions or self._queue):
@@ -287,32 +294,35 @@ class EmbeddedMover(TransferBackend):
             else:
                 return
 
-    def _give(self, worker: _Worker, order: _Order) -> None:
+    def _give(self, worker: Worker, group: Sequence[Order]) -> None:
         loop = asyncio.get_running_loop()
-        order.worker = worker
-        order.heard_s = loop.time()
-        worker.orders[order.key] = order
-        _send(worker, {**order.message, "id": order.key})
-        if order.timeout_s is not None:
-            loop.call_later(order.timeout_s, self._end_overdue, order)
-        if order.aborted:
-            _send(worker, {"op": "abort", "id": order.key})
+        slot = Slot(loop.time())
+        for order in group:
+            order.worker, order.slot = worker, slot
+            worker.orders[order.key] = order
+        messages = [{**order.message, "id": order.key} for order in group]
+        worker.send(messages if len(messages) > 1 else messages[0])
+        for order in group:
+            if order.timeout_s is not None:
+                loop.call_later(order.timeout_s, self._end_overdue, order)
+            if order.aborted:
+                worker.abort(order)
 
-    def _end_overdue(self, order: _Order) -> None:
+    def _end_overdue(self, order: Order) -> None:
         """End an order whose time is over; one that does not end hangs."""
         worker = order.worker
         if worker is None or order.answer.done():
             return
         loop = asyncio.get_running_loop()
         order.overdue_s = loop.time()
-        _send(worker, {"op": "abort", "id": order.key})
+        worker.abort(order)
         loop.call_later(_END_S, partial(self._give_up, worker, before_s=0.0))
 
     async def _keep(self, started: asyncio.Event) -> None:
         """Have one worker running until the mover stops."""
         while not self._stopping:
             try:
-                worker = _Worker(await self._spawn())
+                worker = Worker(await self._spawn())
             except OSError as error:
                 _log.error("a worker process of the mover cannot be started", error=str(error))
                 started.set()
@@ -328,17 +338,17 @@ class EmbeddedMover(TransferBackend):
             if life.done() and not self._stopping:
                 await asyncio.sleep(0 if worker.orders else _RESTART_S)
 
-    async def _live(self, worker: _Worker) -> None:
+    async def _live(self, worker: Worker) -> None:
         """Hear a worker until it has ended."""
         try:
             await self._listen(worker)
         finally:
             self._dismiss(worker)
-            _kill(worker)
+            worker.kill()
             code = await worker.process.wait()
             for order in worker.orders.values():
                 order.given_up = True
-                _answer(order, _lost(f"the mover's worker process ended with {code}"))
+                answer(order, lost(f"the mover's worker process ended with {code}"))
             if not self._stopping:
                 _log.warning("a worker process of the mover ended", code=code)
 
@@ -353,36 +363,36 @@ class EmbeddedMover(TransferBackend):
             for worker in list(self._lives.values()):
                 self._give_up(worker, before_s=loop.time() - self._stall_s)
 
-    def _give_up(self, worker: _Worker, *, before_s: float) -> None:
+    def _give_up(self, worker: Worker, *, before_s: float) -> None:
         """Answer the orders of a worker that were not heard of since a time, or do not end."""
         overdue_s = asyncio.get_running_loop().time() - _END_S
         stalled = [
             order
             for order in worker.orders.values()
-            if order.heard_s < before_s
+            if order.slot.heard_s < before_s
             or (order.overdue_s is not None and order.overdue_s <= overdue_s)
         ]
         for order in stalled:
             del worker.orders[order.key]
             order.given_up = True
             # Should the thread come back after all, it publishes nothing any more.
-            _send(worker, {"op": "abort", "id": order.key})
+            worker.abort(order)
             late = order.overdue_s is not None
-            _answer(order, _timed_out(order) if late else self._stalled(order))
+            answer(order, timed_out(order) if late else self._stalled(order))
         if stalled:
             _log.warning("copies hang", pid=worker.process.pid, copies=len(stalled))
             self._dismiss(worker)
             worker.retired.set()
         if worker.retired.is_set() and not worker.orders:
-            _kill(worker)
+            worker.kill()
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _dismiss(self, worker: Worker) -> None:
         """Give a worker no more orders, from this moment on."""
         if worker in self._workers:
             self._workers.remove(worker)
 
-    def _stalled(self, order: _Order) -> Failed:
-        return _lost(
+    def _stalled(self, order: Order) -> Failed:
+        return lost(
             f"the copy made no progress for {self._stall_s:g} s and was given up:"
             f" the storage of {order.places} does not answer"
         )
@@ -407,31 +417,35 @@ class EmbeddedMover(TransferBackend):
             env=environment,
         )
 
-    async def _listen(self, worker: _Worker) -> None:
+    async def _listen(self, worker: Worker) -> None:
         output = worker.process.stdout
         while output is not None and (line := await output.readline()):
-            message = json.loads(line)
-            order = worker.orders.get(message["id"])
-            if order is None:
-                continue
-            order.heard_s = asyncio.get_running_loop().time()
-            if "whole" in message:
-                judging = asyncio.create_task(_judge(worker, order), name="transfer-publish")
-                self._judging.add(judging)
-                judging.add_done_callback(self._judging.discard)
-                continue
-            if "moved" in message:
-                order.moved = message["moved"] or order.moved
-                continue
-            del worker.orders[order.key]
-            _answer(order, _outcome(order, message))
+            found = json.loads(line)
+            for message in found if isinstance(found, list) else [found]:
+                self._hear(worker, message)
             self._hand_out()
 
+    def _hear(self, worker: Worker, message: Mapping[str, Any]) -> None:
+        """Take note of what a worker tells of an order."""
+        order = worker.orders.get(message["id"])
+        if order is None:
+            return
+        order.slot.heard_s = asyncio.get_running_loop().time()
+        if "whole" in message:
+            judging = asyncio.create_task(_judge(worker, order), name="transfer-publish")
+            self._judging.add(judging)
+            judging.add_done_callback(self._judging.discard)
+        elif "moved" in message:
+            order.moved = message["moved"] or order.moved
+        else:
+            del worker.orders[order.key]
+            answer(order, outcome_of(order, message))
 
-async def _judge(worker: _Worker, order: _Order) -> None:
+
+async def _judge(worker: Worker, order: Order) -> None:
     """Tell a worker whether it may publish."""
     allowed = order.may_publish is None or await order.may_publish()
-    _send(worker, {"op": "publish" if allowed else "abort", "id": order.key})
+    worker.send({"op": "publish" if allowed else "abort", "id": order.key})
 
 
 async def _first_of(life: "asyncio.Task[None]", event: asyncio.Event) -> None:
@@ -443,40 +457,9 @@ async def _first_of(life: "asyncio.Task[None]", event: asyncio.Event) -> None:
         waiting.cancel()
 
 
-def _kill(worker: _Worker) -> None:
-    if worker.process.returncode is None:
-        worker.process.kill()
-
-
-def _answer(order: _Order, outcome: Mapping[str, Any] | Failed) -> None:
-    if not order.answer.done():
-        order.answer.set_result(outcome)
-
-
-def _send(worker: _Worker, message: Mapping[str, Any]) -> None:
-    stdin = worker.process.stdin
-    if stdin is not None and not stdin.is_closing():
-        stdin.write(f"{json.dumps(message, separators=(',', ':'))}\n".encode())
-
-
-def _lost(message: str) -> Failed:
-    return Failed(FailureClass.BACKEND_LOST, message, recoverable=True)
-
-
-def _timed_out(order: _Order) -> Failed:
-    return Failed(
-        FailureClass.TIMED_OUT,
-        f"the attempt took longer than {order.timeout_s:g} s: {order.places}",
-        "allow more time, or ask who runs the storages why it takes so long",
-        recoverable=True,
-    )
-
-
-def _outcome(order: _Order, message: Mapping[str, Any]) -> Mapping[str, Any] | Failed:
-    if "failed" not in message:
-        done: Mapping[str, Any] = message["done"]
-        return done
-    failed = message["failed"]
-    outcome = Failed(**{**failed, "failure_class": FailureClass(failed["failure_class"])})
-    ended = outcome.failure_class is FailureClass.CANCELED and not order.aborted
-    return _timed_out(order) if ended and order.overdue_s is not None else outcome
+def _groups(orders: Sequence[Ordered], entries: Sequence[Order]) -> Iterator[Sequence[Order]]:
+    """Those that are carried out together, then the others one by one."""
+    small = [is_small(order) for order, _ in orders]
+    if together := [entry for entry, fits in zip(entries, small, strict=True) if fits]:
+        yield together
+    yield from ([entry] for entry, fits in zip(entries, small, strict=True) if not fits)

@@ -4,7 +4,8 @@ Responsible for that choice alone. `webdav` is loaded when the first remote plac
 workers never need it, and start the quicker.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gridlane_transfer.backends.embedded import local
@@ -18,7 +19,7 @@ from gridlane_transfer.backends.embedded.ends import (
     Source,
     Target,
 )
-from gridlane_transfer.backends.embedded.places import Place
+from gridlane_transfer.backends.embedded.places import Folders, KeptFolders, Place
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 
 if TYPE_CHECKING:
@@ -37,6 +38,19 @@ class Ends:
     def __init__(self, http: HttpOptions = _DEFAULT) -> None:
         self._http = http
         self._made: Remote | None = None
+        self._folders = Folders()
+
+    @contextmanager
+    def together(self) -> Iterator["Ends"]:
+        """The same for files that one thread copies together: their directories are opened, and
+        made durable, once for all.
+        """
+        ends, folders = Ends(self._http), KeptFolders()
+        ends._made, ends._folders = self._made, folders
+        try:
+            yield ends
+        finally:
+            folders.close()
 
     def source(self, place: AnyPlace, task: CopyTask, control: Control) -> Source:
         """Open a file for reading.
@@ -45,7 +59,7 @@ class Ends:
             SourceError: it cannot be read.
         """
         if isinstance(place, Place):
-            return local.LocalSource(place)
+            return local.LocalSource(place, self._folders)
         return self._remote().source(place, task, control)
 
     def target(
@@ -66,7 +80,8 @@ class Ends:
             MoveError: it cannot be written.
         """
         if isinstance(task.target, Place):
-            return local.LocalTarget(task.target, temporary, create=not task.strict_copy)
+            create = not task.strict_copy
+            return local.LocalTarget(task.target, temporary, create=create, folders=self._folders)
         return self._remote().target(task, task.target, temporary, size, control, leave)
 
     def carried(
@@ -88,7 +103,12 @@ class Ends:
             MoveError: TARGET_EXISTS, TARGET_UNWRITABLE.
         """
         if isinstance(task.target, Place):
-            local.refuse_taken(task.target, overwrite=task.overwrite, create=not task.strict_copy)
+            local.refuse_taken(
+                task.target,
+                overwrite=task.overwrite,
+                create=not task.strict_copy,
+                folders=self._folders,
+            )
         else:
             self._remote().refuse_taken(task.target, control, overwrite=task.overwrite)
 
@@ -99,7 +119,7 @@ class Ends:
             MoveError: something may be there still.
         """
         if isinstance(place, Place):
-            local.remove_leftovers(place, names)
+            local.remove_leftovers(place, names, self._folders)
         else:
             self._remote().remove_leftovers(place, names, control)
 

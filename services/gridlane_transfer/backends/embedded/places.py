@@ -105,6 +105,13 @@ class Folder:
         """Make what was made, renamed or removed in it durable."""
         os.fsync(self.descriptor)
 
+    def renamed(self) -> None:
+        """Take note that a name in it has changed, which `sync` will make durable."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
+
     def __enter__(self) -> Self:
         return self
 
@@ -114,24 +121,90 @@ class Folder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self.descriptor)
+        self.close()
+
+
+class Folders:
+    """Opens the directories of places, each time anew."""
+
+    def of(self, place: Place, *, create: bool = False) -> Folder:
+        """As `Folder.of`."""
+        return Folder.of(place, create=create)
+
+
+class KeptFolders(Folders):
+    """Opens each directory once, and keeps it for several files, for a moment; used by one thread.
+
+    What is renamed in a directory while it is kept is made durable together.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], _Kept] = {}
+
+    def of(self, place: Place, *, create: bool = False) -> Folder:
+        key = place.base, place.relative.rpartition("/")[0]
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = _Kept.of(place, create=create)
+        return found
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for folder in self._kept.values():
+            folder.let_go()
+        self._kept.clear()
+
+
+class _Kept(Folder):
+    """A directory that several files share."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self._renamed = False
+        self._lost: OSError | None = None
+
+    def sync(self) -> None:
+        if self._renamed:
+            self._renamed = False
+            try:
+                super().sync()
+            except OSError as error:
+                # The kernel tells it once, and it is true for all whose names changed.
+                self._lost = error
+        if self._lost is not None:
+            raise _os_error(self._lost.errno or errno.EIO, "the directory")
+
+    def renamed(self) -> None:
+        self._renamed = True
+
+    def close(self) -> None:
+        pass
+
+    def let_go(self) -> None:
+        """Let go of it for good."""
+        super().close()
+
+
+_ANEW = Folders()
 
 
 class NewFile:
     """A file being written under a temporary name in the directory of its place.
 
-    Exactly one of `publish` and `discard` ends it. What a process that dies leaves is removed by
-    its name (`remove_leftover`).
+    Exactly one of `publish` (or its two steps, `give_name` and `settle`) and `discard` ends it.
+    What a process that dies leaves is removed by its name (`remove_leftover`).
     """
 
-    def __init__(self, place: Place, temporary: str, *, create: bool = True) -> None:
+    def __init__(
+        self, place: Place, temporary: str, *, create: bool = True, folders: Folders = _ANEW
+    ) -> None:
         self._place = place
         self._temporary = temporary
-        self._folder = Folder.of(place, create=create)
+        self._folder = folders.of(place, create=create)
         try:
             self.descriptor = os.open(temporary, _CREATE, 0o666, dir_fd=self._folder.descriptor)
         except BaseException:
-            os.close(self._folder.descriptor)
+            self._folder.close()
             raise
 
     def write(self, data: bytes | memoryview) -> None:
@@ -158,13 +231,22 @@ class NewFile:
         Raises:
             FileExistsError: the name is taken and `overwrite` is not set; nothing was replaced.
         """
+        self.give_name(overwrite=overwrite)
+        self.settle()
+
+    def give_name(self, *, overwrite: bool) -> None:
+        """As `publish`, but that the name is durable with `settle` alone."""
         folder = self._folder.descriptor
+        self._folder.renamed()
         if overwrite:
             os.rename(self._temporary, self._place.name, src_dir_fd=folder, dst_dir_fd=folder)
         else:
             # A hard link is never made over an existing name; rename would replace it.
             os.link(self._temporary, self._place.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.unlink(self._temporary, dir_fd=folder)
+
+    def settle(self) -> None:
+        """Make the name durable."""
         self._folder.sync()
         self.close()
 
@@ -178,13 +260,13 @@ class NewFile:
     def close(self) -> None:
         """Let go of the descriptors alone; the temporary file stays."""
         os.close(self.descriptor)
-        os.close(self._folder.descriptor)
+        self._folder.close()
 
 
-def remove_leftover(place: Place, temporary: str) -> None:
+def remove_leftover(place: Place, temporary: str, folders: Folders = _ANEW) -> None:
     """Remove what a writer that died may have left beside a place; nothing there is fine."""
     try:
-        with Folder.of(place) as folder:
+        with folders.of(place) as folder:
             folder.remove(temporary)
     except (FileNotFoundError, NotADirectoryError):
         return

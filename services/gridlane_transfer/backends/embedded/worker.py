@@ -8,9 +8,10 @@ Standard library only: it starts in tens of milliseconds and never loads grpc.
 
 In:  {"op": "copy", "id": N, "task": {…}, "guarded": BOOL} · {"op": "publish", "id": N} ·
 {"op": "abort", "id": N} · {"op": "clean", "id": N, "task": {…}} ·
-{"op": "stat" or "remove", "id": N, "place": {…}, "checksums": […]}
+{"op": "stat" or "remove", "id": N, "place": {…}, "checksums": […]} ·
+[{"op": "copy", …}, …]: to be made together, in one slot
 Out: {"id": N, "moved": BYTES} · {"id": N, "whole": true} · {"id": N, "done": {…}} ·
-{"id": N, "failed": {…}}
+{"id": N, "failed": {…}} · a list of these
 A guarded copy is published only when it was asked for: in answer to `whole`.
 `moved` comes as long as a copy does anything; it is 0 while files are only read.
 The end of the input aborts what runs, and ends the process.
@@ -24,15 +25,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TextIO
 
 from gridlane_transfer.backends.embedded import copying
-from gridlane_transfer.backends.embedded.ends import AnyPlace, CopyTask
+from gridlane_transfer.backends.embedded.copying import Copied
+from gridlane_transfer.backends.embedded.ends import AnyPlace, Control, CopyTask
 from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.places import Place
+from gridlane_transfer.backends.embedded.together import copy_together
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.embedded.webdav.urls import RemotePlace
 from gridlane_transfer.moving.failures import Failed, FailureClass, MoveError
@@ -53,7 +57,7 @@ class _Channel:
         self._out = out
         self._lock = threading.Lock()
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         line = json.dumps(message, separators=(",", ":"))
         with self._lock:
             self._out.write(f"{line}\n")
@@ -67,6 +71,7 @@ class _Running:
         self._key = key
         self._channel = channel
         self._guarded = guarded
+        self._asked = False
         self._stop = threading.Event()
         self._judged = threading.Event()
         self._told = time.monotonic()
@@ -97,9 +102,17 @@ class _Running:
     def stopped(self) -> bool:
         return self._stop.is_set()
 
+    def asks(self) -> Mapping[str, Any] | None:
+        """The question for the leave to publish, when it is to be asked and was not yet."""
+        if not self._guarded or self._asked:
+            return None
+        self._asked = True
+        return {"id": self._key, "whole": True}
+
     def may_publish(self) -> bool:
         if self._guarded:
-            self._channel.send({"id": self._key, "whole": True})
+            if (question := self.asks()) is not None:
+                self._channel.send(question)
             while not self._judged.wait(_PROGRESS_S):
                 self.moved(0)
         return not self._stop.is_set()
@@ -135,19 +148,31 @@ def serve(lines: TextIO, out: TextIO, slots: int, ends: Ends) -> None:
         ThreadPoolExecutor(slots, thread_name_prefix="copy") as copies,
         ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="question") as questions,
     ):
+
+        def taken(message: Mapping[str, Any]) -> _Running:
+            key = message["id"]
+            running[key] = _Running(key, channel, guarded=message.get("guarded", False))
+            return running[key]
+
+        def forget(messages: Sequence[Mapping[str, Any]], _: object) -> None:
+            for message in messages:
+                running.pop(message["id"], None)
+
         for line in lines:
             message = json.loads(line)
-            key = message["id"]
+            if isinstance(message, list):
+                controls = [taken(one) for one in message]
+                done = copies.submit(_do_together, message, controls, channel, ends)
+                done.add_done_callback(partial(forget, message))
+                continue
             if message["op"] in ("abort", "publish"):
+                key = message["id"]
                 if key in running:
                     running[key].stop() if message["op"] == "abort" else running[key].publish()
                 continue
-            guarded = message.get("guarded", False)
-            running[key] = control = _Running(key, channel, guarded=guarded)
             pool = copies if message["op"] == "copy" else questions
-            pool.submit(_do, message, control, channel, ends).add_done_callback(
-                lambda _, key=key: running.pop(key, None)  # type: ignore[misc]
-            )
+            done = pool.submit(_do, message, taken(message), channel, ends)
+            done.add_done_callback(partial(forget, [message]))
         for control in list(running.values()):
             control.stop()
 
@@ -156,14 +181,45 @@ def _do(message: Mapping[str, Any], control: _Running, channel: _Channel, ends: 
     key = message["id"]
     try:
         channel.send({"id": key, "done": _WORKS[message["op"]](message, control, ends)})
-    except MoveError as error:
-        channel.send({"id": key, "failed": asdict(error.failed)})
     except Exception as error:
-        failed = Failed(
-            FailureClass.INTERNAL, f"the mover failed: {type(error).__name__}", recoverable=True
-        )
-        channel.send({"id": key, "failed": asdict(failed)})
-        raise
+        channel.send({"id": key, "failed": asdict(_failure(error))})
+        if not isinstance(error, MoveError):
+            raise
+
+
+def _do_together(
+    messages: Sequence[Mapping[str, Any]],
+    controls: Sequence[_Running],
+    channel: _Channel,
+    ends: Ends,
+) -> None:
+    def ask(whole: Sequence[Control]) -> None:
+        questions = [one.asks() for one in whole if isinstance(one, _Running)]
+        if guarded := [question for question in questions if question is not None]:
+            channel.send(guarded)
+
+    tasks = [task_from(message["task"]) for message in messages]
+    outcomes = copy_together(list(zip(tasks, controls, strict=True)), ends, ask)
+    channel.send(
+        [
+            {"id": message["id"], **_outcome(outcome)}
+            for message, outcome in zip(messages, outcomes, strict=True)
+        ]
+    )
+
+
+def _outcome(outcome: Copied | Exception) -> Mapping[str, Any]:
+    if isinstance(outcome, Exception):
+        return {"failed": asdict(_failure(outcome))}
+    return {"done": asdict(outcome)}
+
+
+def _failure(error: Exception) -> Failed:
+    if isinstance(error, MoveError):
+        return error.failed
+    return Failed(
+        FailureClass.INTERNAL, f"the mover failed: {type(error).__name__}", recoverable=True
+    )
 
 
 def _copy(message: Mapping[str, Any], control: _Running, ends: Ends) -> Mapping[str, Any]:

@@ -16,7 +16,14 @@ from gridlane_transfer.store.tables.bookkeeping import (
 from gridlane_transfer.store.tables.catalogue import LOGICAL_FILE, REPLICA, UPLOAD
 from gridlane_transfer.store.tables.channels import ACTIVITY_SHARES, CHANNEL, CHANNEL_OPTIMIZER
 from gridlane_transfer.store.tables.files import FILE, FILE_ATTEMPT, FILE_COLUMNS, FileRow, file_in
-from gridlane_transfer.store.tables.jobs import JOB, JOB_COLUMNS, STAGED_JOB, SWEEP, JobRow
+from gridlane_transfer.store.tables.jobs import (
+    JOB,
+    JOB_CHANNEL,
+    JOB_COLUMNS,
+    STAGED_JOB,
+    SWEEP,
+    JobRow,
+)
 from gridlane_transfer.store.tables.schema import METADATA
 from gridlane_transfer.store.tables.storage import LEFTOVER, STORAGE_BAN, STORAGE_ELEMENT
 
@@ -31,6 +38,7 @@ __all__ = [
     "FILE_COLUMNS",
     "FILE_NUMBERS",
     "JOB",
+    "JOB_CHANNEL",
     "JOB_COLUMNS",
     "JOB_NUMBERS",
     "LEFTOVER",

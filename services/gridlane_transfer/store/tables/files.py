@@ -43,7 +43,7 @@ class FileRow(NamedTuple):
     """Empty when it has none."""
     source_element: str
     target_element: str
-    """Resource names; the source's is empty until it is known."""
+    """Resource names; the source's is empty while its logical name has no copy."""
     checksum: str | None
     """The one expected, `ALGORITHM:hex`."""
     size_bytes: int | None
@@ -99,6 +99,9 @@ class FileRow(NamedTuple):
     """What arrived at the target, as `registrations.Arrived` writes it, while it waits to be
     registered.
     """
+    place: int | None = None
+    """While it moves: whose place it takes, a file's number; small files share one. None: its own.
+    """
 
 
 FILE: Final = Table(
@@ -143,6 +146,7 @@ FILE: Final = Table(
     Column("queue", BY_CODE_POINT, nullable=False, server_default=text("''")),
     Column("held_us", Micros),
     Column("arrived", Text),
+    Column("place", BigInteger),
 )
 
 # Each time that a file was started: one row from its start on. Goes with the file.

@@ -118,6 +118,17 @@ JOB: Final = Table(
 
 JOB_COLUMNS: Final = [JOB.c[name] for name in JobRow._fields]
 
+# Where the files of each job lie, or lay: for the listings of those who manage channels.
+JOB_CHANNEL: Final = Table(
+    "job_channel",
+    METADATA,
+    Column("channel_uid", Text36, primary_key=True),
+    Column("job_number", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+# What goes with a job.
+Index(None, JOB_CHANNEL.c.job_number)
+
 # Jobs whose files come in by and by, and that nobody sees yet: their files stand in their table
 # under a number that no job has.
 STAGED_JOB: Final = Table(
@@ -136,6 +147,8 @@ SWEEP: Final = Table(
     Column("job_number", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", Integer, primary_key=True, autoincrement=False),
     Column("create_us", Micros, nullable=False),
+    # The last file, by its number in the job, that was passed by what goes through all of them.
+    Column("after_n", Integer, nullable=False, server_default="0"),
 )
 
 # Listings: of an owner, of a VO, of a group, in a state, by the tag of a job; newest first.

@@ -116,8 +116,9 @@ class Channel(_message.Message):
     """A managed way from one storage end to another, with limits of its own (gLite FTS; FTS3: a link). A channel belongs to
     a FILE: the files, hops and alternative sources of one job may lie on several. A file lies on the most particular
     channel that leads from its source to its target: both ends named, then the source named, then the target named, then
-    "*" to "*". Where two differ in their names alone, the first name counts. What FTS3 sets for a link has its place
-    here, but for `no_delegation`: whether credentials are delegated is Authorization's.
+    "*" to "*". Where two differ in their names alone, the first name counts. A source that is a logical file name counts
+    as the copy that would be taken when the file is submitted; one without a copy lies on a channel from "*". What FTS3
+    sets for a link has its place here, but for `no_delegation`: whether credentials are delegated is Authorization's.
 
     A version that does not carry a field out leaves it unset in answers, which then means "not told", and refuses it in
     requests: INVALID_ARGUMENT, CAPABILITY_MISSING.
@@ -181,7 +182,8 @@ class Channel(_message.Message):
     state: Global___ChannelState.ValueType
     """Whether files start. Default: ACTIVE. Changed by its manager alone, never by the work."""
     max_files: _builtins.int
-    """How many files move at once, 1 to 10 000. 0 when it is made: the server's setting `max_files`. With an optimizer it
+    """How many files move at once, 1 to 10 000; small files of a job, whose sizes were said when it was submitted, may
+    share a place, and then count as one. 0 when it is made: the server's setting `max_files`. With an optimizer it
     is what the optimizer begins with.
     """
     on_exhausted: Global___ExhaustedAction.ValueType
@@ -334,7 +336,7 @@ class ChannelUsage(_message.Message):
     ACTIVE_FILES_BY_VO_FIELD_NUMBER: _builtins.int
     ALLOWED_FILES_FIELD_NUMBER: _builtins.int
     active_files: _builtins.int
-    """Files that move."""
+    """Files that move: more than `allowed_files` where small ones share places."""
     queued_files: _builtins.int
     """Files that wait for their start, first or again."""
     held_files: _builtins.int

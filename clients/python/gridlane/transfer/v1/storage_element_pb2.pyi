@@ -360,7 +360,9 @@ class StorageLimits(_message.Message):
     MAX_BANDWIDTH_OUT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     MAX_ACTIVE_STAGING_FIELD_NUMBER: _builtins.int
     max_active_in: _builtins.int
-    """Files that are written to it at once. 0: no limit; so below."""
+    """Files that are written to it at once; those that share a place on their channel count as one. 0: no limit; so
+    below.
+    """
     max_active_out: _builtins.int
     """Files that are read from it at once."""
     max_bandwidth_in_bytes_per_second: _builtins.int

@@ -174,7 +174,9 @@ class _FileTransferStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fil
     FILE_TRANSFER_STATE_BLOCKED: _FileTransferState.ValueType  # 7
     """Its storage is banned; waits."""
     FILE_TRANSFER_STATE_ACTIVE: _FileTransferState.ValueType  # 8
-    """Moving."""
+    """Moving, or given to the mover together with other small files of its job, which share a place and move one after
+    the other or at once.
+    """
     FILE_TRANSFER_STATE_RETRYING: _FileTransferState.ValueType  # 9
     """Failed in a recoverable way; will be tried again."""
     FILE_TRANSFER_STATE_ARCHIVING: _FileTransferState.ValueType  # 10
@@ -218,7 +220,9 @@ FILE_TRANSFER_STATE_STAGING_STARTED: FileTransferState.ValueType  # 6
 FILE_TRANSFER_STATE_BLOCKED: FileTransferState.ValueType  # 7
 """Its storage is banned; waits."""
 FILE_TRANSFER_STATE_ACTIVE: FileTransferState.ValueType  # 8
-"""Moving."""
+"""Moving, or given to the mover together with other small files of its job, which share a place and move one after
+the other or at once.
+"""
 FILE_TRANSFER_STATE_RETRYING: FileTransferState.ValueType  # 9
 """Failed in a recoverable way; will be tried again."""
 FILE_TRANSFER_STATE_ARCHIVING: FileTransferState.ValueType  # 10
@@ -775,7 +779,9 @@ class FileTransfer(_message.Message):
     protocol: _builtins.str
     """The protocol used, as the scheme of a URL: "file", "https", "root", "s3"."""
     source_storage_element: _builtins.str
-    """The storage element of the source, "storageElements/{name}"."""
+    """The storage element of the source, "storageElements/{name}". Of a logical file name: that of the copy that is taken,
+    before it starts of the one that would be; empty while it has no copy.
+    """
     target_storage_element: _builtins.str
     """The storage element of the target, "storageElements/{name}"."""
     overwrite: Global___OverwriteMode.ValueType

@@ -193,6 +193,9 @@ class RemoteTarget(Target):
     def read_back(self, offset: int, block: memoryview) -> None:
         raise RuntimeError("a remote file is verified when it is whole")
 
+    def write_out(self) -> None:
+        pass  # every byte is on its way
+
     def finish(self) -> None:
         if self._upload is None:
             return
@@ -221,6 +224,9 @@ class RemoteTarget(Target):
             self._move(overwrite)
         except HttpError as error:
             raise self._failed(error) from error
+
+    def settle(self) -> None:
+        pass  # what a storage has answered, it keeps
 
     def discard(self) -> None:
         self.leave()

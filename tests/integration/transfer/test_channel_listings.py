@@ -1,0 +1,150 @@
+"""What the manager of a channel lists and counts: the jobs that have files there, each once."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from integration.transfer.channel_calls import Admin, let_manage
+from query_plans import plans
+from sqlalchemy import String, Text, func, insert, select, text
+
+from gridlane.transfer.v1 import channel_pb2
+from gridlane.transfer.v1 import transfer_service_pb2 as rpc
+from gridlane_kit.clock import now_us
+from gridlane_kit.decision import Visibility
+from gridlane_kit.pages import Page
+from gridlane_transfer.jobs.transfer_jobs import FILTER
+from gridlane_transfer.states import JobState
+from gridlane_transfer.store import channel_jobs, jobs
+from gridlane_transfer.store.tables import FILE, JOB, JOB_CHANNEL
+
+pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+
+
+class Lane:
+    """Two channels that bob manages, of which the second is used by one job, and sue's jobs."""
+
+    def __init__(self, house: Any, sue: Any, uids: list[str]) -> None:
+        self.house, self.sue, self.uids = house, sue, uids
+        self.bob = house.client("bob")
+        self.db = house.room._started.db
+
+    async def submit(self, *targets: Any) -> str:
+        source = self.house.file("local/a")
+        pairs = [
+            (source, (target / f"{now_us()}-{n}").as_uri()) for n, target in enumerate(targets)
+        ]
+        return str((await self.sue.submit(*pairs)).name)
+
+    async def listed(self, **asked: Any) -> list[str]:
+        """The names on all pages of two."""
+        names, token = [], ""
+        while True:
+            page = await self.bob.jobs.ListTransferJobs(
+                rpc.ListTransferJobsRequest(page_size=2, page_token=token, **asked)
+            )
+            names += [job.name for job in page.transfer_jobs]
+            token = page.next_page_token
+            if not token:
+                return names
+
+    async def rows(self) -> int:
+        count = select(func.count()).select_from(JOB_CHANNEL)
+        return int(await self.db.read(lambda conn: conn.execute(count).scalar_one()))
+
+
+@pytest.fixture
+async def lane(house: Any, sue: Any) -> Lane:
+    admin, uids = Admin(house, "admin"), []
+    for name, ends in (("lane", ("local", "mirror")), ("back", ("local", "local"))):
+        state = channel_pb2.CHANNEL_STATE_INACTIVE
+        made = await admin.create(name, source=ends[0], target=ends[1], state=state)
+        let_manage(house, "bob", made)
+        uids.append(made.uid)
+    return Lane(house, sue, uids)
+
+
+async def test_jobs_are_listed_newest_first_and_once(lane: Lane) -> None:
+    mirror, local = lane.house.mirror / "local", lane.house.storage / "local"
+    names = [await lane.submit(mirror, mirror, mirror) for _ in range(3)]
+    names.append(await lane.submit(local, mirror, local))
+    await lane.sue.submit(("LFN:/local/none", "LFN:/local/elsewhere"))
+    assert await lane.listed() == names[::-1]
+    assert await lane.listed(filter="vo = local") == names[::-1]
+    assert await lane.listed(filter="state = READY") == names[::-1]
+    assert await lane.listed(filter="state = FINISHED") == []
+    assert await lane.rows() == 6
+
+
+async def test_ended_jobs_are_listed_too_and_all_are_counted(lane: Lane) -> None:
+    mirror = lane.house.mirror / "local"
+    names = [await lane.submit(mirror, mirror) for _ in range(3)]
+    await lane.sue.jobs.CancelTransferJob(rpc.CancelTransferJobRequest(name=names[1]))
+    assert await lane.listed(filter="state = CANCELED") == [names[1]]
+    assert await lane.listed() == names[::-1]
+    summary = await lane.bob.jobs.SummarizeTransferJobs(rpc.SummarizeTransferJobsRequest())
+    assert sum(one.count for one in summary.jobs) == 3
+
+
+async def test_a_job_that_has_left_a_channel_is_not_seen_there(lane: Lane) -> None:
+    elsewhere = await lane.sue.submit(("LFN:/local/none", "LFN:/local/elsewhere"))
+    number = select(JOB.c.number).where(JOB.c.uuid == elsewhere.name.partition("/")[2])
+
+    def was_there(conn: Any) -> None:
+        found = conn.execute(number).scalar_one()
+        channel_jobs.note(conn, {(lane.uids[0], found)})
+        channel_jobs.note(conn, {(lane.uids[0], found), (lane.uids[1], found)})
+
+    await lane.db.write(was_there)
+    assert await lane.rows() == 3
+    assert await lane.listed() == []
+    summary = await lane.bob.jobs.SummarizeTransferJobs(rpc.SummarizeTransferJobsRequest())
+    assert list(summary.jobs) == []
+
+
+async def test_what_is_noted_goes_with_the_job(lane: Lane) -> None:
+    name = await lane.submit(lane.house.mirror / "local")
+    await lane.sue.jobs.CancelTransferJob(rpc.CancelTransferJobRequest(name=name))
+    await lane.house.room._started.feed.prune(timedelta(0))
+    deleted = await lane.db.write(lambda conn: jobs.delete_ended(conn, now_us() + 1, 10))
+    assert (deleted, await lane.rows()) == (1, 0)
+
+
+async def test_a_page_goes_along_the_jobs_of_each_channel(lane: Lane, engine: str) -> None:
+    many = 3000
+    nothing = {column.name: 0 for column in JOB.columns if not column.nullable}
+    texts = {"counts": "{}", "tags": "", "principal": "{}", "traceparent": "", "owner": "o"}
+    job = nothing | texts | {"vo": "local", "state": int(JobState.FINISHED), "placement": False}
+    file = {column.name: 0 for column in FILE.columns if not column.nullable} | {
+        column.name: "" for column in FILE.columns if isinstance(column.type, String | Text)
+    }
+
+    def fill(conn: Any) -> None:
+        for start in range(10_000, 10_000 + many, 1000):
+            numbers = range(start, start + 1000)
+            conn.execute(insert(JOB), [{**job, "number": n, "uuid": f"u{n}"} for n in numbers])
+            files = [{**file, "number": n, "job_number": n, "n": 1} for n in numbers]
+            uid = lane.uids[0]
+            conn.execute(insert(FILE), [one | {"channel_uid": uid} for one in files])
+            channel_jobs.note_new(conn, [(uid, n) for n in numbers])
+
+    await lane.db.write(fill)
+    if engine == "postgresql":
+        await lane.db.write(lambda conn: conn.execute(text("ANALYZE")))
+    reach = Visibility(owner="nobody", channels=frozenset(lane.uids))
+    for token in ([11_000], None):
+        asked = Page(50, token, b"")
+        for words in ("", "state = FINISHED", "vo = local"):
+            filter_ = FILTER.parse(words)
+
+            def read(conn: Any, asked: Page = asked, filter_: Any = filter_) -> Any:
+                return jobs.page(conn, reach, filter_, asked)
+
+            rows, _ = await lane.db.read(read)
+            newest = 10_999 if token else 10_000 + many - 1
+            assert [row.number for row in rows] == list(range(newest, newest - 50, -1))
+            plan = await lane.db.read(lambda conn, read=read: plans(conn, read))
+            assert {"sqlite": "job_channel USING", "postgresql": "pk_job_channel"}[engine] in plan
+            assert "Seq Scan on transfer_job" not in plan, plan
+            assert "Seq Scan on file_transfer" not in plan, plan
+            assert "SCAN transfer_job" not in plan, plan
