@@ -9,7 +9,7 @@ from gridlane_authorization.store import audit
 from gridlane_authorization.store.audit import NEWEST_FIRST, Window
 from gridlane_kit import errors
 from gridlane_kit.call import Call
-from gridlane_kit.clock import from_timestamp
+from gridlane_kit.clock import given_us
 from gridlane_kit.database import Database
 from gridlane_kit.filters import Field, FilterRules
 from gridlane_kit.pages import page_request
@@ -65,7 +65,4 @@ class Audits:
 
 
 def _window(given: time_window_pb2.TimeWindow) -> Window:
-    return Window(
-        from_timestamp(given.start_time) if given.HasField("start_time") else None,
-        from_timestamp(given.end_time) if given.HasField("end_time") else None,
-    )
+    return Window(given_us(given, "start_time"), given_us(given, "end_time"))

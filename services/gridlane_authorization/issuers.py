@@ -25,7 +25,7 @@ from gridlane_authorization.store.tables import ISSUER
 from gridlane_kit import errors
 from gridlane_kit.addresses import Addresses
 from gridlane_kit.call import Call
-from gridlane_kit.clock import to_timestamp
+from gridlane_kit.clock import given_us, to_timestamp
 from gridlane_kit.database import Database
 from gridlane_kit.filters import Field, FilterRules
 from gridlane_kit.issuer_keys import KeyStatus
@@ -326,8 +326,8 @@ def _read(given: issuer_pb2.Issuer, fields: Collection[str]) -> dict[str, Any]:
         "jwks_uri": given.jwks_uri,
         "jwks": given.jwks,
         "enabled": given.enabled,
-        "max_group_age_us": messages.micros(given, "max_group_age"),
-        "max_token_lifetime_us": messages.micros(given, "max_token_lifetime"),
+        "max_group_age_us": given_us(given, "max_group_age"),
+        "max_token_lifetime_us": given_us(given, "max_token_lifetime"),
         "description": given.description,
     }
     return {_UPDATABLE[field]: read[_UPDATABLE[field]] for field in fields}

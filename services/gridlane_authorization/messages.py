@@ -172,11 +172,6 @@ def as_json(message: Message | None) -> str | None:
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
-def micros(message: Message, field: str) -> int | None:
-    """Returns a length of time in microseconds; None when the field is unset."""
-    return getattr(message, field).ToMicroseconds() if message.HasField(field) else None
-
-
 def changed_fields(
     given: Message, mask: Collection[str], updatable: Collection[str]
 ) -> Sequence[str]:

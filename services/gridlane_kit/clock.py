@@ -7,6 +7,7 @@ and back. Leases do not use it: they expire by the database's clock (`leases`).
 import time
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -32,6 +33,15 @@ def from_timestamp(timestamp: Timestamp) -> int:
         Microseconds since 1970-01-01 UTC.
     """
     return timestamp.seconds * 1_000_000 + timestamp.nanos // 1000
+
+
+def given_us(message: Message, field: str) -> int | None:
+    """What a message gives in a field that is a Timestamp or a Duration.
+
+    Returns:
+        Microseconds, of a time since 1970-01-01 UTC; None when the field is unset.
+    """
+    return getattr(message, field).ToMicroseconds() if message.HasField(field) else None
 
 
 def to_duration(length_us: int) -> Duration:

@@ -23,6 +23,7 @@ from gridlane_kit.foreign import FOREIGN_RULES, MethodRule
 from gridlane_kit.metrics import MethodStats, Metrics
 from gridlane_kit.permissions import PERMISSIONS
 from gridlane_kit.telemetry import AttributeValue
+from gridlane_kit.times import has_times
 from gridlane_kit.validation import compile_rules, has_rules
 
 Denied = Callable[[str, Call, GridlaneError], None]
@@ -139,7 +140,7 @@ def _plan(
     if rule.permission is not None and rule.permission not in PERMISSIONS:
         raise ContractError(f"{name} names {rule.permission!r}, a permission that no table knows")
     request_class = message_factory.GetMessageClass(method.input_type)
-    validated = has_rules(method.input_type)
+    validated = has_rules(method.input_type) or has_times(method.input_type)
     if validated:
         compile_rules(request_class())
     return MethodPlan(

@@ -1,11 +1,12 @@
 """Validation of requests against the rules written beside their fields.
 
-Responsible for running protovalidate, for turning its violations into BadRequest, and for noticing
-at start that a contract lost its rules: stubs generated without the options accept everything in
-silence. Not for rules that need the database.
+Responsible for running protovalidate, for refusing times that are none (`times`), for turning
+violations into BadRequest, and for noticing at start that a contract lost its rules: stubs
+generated without the options accept everything in silence. Not for rules that need the database.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import protovalidate
@@ -16,6 +17,7 @@ from protovalidate import Violation
 
 from gridlane_kit import errors
 from gridlane_kit.errors import GridlaneError
+from gridlane_kit.times import impossible_times
 
 RULES_FIELD: Final = 1159
 """Number of the options `buf.validate.field`, `.message` and `.oneof`."""
@@ -23,6 +25,7 @@ RULES_FIELD: Final = 1159
 _ALL_NAMED_BYTES: Final = 16 * 1024
 """Messages up to this size have all their violations looked for. A violation takes 30 µs to tell
 of, and 4 MiB have room for two million: that would stop the process for a minute."""
+_ALL_NAMED_TIMES: Final = 100
 _validator = protovalidate.Validator()
 
 
@@ -43,6 +46,9 @@ def validate(message: Message) -> None:
         raise errors.invalid([("", "a value for which the rules cannot be checked")]) from None
     if violations:
         raise _invalid(violations)
+    impossible = list(islice(impossible_times(message), _ALL_NAMED_TIMES))
+    if impossible:
+        raise errors.invalid(impossible)
 
 
 def compile_rules(message: Message) -> None:

@@ -13,7 +13,7 @@ from gridlane.ids import uuid7
 from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
 from gridlane_kit import errors, request_ids
 from gridlane_kit.call import Call
-from gridlane_kit.clock import now_us, to_timestamp
+from gridlane_kit.clock import given_us, now_us, to_timestamp
 from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer import access, capabilities, messages
 from gridlane_transfer.catalogue.base import Catalogue
@@ -297,7 +297,7 @@ def _job_row(job: transfer_job_pb2.TransferJob, call: Call, vo: str) -> JobRow:
         total_bytes=sum(file.size_bytes for file in job.files),
         activity=job.activity or None,
         metadata=job.metadata or None,
-        expire_us=job.expire_time.ToMicroseconds() if job.HasField("expire_time") else None,
+        expire_us=given_us(job, "expire_time"),
         options=options.asked_of(job).to_json(),
     )
 

@@ -7,7 +7,7 @@ from typing import Final
 from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2, transfer_summary_pb2
 from gridlane.type.v1 import failure_pb2
 from gridlane_kit.call import Call
-from gridlane_kit.clock import from_timestamp, now_us
+from gridlane_kit.clock import given_us, now_us
 from gridlane_kit.database import Database
 from gridlane_kit.filters import Field, FilterRules
 from gridlane_transfer import messages
@@ -50,8 +50,8 @@ class Summaries:
         asked = Asked(
             call.visibility,
             FILTER.parse(request.filter),
-            from_timestamp(window.start_time) if window.HasField("start_time") else None,
-            from_timestamp(window.end_time) if window.HasField("end_time") else None,
+            given_us(window, "start_time"),
+            given_us(window, "end_time"),
         )
         counted = await self._db.read(lambda conn: summaries.count(conn, asked))
         return self._message(counted)

@@ -18,7 +18,7 @@ from gridlane.transfer.v1 import storage_admin_service_pb2 as pb
 from gridlane.transfer.v1 import storage_ban_pb2, storage_element_pb2
 from gridlane_kit import errors, request_ids
 from gridlane_kit.call import Call
-from gridlane_kit.clock import from_timestamp, now_us
+from gridlane_kit.clock import given_us, now_us
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
@@ -351,19 +351,18 @@ def _given_ban(request: pb.BanStorageRequest, call: Call) -> Ban:
     for field, text in (("reason", given.reason), ("vo", given.vo)):
         if "\0" in text:
             violations.append((f"storage_ban.{field}", "no text has a NUL"))
-    expires = from_timestamp(given.expire_time) if given.HasField("expire_time") else None
+    expires = given_us(given, "expire_time")
     if expires is not None and expires <= now:
         violations.append(("storage_ban.expire_time", "in the future, or unset"))
     if violations:
         raise errors.invalid(violations)
-    waits = given.HasField("wait_timeout")
     return Ban(
         uid=uuid7(),
         element=request.parent,
         operations=frozenset(map(Operation, given.operations)),
         vo=given.vo,
         action=BanAction(given.action),
-        wait_timeout_us=given.wait_timeout.ToMicroseconds() if waits else None,
+        wait_timeout_us=given_us(given, "wait_timeout"),
         accept_submissions=given.accept_submissions,
         expires_us=expires,
         reason=given.reason,

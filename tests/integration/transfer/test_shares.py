@@ -27,11 +27,11 @@ pytestmark = pytest.mark.parametrize(
 
 WEIGHTS = {"local": 70, "other": 30}
 USERS = {"local": "sue", "other": "eve"}
-FILES = 400
+FILES = 700
 SIZE = 64 * 1024
 PLACES = 4
 # So many attempts have ended when the window closes; more of each VO's files than that wait.
-ENOUGH = 300
+ENOUGH = 550
 
 
 def elements(root: Path) -> list[StorageElementSettings]:
@@ -46,7 +46,13 @@ def elements(root: Path) -> list[StorageElementSettings]:
 async def test_two_vos_with_full_queues_share_the_places_as_their_channel_says(
     start_house: Any, tmp_path: Path, replicas: int
 ) -> None:
-    given = {"max_files": PLACES, "poll_s": 0.5}
+    # No process can hold all of the channel's places, so that each of them moves files.
+    given = {
+        "max_files": PLACES,
+        "poll_s": 0.5,
+        "workers": PLACES // replicas,
+        "copies_per_worker": 1,
+    }
     house, *others = [
         await start_house(elements=elements(tmp_path), given=given) for _ in range(replicas)
     ]
