@@ -20,7 +20,6 @@ from gridlane.transfer.v1 import (
     transfer_job_pb2,
 )
 from gridlane_kit.policy import Binding, Policy, Role
-from gridlane_transfer.moving.failures import Failed, FailureClass
 
 ISSUER = "https://issuer.test/"
 
@@ -108,23 +107,6 @@ def let_manage(house: Any, user: str, channel: channel_pb2.Channel) -> None:
     house.policy.replace(
         Policy(policy.revision + 1, [*policy.bindings, role], vos=["local", "other"])
     )
-
-
-class Mover:
-    """The mover of a house; while `broken`, what it is asked to move fails in a way that may
-    pass.
-    """
-
-    def __init__(self, house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.broken = True
-        move = house.room.mover.move
-
-        async def moved(*args: Any) -> Any:
-            if self.broken:
-                return Failed(FailureClass.BACKEND_LOST, "it went away", recoverable=True)
-            return await move(*args)
-
-        monkeypatch.setattr(house.room.mover, "move", moved)
 
 
 async def settled(sue: Any, name: str, state: str, seconds: float = 20) -> None:

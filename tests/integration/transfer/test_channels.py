@@ -8,7 +8,8 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from integration.transfer.channel_calls import Admin, Mover, let_manage, refused, settled
+from integration.transfer.channel_calls import Admin, let_manage, refused, settled
+from integration.transfer.failing_mover import fail, mend
 
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import (
@@ -229,12 +230,12 @@ async def test_the_managers_of_a_channel_manage_that_one_alone(
 
 
 async def test_files_whose_retries_are_spent_are_held_listed_released_and_given_up(
-    house: Any, admin: Admin, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+    house: Any, admin: Admin, sue: Any, words: Any
 ) -> None:
     hold = channel_pb2.EXHAUSTED_ACTION_HOLD
     await admin.create("wan", on_exhausted=hold)
     await admin.update("default", on_exhausted=hold)
-    mover = Mover(house, monkeypatch)
+    fail(house.room.mover)
     jobs = []
     for name in ("one", "two", "three"):
         target = (house.mirror / f"local/{name}").as_uri()
@@ -256,7 +257,7 @@ async def test_files_whose_retries_are_spent_are_held_listed_released_and_given_
     failed = await sue.get(jobs[0].name)
     assert words.files(failed) == ["FAILED"]
     assert failed.files[0].failure == held.files[0].failure
-    mover.broken = False
+    mend(house.room.mover)
     error = await refused(admin.delete("wan"), grpc.StatusCode.FAILED_PRECONDITION)
     assert words.reason(error) == "IN_USE"
     assert await admin.release("wan", names[1]) == 1
@@ -267,10 +268,10 @@ async def test_files_whose_retries_are_spent_are_held_listed_released_and_given_
 
 
 async def test_a_channel_s_retries_hold_for_jobs_that_do_not_say_them(
-    house: Any, admin: Admin, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+    house: Any, admin: Admin, sue: Any, words: Any
 ) -> None:
     await admin.create("wan", default_max_retries=1, default_retry_delay=Duration(nanos=10_000_000))
-    Mover(house, monkeypatch)
+    fail(house.room.mover)
     target = (house.mirror / "local/x").as_uri()
     ended = await sue.ended((await sue.submit((house.file("local/a"), target))).name)
     assert words.files(ended) == ["FAILED"]
@@ -281,7 +282,7 @@ async def test_a_channel_s_retries_hold_for_jobs_that_do_not_say_them(
     waits = await sue.submit((house.file("local/a"), target))
     await settled(sue, waits.name, "RETRYING")
     mover_says = (await sue.get(waits.name)).files[0].failure.message
-    assert mover_says == "it went away"
+    assert mover_says == "the worker went away"
 
 
 async def test_usage_tells_what_moves_and_waits_by_vo(house: Any, admin: Admin, sue: Any) -> None:
@@ -387,7 +388,7 @@ async def test_activities_share_a_vo_s_places_as_its_managers_say(
 
 
 async def test_an_optimizer_gives_places_while_all_goes_well_and_takes_them_at_failures(
-    start_house: Any, monkeypatch: pytest.MonkeyPatch
+    start_house: Any,
 ) -> None:
     house = await start_house(given={"optimizer_every_s": 0.4})
     admin, sue = Admin(house, "admin"), house.client("sue")
@@ -398,8 +399,6 @@ async def test_an_optimizer_gives_places_while_all_goes_well_and_takes_them_at_f
         optimizer=channel_pb2.ChannelOptimizer(mode=conservative, min_files=1, max_files=3),
     )
     assert (await admin.get("default")).usage.allowed_files == 1
-    mover = Mover(house, monkeypatch)
-    mover.broken = False
 
     async def allowed(wanted: int) -> None:
         """Keeps files waiting until the optimizer has come to so many."""
@@ -416,7 +415,7 @@ async def test_an_optimizer_gives_places_while_all_goes_well_and_takes_them_at_f
                 await asyncio.sleep(0.05)
 
     await allowed(3)
-    mover.broken = True
+    fail(house.room.mover)
     await allowed(1)
     changed = await admin.update("default", "optimizer", max_files=2)
     assert not changed.HasField("optimizer")

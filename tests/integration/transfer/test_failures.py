@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from integration.transfer.failing_mover import fail
 
 from gridlane.transfer.v1 import storage_service_pb2, transfer_job_pb2, transfer_service_pb2
 from gridlane_transfer.settings import StorageElementSettings
@@ -313,15 +314,8 @@ async def test_a_copy_that_always_hangs_fails_and_says_so(start_house: Any, word
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-async def test_retries_end_with_the_budget_of_the_file(
-    house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gridlane_transfer.moving.failures import Failed, FailureClass
-
-    async def lost(*_: Any) -> Failed:
-        return Failed(FailureClass.BACKEND_LOST, "the worker went away", recoverable=True)
-
-    monkeypatch.setattr(house.room.mover, "move", lost)
+async def test_retries_end_with_the_budget_of_the_file(house: Any, sue: Any, words: Any) -> None:
+    fail(house.room.mover)
     source = house.file("local/a")
     failure, message, attempts = await failed(sue, words, (source, "LFN:/local/b"), max_retries=2)
     assert (failure, message, attempts) == ("BACKEND_LOST", "the worker went away", 3)

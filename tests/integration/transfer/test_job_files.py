@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+from integration.transfer.failing_mover import fail
 from sqlalchemy import func, select, update
 
 from gridlane.ids import uuid7
@@ -13,7 +14,6 @@ from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane.type.v1 import failure_pb2
 from gridlane_kit.policy import Binding, Policy, Role
 from gridlane_transfer.channels.channels import ChannelState
-from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.states import FileState
 from gridlane_transfer.store import sweeps
 from gridlane_transfer.store.stranded import reroute
@@ -254,10 +254,7 @@ async def test_what_a_file_failed_of_is_told_wherever_it_waits(start_house: Any)
     house = await start_house(given={"retry_delay_s": 500.0})
     sue = house.client("sue")
 
-    async def lost(*_: Any) -> Failed:
-        return Failed(FailureClass.BACKEND_LOST, "the worker went away", recoverable=True)
-
-    house.room.mover.move = lost
+    fail(house.room.mover)
     job = await sue.submit((house.file("local/a"), "LFN:/local/b"))
     await sue.in_state(job.name, "RETRYING")
     parts = house.room._started

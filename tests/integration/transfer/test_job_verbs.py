@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+from integration.transfer.failing_mover import fail, mend
 from sqlalchemy import select, update
 
 from gridlane.ids import uuid7
@@ -192,15 +193,15 @@ async def test_what_waits_for_a_channel_that_is_switched_off_says_so(house: Any)
 async def test_what_is_tried_again_later_says_when(start_house: Any, words: Any) -> None:
     house = await start_house(given={"retry_delay_s": 500.0})
     sue = house.client("sue")
-    await break_mover(house)
+    fail(house.room.mover)
     job = await sue.submit((house.file("local/a"), "LFN:/local/b"))
     await sue.in_state(job.name, "RETRYING")
     (told,) = (await explained(sue, job.name)).files
     assert reasons(told) == ["RETRY_DELAY"]
-    assert "the mover is broken" in told.explanations[0].message
+    assert "the worker went away" in told.explanations[0].message
     (file,) = (await sue.get(job.name)).files
     assert told.explanations[0].expected_time == file.next_attempt_time
-    mend_mover(house)
+    mend(house.room.mover)
     await sue.jobs.CancelTransferJob(rpc.CancelTransferJobRequest(name=job.name))
     assert not (await explained(sue, job.name)).files  # nothing of it waits
     error = await refused(explained(house.client("eve"), job.name))
@@ -237,26 +238,10 @@ async def held_job(house: Any) -> Any:
     await set_channel(house, on_exhausted=int(ExhaustedAction.HOLD))
     sue = house.client("sue")
     source = house.file("local/a", b"x")
-    await break_mover(house)
+    fail(house.room.mover)
     job = await sue.submit((source, "LFN:/local/b"), max_retries=0)
     await sue.in_state(job.name, "HELD")
     return job
-
-
-async def break_mover(house: Any) -> None:
-    """Have every copy fail in a way that may pass."""
-    from gridlane_transfer.moving.failures import Failed, FailureClass
-
-    lost = Failed(FailureClass.BACKEND_LOST, "the mover is broken", recoverable=True)
-
-    async def move(*_: Any) -> Failed:
-        return lost
-
-    house.room.mover.move = move
-
-
-def mend_mover(house: Any) -> None:
-    del house.room.mover.move
 
 
 async def test_held_files_are_let_go_with_all_their_retries(house: Any, words: Any) -> None:
@@ -268,7 +253,7 @@ async def test_held_files_are_let_go_with_all_their_retries(house: Any, words: A
     assert words.reason(error) == "PERMISSION_DENIED"  # an owner who manages nothing
     error = await refused(release(house.client("eve"), job.name))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
-    mend_mover(house)
+    mend(house.room.mover)
     manager = house.client("max")
     done = await release(manager, job.name, reason="mended")
     assert done.released_files == 1

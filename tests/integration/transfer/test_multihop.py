@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from integration.transfer.failing_mover import LOST, fail_in_turn
 
 from gridlane.transfer.v1 import (
     replica_service_pb2,
     transfer_job_pb2,
     transfer_service_pb2,
 )
-from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.settings import StorageElementSettings
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
 CONTENT = b"gridlane\n" * 5000
 File = transfer_job_pb2.FileTransfer
-LOST = Failed(FailureClass.BACKEND_LOST, "the worker went away", recoverable=True)
 NAMES = ("begin", "middle", "end")
 
 
@@ -139,22 +138,13 @@ async def test_a_copy_on_the_way_is_replaced_only_when_told(
     assert (house.root / "middle/local/kept").read_bytes() == CONTENT
 
 
-async def test_hops_share_one_budget(
-    house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    move = house.room.mover.move
-    answers = [LOST, None, LOST, None]
-
-    async def sometimes(order: Any, may_publish: Any = None) -> Any:
-        answer = answers.pop(0) if answers else LOST
-        return answer or await move(order, may_publish)
-
-    monkeypatch.setattr(house.room.mover, "move", sometimes)
+async def test_hops_share_one_budget(house: Any, sue: Any, words: Any) -> None:
+    fail_in_turn(house.room.mover, [LOST, None, LOST, None])
     job = await sue.ended(
         (await sue.submit(a_file(house, "storageElements/middle"), max_retries=2)).name
     )
     assert words.job(job) == "FINISHED"
-    answers[:] = [LOST, None, LOST]
+    fail_in_turn(house.room.mover, [LOST, None, LOST])
     job = await sue.ended(
         (await sue.submit(a_file(house, "storageElements/middle", path="y"), max_retries=1)).name
     )
@@ -163,18 +153,11 @@ async def test_hops_share_one_budget(
 
 
 async def test_a_cancel_ends_a_file_between_its_hops_and_its_copies_go(
-    house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+    house: Any, sue: Any, words: Any
 ) -> None:
     from google.protobuf.duration_pb2 import Duration
 
-    move = house.room.mover.move
-    answers = [None]
-
-    async def first_alone(order: Any, may_publish: Any = None) -> Any:
-        answer = answers.pop(0) if answers else LOST
-        return answer or await move(order, may_publish)
-
-    monkeypatch.setattr(house.room.mover, "move", first_alone)
+    fail_in_turn(house.room.mover, [None])
     job = await sue.submit(
         a_file(house, "storageElements/middle"), retry_delay=Duration(seconds=3600)
     )
@@ -187,18 +170,11 @@ async def test_a_cancel_ends_a_file_between_its_hops_and_its_copies_go(
 
 
 async def test_a_restart_goes_on_with_the_hop_that_it_was_on(
-    house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+    house: Any, sue: Any, words: Any
 ) -> None:
     from google.protobuf.duration_pb2 import Duration
 
-    move = house.room.mover.move
-    answers = [None]
-
-    async def first_alone(order: Any, may_publish: Any = None) -> Any:
-        answer = answers.pop(0) if answers else LOST
-        return answer or await move(order, may_publish)
-
-    monkeypatch.setattr(house.room.mover, "move", first_alone)
+    fail_in_turn(house.room.mover, [None])
     job = await sue.submit(a_file(house, "storageElements/middle"), retry_delay=Duration(seconds=2))
     await sue.in_state(job.name, "RETRYING")
     await house.restart()
