@@ -80,6 +80,7 @@ class Storage:
     url: str = ""
     peers_ca: str | None = None
     after_put: Callable[[Path], None] = lambda path: None
+    finished_copies: int = 0
 
     def count(self, method: str) -> int:
         """How many requests of a method came."""
@@ -399,6 +400,7 @@ class _Handler(BaseHTTPRequestHandler):
             last = b"success: Created\n"
         except OSError as error:
             last = f"failure: {error}\n".encode()
+        self.storage.finished_copies += 1
         if fault is None or fault.kind != "copy_unfinished":
             self.chunk(last)
         self.wfile.write(b"0\r\n\r\n")

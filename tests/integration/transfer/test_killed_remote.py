@@ -32,10 +32,10 @@ POINTS = [
 
 
 class KilledWithStorage(Killed):
-    """A server with a directory and a remote storage."""
+    """A server with a directory and remote storages."""
 
     def __init__(
-        self, root: Path, connect: Callable[[aio.Channel, str], Any], far: Storage
+        self, root: Path, connect: Callable[[aio.Channel, str], Any], far: Storage, other: Storage
     ) -> None:
         super().__init__(root, connect)
         vo_paths = {"local": "/local"}
@@ -46,6 +46,7 @@ class KilledWithStorage(Killed):
             "storage_elements": [
                 {"name": "local", "base_url": here, "vo_paths": vo_paths},
                 {"name": "far", "base_url": far.url, "vo_paths": vo_paths},
+                {"name": "other", "base_url": other.url, "vo_paths": vo_paths},
             ],
         }
 
@@ -70,18 +71,26 @@ async def far(tmp_path: Path) -> AsyncIterator[Storage]:
 
 
 @pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[Storage]:
+    with serving(tmp_path / "other") as storage:
+        (storage.root / "local").mkdir()
+        storage.path("local/in").write_bytes(CONTENT)
+        yield storage
+
+
+@pytest.fixture
 async def killed(
-    tmp_path: Path, connect: Callable[[aio.Channel, str], Any], far: Storage
+    tmp_path: Path, connect: Callable[[aio.Channel, str], Any], far: Storage, other: Storage
 ) -> AsyncIterator[KilledWithStorage]:
     (tmp_path / "storage/local").mkdir(parents=True)
     (tmp_path / "storage/local/in").write_bytes(CONTENT)
-    server = KilledWithStorage(tmp_path, connect, far)
+    server = KilledWithStorage(tmp_path, connect, far, other)
     yield server
     await server.close()
 
 
-async def submitted(killed: KilledWithStorage, far: Storage) -> str:
-    source = (killed.root / "storage/local/in").as_uri()
+async def submitted(killed: KilledWithStorage, far: Storage, source: str = "") -> str:
+    source = source or (killed.root / "storage/local/in").as_uri()
     request_id = uuid7()
     job = await killed.insist(
         lambda: killed.client.submit(
@@ -131,4 +140,31 @@ async def test_killed_in_the_middle_of_a_put(killed: KilledWithStorage, far: Sto
     job = await ended(killed, name)
     assert job.state == transfer_job_pb2.TRANSFER_JOB_STATE_FINISHED, job.failure
     assert far.files() == [TARGET]
+    assert far.path(TARGET).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["ended", "goes on"])
+async def test_killed_in_the_middle_of_a_third_party_copy(
+    killed: KilledWithStorage, far: Storage, other: Storage, goes_on: bool
+) -> None:
+    """The storages may not notice that nobody hears them, and write on under their own name."""
+    far.faults = [Fault("COPY", "stall")]
+    await killed.start()
+    name = await submitted(killed, far, f"{other.url}/local/in")
+    async with asyncio.timeout(30):
+        while not far.files():
+            await asyncio.sleep(0.01)
+    (half,) = far.files()
+    assert half.endswith(".part")
+    killed.kill()
+    if not goes_on:
+        far.released.set()
+    job = await ended(killed, name)
+    assert job.state == transfer_job_pb2.TRANSFER_JOB_STATE_FINISHED, job.failure
+    assert far.files() == [TARGET]
+    assert (far.count("COPY"), other.count("COPY")) == (2, 0)
+    far.released.set()
+    async with asyncio.timeout(30):
+        while goes_on and far.finished_copies < 2:
+            await asyncio.sleep(0.01)
     assert far.path(TARGET).read_bytes() == CONTENT
