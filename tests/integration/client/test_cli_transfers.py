@@ -113,6 +113,21 @@ def test_jobs_that_were_handed_in_before_one_is_refused_are_named(
     assert client.transfers.get(name).files[0].target == f"{folder}/x.csv"
 
 
+def test_of_a_long_list_each_wrong_line_is_named_until_there_are_too_many(
+    command: Command, tmp_path: Path, folder: str
+) -> None:
+    lines = [f"davs://nowhere.invalid/{n},{folder}/{n}.csv" for n in range(2_500)]
+    (tmp_path / "list.csv").write_text("\n".join(["source,target", *lines]))
+    done = command("transfer", "submit", "--from", "list.csv")
+    head, *problems = done.err.splitlines()
+    assert (done.code, head) == (65, "error NO_STORAGE_ELEMENT: the request is wrong")
+    first = "no storage element serves davs://nowhere.invalid/0"
+    assert problems[0] == f"  - list.csv, line 2, source: {first}"
+    left = [one for one in problems if one.startswith("  - … and ")]
+    assert len(left) == 1
+    assert left[0].endswith(" more")
+
+
 def test_why_a_file_failed_is_told_at_the_end_and_by_the_exit_code(
     command: Command, folder: str
 ) -> None:

@@ -351,7 +351,7 @@ def fail_call(error: GridlaneError, extra: Mapping[str, Any] | None = None) -> i
     listed = _listed(error.violations, error.message, reason)
     message = "the request is wrong" if listed else error.message
     problems = [
-        f"{violation.field}: {violation.description}"
+        _problem(violation)
         for violation in error.violations
         if listed or is_json() or violation.description not in message
     ]
@@ -385,7 +385,14 @@ def fail_calls(errors: Sequence[GridlaneError], done: Sequence[Message] = ()) ->
     return fail_call(errors[0], extra)
 
 
+def _problem(violation: Violation) -> str:
+    # A server that leaves some out says in the last one how many.
+    joint = " " if violation.field == "…" else ": "
+    return f"{violation.field}{joint}{violation.description}"
+
+
 def _listed(violations: Sequence[Violation], message: str, reason: str) -> bool:
-    """Whether a message says no more than its violations do, each with its field."""
-    said = (f"{violation.field}: {violation.description}" in message for violation in violations)
-    return bool(violations) and (reason == "INVALID_FIELDS" or all(said))
+    """Whether a message only begins to say what its violations do, each with its field."""
+    return bool(violations) and (
+        reason == "INVALID_FIELDS" or message.startswith(_problem(violations[0]))
+    )

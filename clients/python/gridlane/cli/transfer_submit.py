@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 MOST_FILES = 100_000
 
-_FIELD = re.compile(r"transfer_job\.files\[(\d+)\]\.?(.*)")
+# Of a job in one message, and of one that went in parts.
+_FIELD = re.compile(r"(?:transfer_job\.)?files\[(\d+)\]\.?(.*)")
 
 
 def submit(
