@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, and_, exists, false, or_, true
 
 from gridlane_kit.decision import Visibility
+from gridlane_kit.listing import looked_at
 from gridlane_transfer.store.tables import FILE, JOB
 
 
@@ -35,7 +36,7 @@ def reaches(visibility: Visibility, vo: str | None) -> list[ColumnElement[bool]]
         return _reaches(visibility, _as_is)
     if vo in visibility.vos:
         return [JOB.c.vo == vo]
-    return [and_(reach, _unindexed(JOB.c.vo) == vo) for reach in _reaches(visibility, _as_is)]
+    return [and_(reach, looked_at(JOB.c.vo == vo)) for reach in _reaches(visibility, _as_is)]
 
 
 def by_channels(visibility: Visibility, vo: str | None) -> Collection[str]:
@@ -61,7 +62,7 @@ def _reaches(
         reached.append(of(JOB.c.owner) == visibility.owner)
     for vo, group in sorted(visibility.groups):
         if vo not in visibility.vos:
-            reached.append(and_(of(JOB.c.owner_group) == group, _unindexed(JOB.c.vo) == vo))
+            reached.append(and_(of(JOB.c.owner_group) == group, looked_at(JOB.c.vo == vo)))
     if visibility.channels:
         reached.append(lies_on(visibility.channels))
     return reached
