@@ -7,10 +7,10 @@ same among a thousand jobs and among a million. What a caller may see is decided
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, literal, true
+from sqlalchemy import ColumnElement, Select, and_, true
 
 from gridlane_kit.decision import Visibility
-from gridlane_kit.listing import along_indexes
+from gridlane_kit.listing import along_indexes, looked_at
 from gridlane_kit.pages import Keyset, Page
 from gridlane_workload.states import State
 from gridlane_workload.store import JOB, STORED
@@ -42,12 +42,11 @@ def _reaches(visibility: Visibility, vo: str | None) -> Iterator[ColumnElement[b
         yield and_(JOB.c.uid == visibility.job.removeprefix("jobs/"), of_vo)
         return
     if visibility.owner is not None:
-        # An expression instead of the column keeps the planner from the VO's index.
-        also = true() if vo is None else (JOB.c.vo + literal("")) == vo
+        also = true() if vo is None else looked_at(JOB.c.vo == vo)
         yield and_(JOB.c.owner == visibility.owner, also)
     for name in sorted(visibility.vos):
         if vo is None or vo == name:
             yield JOB.c.vo == name
     for name, group in sorted(visibility.groups):
         if (vo is None or vo == name) and name not in visibility.vos:
-            yield and_(JOB.c.owner_group == group, (JOB.c.vo + literal("")) == name)
+            yield and_(JOB.c.owner_group == group, looked_at(JOB.c.vo == name))
