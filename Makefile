@@ -10,6 +10,9 @@ TOOLS_PYTHON ?= $(PYTHON)
 # Side by side in `make test`: as many as the smallest machine has processors, since most tests wait.
 WORKERS ?= 2
 
+# Servers and workers are started hundreds of times: each would compile all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check install -qq

@@ -5,10 +5,12 @@ and files of their own. `start_server` makes servers of one's own, with the envi
 all are ended when the test is.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import memory
 import pytest
 from hypothesis import HealthCheck, settings
 from postgresql import PostgresqlServer
@@ -23,6 +25,7 @@ settings.load_profile("gridlane")
 
 pytest_plugins = ["second_tries"]
 StartServer = Callable[..., EmbeddedServer]
+_ROOM_BYTES = 2 << 30
 _TOLD = pytest.StashKey[Told]()
 
 
@@ -110,9 +113,14 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database on the test's engine."""
+def database_url(engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database on the test's engine, which goes with the test."""
     if engine == "sqlite":
-        return sqlite_url(tmp_path / "test.sqlite")
+        where = memory.folder(_ROOM_BYTES)
+        with tempfile.TemporaryDirectory(prefix="gridlane-sqlite-", dir=where) as folder:
+            yield sqlite_url(Path(folder) / "test.sqlite")
+        return
     server: PostgresqlServer = request.getfixturevalue("postgresql_server")
-    return server.new_database()
+    url = server.new_database()
+    yield url
+    server.drop(url)

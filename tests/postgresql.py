@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import memory
 import psutil
 from sqlalchemy import make_url
 
@@ -26,6 +27,8 @@ logging.getLogger("pgserver").setLevel(logging.CRITICAL)
 
 _DEATH_SECONDS = 10
 _START_SECONDS = 60
+_ROOM_BYTES = 2 << 30
+_DROPPED_AT_ONCE = 20
 _START = "import sys; from pgserver import get_server; get_server(sys.argv[1], cleanup_mode=None)"
 
 
@@ -41,13 +44,19 @@ class PostgresqlServer:
     """A server of one's own, on a Unix socket in a directory of its own, gone at `close`."""
 
     def __init__(self) -> None:
-        # Not below pytest's directory: the server runs as a user of its own, who may not enter.
-        self._root = Path(tempfile.mkdtemp(prefix="gridlane-postgresql-"))
+        # Not below pytest's directory: the server runs as a user of its own, who may not enter. In
+        # memory: it makes hundreds of databases, of hundreds of files each.
+        self._root = Path(
+            tempfile.mkdtemp(prefix="gridlane-postgresql-", dir=memory.folder(_ROOM_BYTES))
+        )
         self._root.chmod(0o755)
         self._numbers = itertools.count(1)
+        self._unneeded: list[str] = []
         self.start()
         # Several deployments at once, each of five processes with a pool of connections.
         self.sql("ALTER SYSTEM SET max_connections = 500")
+        # What it keeps of its log, a gigabyte otherwise.
+        self.sql("ALTER SYSTEM SET max_wal_size = '128MB'")
         postmaster = psutil.Process(self._server.get_pid())
         postmaster.send_signal(signal.SIGINT)  # a fast shutdown (manual, 19.5)
         self._bury([postmaster])
@@ -126,6 +135,14 @@ class PostgresqlServer:
         self._server.psql(f"CREATE DATABASE {name}")
         url = make_url(self._server.get_uri(database=name))
         return url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+    def drop(self, database_url: str) -> None:
+        """Have a database that nobody needs any more deleted, together with others like it."""
+        self._unneeded.append(str(make_url(database_url).database))
+        if len(self._unneeded) >= _DROPPED_AT_ONCE:
+            statements = [f"DROP DATABASE {name} WITH (FORCE);" for name in self._unneeded]
+            self._unneeded.clear()
+            self.sql("\n".join(statements))
 
     def new_databases(self) -> str:
         """Make an empty database for each service; returns the template of their URLs."""

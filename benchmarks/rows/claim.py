@@ -23,7 +23,8 @@ from benchmarks.row import Bound, Measured, Row, Target
 from benchmarks.run import Run
 from gridlane_kit.database import Database
 from gridlane_kit.sqlite import sqlite_url
-from gridlane_transfer.channels.scheduling import ActivityWeights, Choice, ElementRoom, Standing
+from gridlane_transfer.channels.bundles import ElementRoom
+from gridlane_transfer.channels.scheduling import ActivityWeights, Choice, Standing
 from gridlane_transfer.room import MIGRATIONS
 from gridlane_transfer.store import channels, queues
 from gridlane_transfer.store.tables import METADATA
@@ -59,7 +60,7 @@ async def _claim_us(db: Database) -> float:
         begun = time.thread_time()
         moving = queues.running(conn, [one.uid for one in found], elements=False)
         room = ElementRoom({}, {})
-        lanes, idle = queues.lanes(conn, found, moving, room)
+        lanes, idle = queues.lanes(conn, found, moving, room, _FILES)
         choice = Choice(lanes, ActivityWeights(), Standing(), room, idle)
         chosen = list(islice(iter(choice.next_place, None), _FILES))
         numbers = [one.number for place in chosen for one in place]

@@ -9,17 +9,17 @@ here before the caller is answered. What a verb does and when it is refused is i
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from google.protobuf.message import Message
 from sqlalchemy import Connection
 
-from gridlane.ids import uuid7
-from gridlane_authorization.messages import as_json, refuse_nul
-from gridlane_authorization.store import audit, policy
-from gridlane_authorization.store.tables import REQUEST_ID
-from gridlane_kit import errors, request_ids
+from gridlane_authorization.messages import refuse_nul
+from gridlane_authorization.store import policy
+from gridlane_authorization.store.tables import AUDIT, REQUEST_ID
+from gridlane_kit import audit, errors, request_ids
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
@@ -221,20 +221,28 @@ class Changes:
         if changed.change is not None:
             policy.record(conn, changed.change, attempt.time_us)
             revision = changed.change.revision
-        entry = audit_entry_of(
-            attempt,
+        entry = audit.entry(
+            attempt.call,
             resource=changed.resource,
             vo=changed.vo,
+            reason=attempt.reason,
             before=changed.before,
             after=changed.after,
+            time_us=attempt.time_us,
             policy_revision=revision,
         )
-        audit.append(conn, entry)
+        audit.append(conn, AUDIT, [entry])
 
     async def _keep_refusal(self, attempt: Attempt, error: GridlaneError) -> None:
-        entry = audit_entry_of(attempt, resource=attempt.resource, status=error)
+        entry = audit.entry(
+            attempt.call,
+            resource=attempt.resource,
+            reason=attempt.reason,
+            time_us=attempt.time_us,
+            refused=error,
+        )
         try:
-            await self._db.write(lambda conn: audit.append(conn, entry))
+            await self._db.write(lambda conn: audit.append(conn, AUDIT, [entry]))
         except GridlaneError as unkept:
             # The caller is refused all the same.
             _log.error("a refused attempt is not in the audit", reason=unkept.reason.value)
@@ -258,11 +266,8 @@ class Denials:
         if len(self._writes) >= _MOST_DENIALS:
             _log.warning("a denied attempt is not in the audit: there are too many")
             return
-        entry = replace(
-            audit_entry_of(Attempt(call, "", "", now_us()), resource="", status=error),
-            permission=permission,
-            rule="denied",
-        )
+        entry = audit.entry(call, resource="", refused=error)
+        entry = entry._replace(permission=permission, rule="denied")
         write = asyncio.create_task(self._write(entry), name="authorization-denial")
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
@@ -272,48 +277,15 @@ class Denials:
         if self._writes:
             await asyncio.wait(self._writes)
 
-    async def _write(self, entry: audit.Entry) -> None:
+    async def _write(self, entry: AuditEntry) -> None:
         try:
-            await self._db.write(lambda conn: audit.append(conn, entry))
+            await self._db.write(lambda conn: audit.append(conn, AUDIT, [entry]))
         except GridlaneError as error:
             _log.error("a denied attempt is not in the audit", reason=error.reason.value)
 
 
 class _OnlyCheckedError(Exception):
     """Everything was found good, and nothing is to be stored."""
-
-
-def audit_entry_of(
-    attempt: Attempt,
-    *,
-    resource: str,
-    vo: str = "",
-    before: Message | None = None,
-    after: Message | None = None,
-    policy_revision: int = 0,
-    status: GridlaneError | None = None,
-) -> audit.Entry:
-    """Returns an attempt's entry; the parameters are those of the contract's AuditEntry."""
-    call = attempt.call
-    return audit.Entry(
-        uid=uuid7(),
-        time_us=attempt.time_us,
-        principal=call.principal.to_json(),
-        actor=call.principal.subject,
-        service=call.principal.actor or "",
-        method=call.method,
-        resource=resource,
-        vo=vo,
-        reason=attempt.reason,
-        permission=call.decision.permission,
-        rule=call.decision.rule,
-        status=None if status is None else status.to_status().SerializeToString(),
-        before_json=as_json(before),
-        after_json=as_json(after),
-        policy_revision=policy_revision,
-        trace_id=call.trace.trace_id_hex,
-        peer=call.peer()[:128],
-    )
 
 
 def _without_identity(message: M) -> M:

@@ -8,13 +8,9 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from google.protobuf import struct_pb2
-from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
-from google.rpc import status_pb2
 
 from gridlane.authorization.v1 import (
-    audit_entry_pb2,
     group_pb2,
     issuer_pb2,
     policy_pb2,
@@ -22,7 +18,6 @@ from gridlane.authorization.v1 import (
     token_pb2,
     vo_pb2,
 )
-from gridlane_authorization.store.audit import Entry
 from gridlane_authorization.store.bindings import StoredBinding
 from gridlane_authorization.store.groups import StoredGroup
 from gridlane_authorization.store.issuers import StoredIssuer
@@ -137,39 +132,6 @@ def signing_key(stored: StoredKey) -> signing_key_pb2.SigningKey:
     if stored.expires_us is not None:
         message.expire_time.CopyFrom(to_timestamp(stored.expires_us))
     return message
-
-
-def audit_entry(entry: Entry) -> audit_entry_pb2.AuditEntry:
-    """Returns the contract's form of an entry of the audit."""
-    message = audit_entry_pb2.AuditEntry(
-        name=f"auditEntries/{entry.uid}",
-        time=to_timestamp(entry.time_us),
-        actor=principal_message(Principal.from_json(entry.principal)),
-        service=entry.service,
-        method=entry.method,
-        resource=entry.resource,
-        vo=entry.vo,
-        reason=entry.reason,
-        permission=entry.permission,
-        rule=entry.rule,
-        policy_revision=entry.policy_revision,
-        trace_id=entry.trace_id,
-        peer=entry.peer,
-    )
-    if entry.status is not None:
-        message.status.CopyFrom(status_pb2.Status.FromString(entry.status))
-    for field, text in (("before", entry.before_json), ("after", entry.after_json)):
-        if text is not None:
-            getattr(message, field).CopyFrom(ParseDict(json.loads(text), struct_pb2.Struct()))
-    return message
-
-
-def as_json(message: Message | None) -> str | None:
-    """Returns a resource as the audit keeps it: JSON with the field names of its message."""
-    if message is None:
-        return None
-    fields = MessageToDict(message, preserving_proto_field_name=True)
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 def changed_fields(

@@ -10,9 +10,9 @@ from typing import Final
 from sqlalchemy import Connection
 
 from gridlane_authorization.settings import AuthorizationSettings
-from gridlane_authorization.store import audit, bindings, policy, signing_keys, user_tokens
-from gridlane_authorization.store.tables import REQUEST_ID
-from gridlane_kit import request_ids
+from gridlane_authorization.store import bindings, policy, signing_keys, user_tokens
+from gridlane_authorization.store.tables import AUDIT, REQUEST_ID
+from gridlane_kit import audit, request_ids
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.failpoints import failpoint
@@ -65,7 +65,7 @@ class Retention:
             return signing_keys.prune(conn, now, _CHUNK)
 
         def prune_audit(conn: Connection) -> int:
-            return audit.prune(conn, audited_us, _CHUNK)
+            return audit.prune(conn, AUDIT, audited_us, _CHUNK)
 
         count = 0
         for write, prune in (

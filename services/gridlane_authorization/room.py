@@ -18,7 +18,6 @@ from gridlane.authorization.v1 import (
     credential_service_pb2,
     quota_service_pb2,
 )
-from gridlane_authorization.audits import Audits
 from gridlane_authorization.changes import Changes, Denials
 from gridlane_authorization.given_issuers import GivenIssuers
 from gridlane_authorization.groups import Groups
@@ -49,10 +48,12 @@ from gridlane_authorization.store import (
     create_local_user,
     open_policy,
 )
+from gridlane_authorization.store.tables import AUDIT
 from gridlane_authorization.tokens import LocalTokenFile
 from gridlane_authorization.user_tokens import UserTokens
 from gridlane_authorization.vos import Vos
 from gridlane_kit.addresses import Addresses
+from gridlane_kit.audit_reading import AuditReader
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.failpoints import failpoint
@@ -167,7 +168,7 @@ class AuthorizationRoom:
             db, changes, given, self._issuers, Addresses(self._settings.issuers_networks)
         )
         return [
-            ("gridlane.authorization.v1.AuditService", AuditShell(Audits(db))),
+            ("gridlane.authorization.v1.AuditService", AuditShell(AuditReader(db, AUDIT))),
             (
                 "gridlane.authorization.v1.AuthorizationService",
                 AuthorizationShell(db, self._policy),

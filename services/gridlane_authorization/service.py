@@ -30,7 +30,6 @@ from gridlane.authorization.v1 import (
     vo_service_pb2,
 )
 from gridlane.type.v1 import status_pb2
-from gridlane_authorization.audits import Audits
 from gridlane_authorization.checks import Checks
 from gridlane_authorization.groups import Groups
 from gridlane_authorization.issuers import Issuers
@@ -42,6 +41,7 @@ from gridlane_authorization.store import read_state
 from gridlane_authorization.user_tokens import UserTokens
 from gridlane_authorization.vos import Vos
 from gridlane_kit import errors
+from gridlane_kit.audit_reading import AuditReader
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us, to_timestamp
 from gridlane_kit.database import Database
@@ -366,17 +366,20 @@ class IssuerShell:
 class AuditShell:
     """`gridlane.authorization.v1.AuditService`."""
 
-    def __init__(self, audits: Audits) -> None:
-        self._audits = audits
+    def __init__(self, reader: AuditReader) -> None:
+        self._reader = reader
 
     async def GetAuditEntry(  # noqa: N802
         self, request: audit_service_pb2.GetAuditEntryRequest, call: Call
     ) -> audit_entry_pb2.AuditEntry:
         """Answers one entry."""
-        return await self._audits.get(request, call)
+        return await self._reader.get(request.name, call)
 
     async def ListAuditEntries(  # noqa: N802
         self, request: audit_service_pb2.ListAuditEntriesRequest, call: Call
     ) -> audit_service_pb2.ListAuditEntriesResponse:
         """Lists entries."""
-        return await self._audits.list(request, call)
+        entries, token = await self._reader.list(request, call)
+        return audit_service_pb2.ListAuditEntriesResponse(
+            audit_entries=entries, next_page_token=token
+        )

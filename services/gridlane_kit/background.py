@@ -2,8 +2,9 @@
 
 Responsible for going on: work is done at once, when it is asked for (`wake`), and when its own
 pause is over. A database that is away, and a defect, are told, and the work is tried again after a
-while: neither is the end of it. Not for what the work is, nor for taking up what a process that
-died has left: the work finds that in its store.
+while: neither is the end of it. What lasts is told once, and from time to time that it still does.
+Not for what the work is, nor for taking up what a process that died has left: the work finds that
+in its store.
 """
 
 import asyncio
@@ -16,6 +17,9 @@ from gridlane_kit.errors import GridlaneError
 
 AGAIN_S: Final = 1.0
 """How long after a failure work is tried again where nothing else is said."""
+
+_REMIND_S: Final = 60.0
+"""How often a failure that lasts is told."""
 
 Work = Callable[[], Awaitable[float | None]]
 """Does what there is to be done now; answers after how many seconds it is to be done again unasked,
@@ -52,6 +56,7 @@ class Background:
         self._first_s = first_s
         self._woken = asyncio.Event()
         self._task: asyncio.Task[Never] | None = None
+        self._told: tuple[str, float] | None = None
 
     def start(self) -> None:
         """Begins, in a task of its own."""
@@ -75,15 +80,21 @@ class Background:
             self._woken.clear()
             try:
                 pause_s = await self._work()
-            except (GridlaneError, OSError) as error:
-                self._log.warning(self._trouble, why=str(error))
-                await asyncio.sleep(self._again_s)
-            except Exception:
-                # A defect: told each time. What it concerns stays, and others must not wait for it.
-                self._log.exception(self._trouble)
+            except (Exception, asyncio.CancelledError) as error:
+                _end_if_asked()
+                # A defect, too: what it concerns stays, and others must not wait for it.
+                self._tell(error)
                 await asyncio.sleep(self._again_s)
             else:
+                _end_if_asked()
+                self._told = None
                 await self._rest(pause_s)
+
+    def _tell(self, error: BaseException) -> None:
+        what, now_s = repr(error), asyncio.get_running_loop().time()
+        if self._told is None or self._told[0] != what or self._told[1] + _REMIND_S <= now_s:
+            self._told = what, now_s
+            _tell(self._log, self._trouble, error)
 
     async def _rest(self, pause_s: float | None) -> None:
         try:
@@ -103,9 +114,24 @@ def telling(log: BoundLogger, trouble: str) -> Callable[[asyncio.Task[None]], No
 
     def ended(task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, (GridlaneError, OSError)):
-            log.warning(trouble, why=str(error))
-        elif error is not None:
-            log.error(trouble, exc_info=error)
+        if error is not None:
+            _tell(log, trouble, error)
 
     return ended
+
+
+def _tell(log: BoundLogger, trouble: str, error: BaseException) -> None:
+    if isinstance(error, (GridlaneError, OSError)):
+        log.warning(trouble, why=str(error) or type(error).__name__)  # a timeout has no words
+    else:
+        log.error(trouble, exc_info=error)
+
+
+def _end_if_asked() -> None:
+    """Ends the task that was cancelled, though its work caught that or made a failure of it.
+
+    A cancellation that nobody asked for is a failure like others: of what the work waited for.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

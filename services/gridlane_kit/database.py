@@ -69,6 +69,12 @@ def service_metadata() -> MetaData:
     return metadata
 
 
+def turn_table(metadata: MetaData) -> Table:
+    """The table whose lock is the turn of `Database.write`; it never has a row."""
+    number = Column("id", Integer, primary_key=True, autoincrement=False)
+    return Table("write_turn", metadata, number, info=only_on("postgresql"))
+
+
 def only_on(dialect: str) -> dict[str, Any]:
     """The `info` of a table that is there on one engine alone ("postgresql")."""
     return {_ONLY_ON: dialect}
@@ -140,13 +146,18 @@ class Database(ABC):
         """
 
     @abstractmethod
-    async def write(self, fn: Callable[[Connection], T]) -> T:
+    async def write(self, fn: Callable[[Connection], T], *, turn: Table | None = None) -> T:
         """Run `fn` in a write transaction of its own; it is durable when this returns.
 
         For rare writes; what callers wait for in numbers goes through `group_commit`. Transactions
         behave as if they ran one after the other; where engines run `fn` again to hold that, what
         an earlier run did is undone: so `fn` does nothing but statements. When it raises, nothing
         of it is kept. A caller that is cancelled does not cut it off half way.
+
+        Parameters:
+            turn: made by `turn_table`: of the transactions that give it, in whatever process, one
+                runs at a time, and sees what the one before it did. For those that would meet each
+                other mostly, and be run again and again.
 
         Raises:
             GridlaneError: NO_SPACE, nothing was changed; STORE_UNAVAILABLE, it is not known whether

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
 from gridlane_kit import errors
 from gridlane_kit.database import Database
@@ -52,9 +52,16 @@ class WriteKind(Generic[E, R]):
     """One kind of write, made by `GroupCommit.kind`; call it with an entry to write that."""
 
     def __init__(
-        self, group: "GroupCommit", name: str, apply: Apply[E, R], key: Callable[[E], Any]
+        self,
+        group: "GroupCommit",
+        name: str,
+        apply: Apply[E, R],
+        key: Callable[[E], Any],
+        *,
+        in_turn: bool,
     ) -> None:
         self.name = name
+        self.in_turn = in_turn
         self._group = group
         self._apply = apply
         self._key = key
@@ -111,6 +118,7 @@ class GroupCommit:
         max_queue: entries that may wait; a call beyond is refused.
         max_batch: entries in one transaction, unless a single call has more.
         on_commit: called in the event loop after each commit, for example `Feed.wake`.
+        turn: as `Database.write` takes it, for batches with kinds that want it.
     """
 
     def __init__(
@@ -120,8 +128,10 @@ class GroupCommit:
         max_queue: int = 10_000,
         max_batch: int = 1000,
         on_commit: Callable[[], None] | None = None,
+        turn: Table | None = None,
     ) -> None:
         self._db = db
+        self._turn = turn
         self._max_queue = max_queue
         self._max_batch = max_batch
         self._on_commit = on_commit
@@ -138,7 +148,9 @@ class GroupCommit:
         """How many entries wait."""
         return self._depth
 
-    def kind(self, name: str, apply: Apply[E, R], *, key: Callable[[E], Any]) -> WriteKind[E, R]:
+    def kind(
+        self, name: str, apply: Apply[E, R], *, key: Callable[[E], Any], in_turn: bool = False
+    ) -> WriteKind[E, R]:
         """Declare a kind of write, before `start`; kinds are applied in the order declared.
 
         Parameters:
@@ -150,10 +162,11 @@ class GroupCommit:
                 and does not change the entries. What fails only at the commit (a deferred
                 constraint) fails the whole batch: declare none.
             key: the sort key of an entry, so that batches take locks in one order.
+            in_turn: it is written by one process at a time, as the group's `turn` says.
         """
         if self._task is not None:
             raise RuntimeError(f"the write {name} is declared after the group commit was started")
-        kind = WriteKind(self, name, apply, key)
+        kind = WriteKind(self, name, apply, key, in_turn=in_turn)
         self._kinds.append(kind)
         return kind
 
@@ -237,10 +250,11 @@ class GroupCommit:
 
     async def _write(self, work: "_ByKind") -> "_ByKind":
         """Write all at once; when some entry is bad, begin anew and isolate it."""
+        turn = self._turn if any(kind.in_turn for kind in work) else None
         try:
-            return await self._db.write(lambda conn: self._apply(conn, work))
+            return await self._db.write(lambda conn: self._apply(conn, work), turn=turn)
         except _BadEntryError:
-            return await self._db.write(lambda conn: self._apply_isolating(conn, work))
+            return await self._db.write(lambda conn: self._apply_isolating(conn, work), turn=turn)
 
     def _apply(self, conn: Connection, work: "_ByKind") -> "_ByKind":
         outcomes: _ByKind = {}

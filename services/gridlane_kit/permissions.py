@@ -229,6 +229,7 @@ PERMISSIONS: Final[Mapping[str, Rule]] = MappingProxyType(
             admin=_ALL, vo_manager=_VO, submitter=_OWN, scopes=_MODIFY
         ),
         "transfer.events.follow": Rule(services=frozenset({"reporting", "workload"})),
+        "transfer.audit.view": Rule(admin=_ALL, vo_manager=_VO),
         "transfer.status.view": _STATUS,
         "workload.jobs.submit": _JOB_SUBMIT,
         "workload.jobs.view": _JOB_VIEW,

@@ -3,7 +3,8 @@
 Responsible for connections, isolation, running transactions again, and for what became of a commit
 whose answer was lost. A write is SERIALIZABLE and is run again when it met another one (PostgreSQL
 manual, 13.5 "Serialization Failure Handling"): so the stores, written for SQLite's one writer, need
-no thought of races, and services may have replicas. A read is one snapshot.
+no thought of races, and services may have replicas. A read is one snapshot. Writes that would meet
+most of the time take turns instead: what they wait for is a lock, and they wait before they look.
 
 When the connection breaks at COMMIT, the database is asked for the transaction's mark
 (`commit_mark`): what was committed is answered, what was not is run again. Nothing is done twice.
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, Connection, MetaData
+from sqlalchemy import URL, Connection, MetaData, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -108,6 +109,10 @@ _LOST: Final = (
     asyncpg.InternalClientError,
 )
 
+# This statement alone is no part of the transaction's snapshot, which the next one takes when all
+# that had the lock before have committed (manual, LOCK). Readers and other writers pass by.
+_TAKE_TURN: Final = "LOCK TABLE {} IN EXCLUSIVE MODE"
+
 # What leaves a connection in a state that nobody knows.
 _UNSOUND: Final = frozenset({_Failure.LOST, _Failure.BROKEN})
 
@@ -172,8 +177,8 @@ class PostgresqlDatabase(Database):
 
         return await _again(attempt, self._turn)
 
-    async def write(self, fn: Callable[[Connection], T]) -> T:
-        return await self._write_on(self._writer, fn)
+    async def write(self, fn: Callable[[Connection], T], *, turn: Table | None = None) -> T:
+        return await self._write_on(self._writer, fn, turn)
 
     async def write_after_lock(self, fn: Callable[[Connection], T]) -> T:
         return await self._write_on(self._engine, fn)
@@ -212,9 +217,11 @@ class PostgresqlDatabase(Database):
                 _log.warning("old marks of commits are kept for now: %s", error)
             await asyncio.sleep(_FORGET_MARKS_S)
 
-    async def _write_on(self, engine: AsyncEngine, fn: Callable[[Connection], T]) -> T:
+    async def _write_on(
+        self, engine: AsyncEngine, fn: Callable[[Connection], T], turn: Table | None = None
+    ) -> T:
         # In a task of its own: a caller that leaves does not cut the transaction off half way.
-        task = asyncio.create_task(self._write(engine, fn), name="postgresql-write")
+        task = asyncio.create_task(self._write(engine, fn, turn), name="postgresql-write")
         self._writes.add(task)
         task.add_done_callback(self._written)
         return await asyncio.shield(task)
@@ -235,11 +242,13 @@ class PostgresqlDatabase(Database):
                 await asyncio.wait(self._writes)
             await self._engine.dispose()
 
-    async def _write(self, engine: AsyncEngine, fn: Callable[[Connection], T]) -> T:
+    async def _write(
+        self, engine: AsyncEngine, fn: Callable[[Connection], T], turn: Table | None
+    ) -> T:
         async def attempt() -> T:
             for _ in range(_COMMITS):
                 try:
-                    return await self._transact(engine, fn)
+                    return await self._transact(engine, fn, turn)
                 except _OutcomeUnknownError as unknown:
                     if await self._was_committed(unknown):
                         result: T = unknown.result
@@ -248,9 +257,13 @@ class PostgresqlDatabase(Database):
 
         return await _again(attempt, self._turn)
 
-    async def _transact(self, engine: AsyncEngine, fn: Callable[[Connection], T]) -> T:
+    async def _transact(
+        self, engine: AsyncEngine, fn: Callable[[Connection], T], turn: Table | None
+    ) -> T:
         async with _connection(engine) as conn:
             await conn.begin()
+            if turn is not None:
+                await conn.exec_driver_sql(_TAKE_TURN.format(turn.name))
             result = await conn.run_sync(fn)
             driver: Any = (await conn.get_raw_connection()).driver_connection
             mark = await CommitMark.leave(driver)

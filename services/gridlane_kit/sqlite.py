@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -107,7 +107,8 @@ class SqliteDatabase(Database):
             self._reader_threads, self._read, fn
         )
 
-    async def write(self, fn: Callable[[Connection], T]) -> T:
+    async def write(self, fn: Callable[[Connection], T], *, turn: Table | None = None) -> T:
+        # There is one writer: it is always one's turn.
         return await asyncio.get_running_loop().run_in_executor(
             self._writer_thread, self._transact, self._writer, fn
         )

@@ -164,7 +164,9 @@ def _tell_asked(message: transfer_job_pb2.FileTransfer, row: FileRow, job: JobRo
 def _tell_alternatives(
     message: transfer_job_pb2.FileTransfer, several: alternatives.Alternatives, job: JobRow
 ) -> None:
-    message.alternative_sources.extend(source.name for source in several.sources[1:])
+    # A logical name may stand there once for each of its copies.
+    _, *others = dict.fromkeys(source.name for source in several.sources)
+    message.alternative_sources.extend(others)
     if several.strategy != (options_of(job.options).selection_strategy or Strategy.ORDERLY):
         message.selection_strategy = selection_strategy_pb2.SelectionStrategy.ValueType(
             several.strategy

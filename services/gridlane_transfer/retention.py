@@ -7,13 +7,13 @@ job goes only after its events, and those never before every follower's ack.
 
 from datetime import timedelta
 
-from gridlane_kit import logs, request_ids
+from gridlane_kit import audit, logs, request_ids
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.feed import Feed
 from gridlane_kit.retention import pruning
-from gridlane_transfer.store import audit, jobs, storage
-from gridlane_transfer.store.tables import REQUEST_ID
+from gridlane_transfer.store import jobs, storage
+from gridlane_transfer.store.tables import AUDIT, REQUEST_ID
 
 # In one transaction; of jobs the files are counted too.
 _JOB_CHUNK = 200
@@ -66,7 +66,7 @@ class Retention:
             total += deleted
         await self._db.write(lambda conn: request_ids.purge(conn, REQUEST_ID, now_us()))
         audited_us = now_us() - self._audit_age // timedelta(microseconds=1)
-        while await self._db.write(lambda conn: audit.prune(conn, audited_us, _AUDIT_CHUNK)):
+        while await self._db.write(lambda conn: audit.prune(conn, AUDIT, audited_us, _AUDIT_CHUNK)):
             continue
         await self._db.write(lambda conn: storage.prune_bans(conn, now_us()))
         return total

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gridlane.transfer.v1 import (  # noqa: F401 - the server reads the services' descriptors
     activity_service_pb2,
+    audit_service_pb2,
     backend_admin_service_pb2,
     backend_service_pb2,
     channel_admin_service_pb2,
@@ -21,6 +22,7 @@ from gridlane.transfer.v1 import (  # noqa: F401 - the server reads the services
     transfer_admin_service_pb2,
     transfer_service_pb2,
 )
+from gridlane_kit.audit_reading import AuditReader
 from gridlane_kit.database import Database
 from gridlane_kit.feed import Feed
 from gridlane_kit.group_commit import GroupCommit
@@ -68,7 +70,7 @@ from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import channels as channel_rows
 from gridlane_transfer.store import storage
 from gridlane_transfer.store.refresh import Kind, Refresh
-from gridlane_transfer.store.tables import FEED, METADATA
+from gridlane_transfer.store.tables import AUDIT, FEED, METADATA, TURN
 from gridlane_transfer.writes import FileWork, Writes
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -175,6 +177,10 @@ class TransferRoom:
             (f"{_PACKAGE}.BackendAdminService", service.BackendAdminShell(parts.backends)),
             (f"{_PACKAGE}.ReplicaService", service.ReplicaShell(parts.replicas)),
             (f"{_PACKAGE}.TransferEventService", service.TransferEventShell(parts.feed)),
+            (
+                f"{_PACKAGE}.TransferAuditService",
+                service.TransferAuditShell(AuditReader(parts.db, AUDIT)),
+            ),
         ]
 
     async def drain(self) -> None:
@@ -225,7 +231,7 @@ class _Parts:
         self.channels = channels
         self.refresh = refresh
         self.feed = Feed(db, FEED)
-        self.group = GroupCommit(db, on_commit=self.feed.wake)
+        self.group = GroupCommit(db, on_commit=self.feed.wake, turn=TURN)
         self.catalogue = EmbeddedCatalogue(db, self.group)
         self._successes = Successes()
         self._order = SourceOrder(self._elements, self._successes)

@@ -12,7 +12,9 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
+from gridlane.authorization.v1 import audit_entry_pb2
 from gridlane.transfer.v1 import (
+    audit_service_pb2,
     backend_admin_service_pb2,
     backend_pb2,
     backend_service_pb2,
@@ -29,6 +31,7 @@ from gridlane.transfer.v1 import (
 from gridlane.type.v1 import feed_pb2, outcome_pb2
 from gridlane.type.v1 import status_pb2 as service_status_pb2
 from gridlane_kit import errors
+from gridlane_kit.audit_reading import AuditReader
 from gridlane_kit.call import Call
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.feed import Feed, Position
@@ -261,6 +264,26 @@ class TransferEventShell:
     ) -> event_service_pb2.AckTransferEventsResponse:
         await self._feed.ack(request.consumer, _position(request.position))
         return event_service_pb2.AckTransferEventsResponse()
+
+
+class TransferAuditShell:
+    """gridlane.transfer.v1.TransferAuditService."""
+
+    def __init__(self, reader: AuditReader) -> None:
+        self._reader = reader
+
+    async def GetAuditEntry(  # noqa: N802
+        self, request: audit_service_pb2.GetAuditEntryRequest, call: Call
+    ) -> audit_entry_pb2.AuditEntry:
+        return await self._reader.get(request.name, call)
+
+    async def ListAuditEntries(  # noqa: N802
+        self, request: audit_service_pb2.ListAuditEntriesRequest, call: Call
+    ) -> audit_service_pb2.ListAuditEntriesResponse:
+        entries, token = await self._reader.list(request, call)
+        return audit_service_pb2.ListAuditEntriesResponse(
+            audit_entries=entries, next_page_token=token
+        )
 
 
 def _item_or_status(found: M | GridlaneError) -> tuple[M | None, status_pb2.Status | None]:

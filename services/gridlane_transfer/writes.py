@@ -1,7 +1,8 @@
 """The writes of the service, through the group commit.
 
 Responsible for the order in which a batch applies them, which is that in which they are declared:
-an answer makes room before the next files are claimed. What each of them does is the store's.
+an answer makes room before the next files are claimed. What changes files that are there is done in
+turn by the processes of the service. What each of them does is the store's.
 """
 
 from functools import partial
@@ -87,25 +88,37 @@ class JobWrites:
             "jobs.cancel",
             partial(cancels.cancel, feed=feed, channels=channels),
             key=lambda one: one.uuid,
+            in_turn=True,
         )
         self.cancel_files: WriteKind[CancelFiles, CanceledFiles] = group.kind(
             "files.cancel",
             partial(cancels.cancel_files, feed=feed, channels=channels),
             key=lambda one: one.uuid,
+            in_turn=True,
         )
         self.update: WriteKind[JobUpdate, Updated] = group.kind(
-            "jobs.update", job_updates.apply, key=lambda one: one.uuid
+            "jobs.update",
+            job_updates.apply,
+            key=lambda one: one.uuid,
+            in_turn=True,
         )
         self.step: WriteKind[Sweep, Swept] = group.kind(
             "files.sweep",
             partial(sweeps.step, feed=feed, channels=channels),
             key=lambda one: (one.job_number, one.kind),
+            in_turn=True,
         )
         self.removed: WriteKind[RemovalReport, FileRow | None] = group.kind(
-            "removals.report", removing.report, key=lambda one: one.number
+            "removals.report",
+            removing.report,
+            key=lambda one: one.number,
+            in_turn=True,
         )
         self.remove: WriteKind[RemovalRequest, list[Removal]] = group.kind(
-            "removals.claim", removing.claim, key=lambda one: one.holder
+            "removals.claim",
+            removing.claim,
+            key=lambda one: one.holder,
+            in_turn=True,
         )
 
 
@@ -126,20 +139,34 @@ class Writes:
             "files.settle",
             partial(standing.settle, feed=feed, channels=channels),
             key=lambda one: one.number,
+            in_turn=True,
         )
         self.review: WriteKind[Review, Reviewed] = group.kind(
             "files.review",
             partial(banned.review, feed=feed, channels=channels, elements=elements),
             key=lambda one: one.number,
+            in_turn=True,
         )
-        self.report = group.kind("files.report", moving.report, key=lambda one: one.number)
+        self.report = group.kind(
+            "files.report", moving.report, key=lambda one: one.number, in_turn=True
+        )
         self.keep: WriteKind[Keep, FileState | None] = group.kind(
-            "files.keep", keep, key=lambda one: one.number
+            "files.keep",
+            keep,
+            key=lambda one: one.number,
+            in_turn=True,
         )
-        self.claim = group.kind("files.claim", moving.claim, key=lambda one: one.holder)
-        self.claim_owed = group.kind("files.owed", registering.claim, key=lambda one: one.holder)
+        self.claim = group.kind(
+            "files.claim", moving.claim, key=lambda one: one.holder, in_turn=True
+        )
+        self.claim_owed = group.kind(
+            "files.owed", registering.claim, key=lambda one: one.holder, in_turn=True
+        )
         self.registered = group.kind(
-            "files.registered", registering.report, key=lambda one: one.number
+            "files.registered",
+            registering.report,
+            key=lambda one: one.number,
+            in_turn=True,
         )
         self.finish_upload: WriteKind[Finished, LogicalFile | Unregistered] = group.kind(
             "uploads.finish", contents.finish, key=lambda one: one.upload.uuid
@@ -148,9 +175,11 @@ class Writes:
             "files.held",
             partial(held.settle, feed=feed, channels=channels),
             key=lambda one: one.key,
+            in_turn=True,
         )
         self.end_late: WriteKind[Late, Ended] = group.kind(
             "files.end_late",
             partial(deadlines.end, feed=feed, channels=channels),
             key=lambda one: one.number,
+            in_turn=True,
         )

@@ -2,8 +2,8 @@
 
 `tables` declares · `policy` has the revisions and what changed with each · `bindings`, `vos`,
 `groups` and `issuers` the nouns that a policy is made of · `user_tokens` what was signed for users,
-and revoked · `signing_keys` the keys that sign · `audit` who changed what · `users` those whom a
-first start makes. All of it is synchronous and runs in the kit's database threads.
+and revoked · `signing_keys` the keys that sign · `users` those whom a first start makes. All of it
+is synchronous and runs in the kit's database threads.
 
 Only Authorization holds bindings; every other service has the policy made from them.
 """

@@ -22,6 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from gridlane_kit.audit import audit_table
 from gridlane_kit.database import Micros, Text36, service_metadata
 from gridlane_kit.request_ids import request_id_table
 
@@ -120,35 +121,8 @@ ISSUER: Final = Table(
     _listed("issuer", "vo", "id"),
 )
 
-AUDIT: Final = Table(
-    "audit_entry",
-    METADATA,
-    Column("uid", Text36, primary_key=True),
-    Column("time_us", Micros, nullable=False),
-    # The stored principal, and its subject to be found by.
-    Column("principal", Text, nullable=False),
-    Column("actor", String(255), nullable=False),
-    Column("service", String(32), nullable=False),
-    Column("method", String(200), nullable=False),
-    Column("resource", String(255), nullable=False),
-    Column("vo", String(64), nullable=False),
-    Column("reason", String(1024), nullable=False),
-    Column("permission", String(64), nullable=False),
-    Column("rule", String(64), nullable=False),
-    # google.rpc.Status of an attempt that was refused.
-    Column("status", LargeBinary, nullable=True),
-    # JSON.
-    Column("before_json", Text, nullable=True),
-    Column("after_json", Text, nullable=True),
-    Column("policy_revision", BigInteger, nullable=False),
-    Column("trace_id", String(32), nullable=False),
-    Column("peer", String(128), nullable=False),
-    # ListAuditEntries, by each of its filters; in a VO for its managers.
-    _listed("audit_entry", "actor", "uid"),
-    _listed("audit_entry", "resource", "uid"),
-    _listed("audit_entry", "vo", "uid"),
-    _listed("audit_entry", "method", "uid"),
-)
+# ListAuditEntries, by each of its filters; in a VO for its managers.
+AUDIT: Final = audit_table(METADATA, vo_length=64, of_policy=True)
 
 # Tokens signed for users at their request, never the tokens themselves.
 USER_TOKEN: Final = Table(

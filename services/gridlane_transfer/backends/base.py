@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from gridlane_transfer.channels.scheduling import Bundle
+from gridlane_transfer.channels.bundles import Bundle
 from gridlane_transfer.moving.failures import Failed
 
 BACKENDS: Final = "transferBackends/"
@@ -156,6 +156,12 @@ class TransferBackend(ABC):
             may_publish: asked when something lies at the target that an order of a later epoch
                 removes before all else, and before the file gets its name; False ends the order,
                 as CANCELED. None: nobody else can have an order for this file.
+        """
+
+    @abstractmethod
+    def moves_together(self, order: MoveOrder) -> bool:
+        """Whether `move_bundle` moves a file together with others; else one after the other, so
+        that each had better be moved, and told of, by itself.
         """
 
     @abstractmethod

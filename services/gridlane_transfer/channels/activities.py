@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from gridlane.transfer.v1 import activity_pb2
 from gridlane.transfer.v1 import activity_service_pb2 as pb
-from gridlane_kit import errors
+from gridlane_kit import audit, errors
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us, to_timestamp
 from gridlane_kit.database import Database
@@ -24,9 +24,9 @@ from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
 from gridlane_transfer.channels.scheduling import DEFAULT_ACTIVITY
 from gridlane_transfer.store import activities as rows
-from gridlane_transfer.store import audit
 from gridlane_transfer.store.activities import Shares
 from gridlane_transfer.store.refresh import Kind, Refresh, bump, lock
+from gridlane_transfer.store.tables import AUDIT
 
 _CHANGED: Final = failpoint("transfer.activities.committed")
 _UPDATABLE: Final = frozenset({"activities", "active"})
@@ -91,7 +91,7 @@ class Activities:
                     before=_message(stored),
                     after=_message(wanted),
                 )
-                audit.append(conn, [entry])
+                audit.append(conn, AUDIT, [entry])
             return _told(conn, wanted)
 
         answer = await self._db.write_after_lock(transact)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import channel_admin_service_pb2 as pb
 from gridlane.transfer.v1 import channel_pb2, transfer_job_pb2
-from gridlane_kit import errors, request_ids
+from gridlane_kit import audit, errors, request_ids
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
@@ -37,11 +37,11 @@ from gridlane_transfer.channels.channel_rules import (
 from gridlane_transfer.channels.channels import ANY, PREFIX, Channel, Channels
 from gridlane_transfer.storage.storage_elements import PREFIX as ELEMENTS
 from gridlane_transfer.storage.storage_elements import StorageElements
-from gridlane_transfer.store import audit, optimizing
 from gridlane_transfer.store import channels as rows
+from gridlane_transfer.store import optimizing
 from gridlane_transfer.store.held import HeldAction, HeldDone, HeldFiles
 from gridlane_transfer.store.refresh import Kind, Refresh, bump, lock
-from gridlane_transfer.store.tables import REQUEST_ID
+from gridlane_transfer.store.tables import AUDIT, REQUEST_ID
 
 T = TypeVar("T")
 _CHANGED: Final = failpoint("transfer.channel.committed")
@@ -293,7 +293,7 @@ def _keep(
     entry = audit.entry(
         call, resource=PREFIX + channel.name, reason=reason, before=before, after=after
     )
-    audit.append(conn, [entry])
+    audit.append(conn, AUDIT, [entry])
 
 
 def _managed(conn: Connection, name: str, call: Call) -> Channel:

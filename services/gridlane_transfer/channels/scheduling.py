@@ -13,9 +13,11 @@ to the others in proportion, and nobody waits for ever. Who begins to wait anew 
 the time before. Within an activity priority decides, then the order of submission.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
+
+from gridlane_transfer.channels.bundles import ALONE, Bundle, ElementRoom, Files, Queue, Waiting
 
 ANY_VO: Final = "*"
 DEFAULT_ACTIVITY: Final = "default"
@@ -28,52 +30,6 @@ _FIRST_GUESS_S: Final = 1.0
 _LEARNED: Final = 0.2
 
 
-class Waiting(NamedTuple):
-    """A file that may start now. `source` and `target` are names of storage elements; the source's
-    is empty while it is not known. Lower ranks and numbers come first. The size is the one that was
-    said when it was submitted.
-    """
-
-    rank: int
-    number: int
-    source: str
-    target: str
-    job_number: int = 0
-    size_bytes: int | None = None
-
-
-class Bundle(NamedTuple):
-    """Which files may share a place, to be moved one after the other or together.
-
-    Parameters:
-        files: at most so many.
-        max_bytes: each of at most so many bytes.
-    """
-
-    files: int
-    max_bytes: int
-
-    def takes(self, file: Waiting) -> bool:
-        """Whether a file is known to be small enough."""
-        return file.size_bytes is not None and file.size_bytes <= self.max_bytes
-
-
-ALONE: Final = Bundle(files=1, max_bytes=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """What waits on a channel for one VO and activity, in its order; read as far as it is needed.
-
-    Parameters:
-        activity: empty for none.
-    """
-
-    vo: str
-    activity: str
-    files: Iterator[Waiting]
-
-
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A channel on which files may start.
@@ -81,7 +37,7 @@ class Lane:
     Parameters:
         uid: the channel's.
         places: how many files it moves at once, all together.
-        free: how many of these are free.
+        free: how many of these may be given now.
         vo_shares: weights by VO, `Channel.vo_shares` of the contract.
         queues: reads what waits; called when the channel's turn comes.
     """
@@ -120,34 +76,6 @@ def vo_weight(shares: Mapping[str, int], vo: str) -> int | None:
     return shares.get(vo, shares.get(ANY_VO))
 
 
-class ElementRoom:
-    """How many files may still start at storage elements that have limits.
-
-    Parameters:
-        out, into: what is left, by the element's name; what is not named has no limit.
-    """
-
-    def __init__(self, out: Mapping[str, int], into: Mapping[str, int]) -> None:
-        self._out = dict(out)
-        self._into = dict(into)
-
-    @property
-    def unlimited(self) -> bool:
-        """Whether there is no limit at all."""
-        return not self._out and not self._into
-
-    def fits(self, source: str, target: str) -> bool:
-        """Whether one more file may go from one element to another."""
-        return self._out.get(source, 1) > 0 and self._into.get(target, 1) > 0
-
-    def take(self, source: str, target: str) -> None:
-        """Count a file that starts."""
-        if source in self._out:
-            self._out[source] -= 1
-        if target in self._into:
-            self._into[target] -= 1
-
-
 @dataclass(frozen=True, slots=True)
 class Standing:
     """The account as a step begins with it; never changed.
@@ -180,42 +108,10 @@ class Seen:
     begin_with: dict[Node, float] = field(default_factory=dict)
 
 
-class _Files:
-    """One queue in this step. What does not fit now never does in this step: room only shrinks."""
-
-    def __init__(self, queue: Queue, room: ElementRoom, bundle: Bundle) -> None:
-        self._files = queue.files
-        self._room = room
-        self._bundle = bundle
-        self._head = next(self._files, None)
-
-    def head(self) -> Waiting | None:
-        while self._head is not None and not self._room.fits(self._head.source, self._head.target):
-            self._head = next(self._files, None)
-        return self._head
-
-    def take(self) -> Sequence[Waiting]:
-        """The head, and the files right behind it that may share its place."""
-        taken: list[Waiting] = []
-        while (head := self.head()) is not None:
-            if taken and not self._joins(head, taken[0], len(taken)):
-                break
-            taken.append(head)
-            self._head = next(self._files, None)
-            if not self._bundle.takes(head):
-                break
-        return taken
-
-    def _joins(self, file: Waiting, first: Waiting, taken: int) -> bool:
-        known = bool(first.source) or self._room.unlimited
-        alike = file._replace(number=0, size_bytes=0) == first._replace(number=0, size_bytes=0)
-        return known and alike and taken < self._bundle.files and self._bundle.takes(file)
-
-
 class _Group:
     """The queues that count as one activity: the first file of all comes first."""
 
-    def __init__(self, queues: Sequence[_Files]) -> None:
+    def __init__(self, queues: Sequence[Files]) -> None:
         self._queues = queues
 
     def waits(self) -> bool:
@@ -225,13 +121,13 @@ class _Group:
         found = self._first()
         return None if found is None else found[0]
 
-    def take(self) -> Sequence[Waiting]:
+    def take(self, places: int) -> Sequence[Waiting]:
         found = self._first()
         if found is None:
             raise LookupError("nothing waits")
-        return found[1].take()
+        return found[1].take(places)
 
-    def _first(self) -> tuple[Waiting, _Files] | None:
+    def _first(self) -> tuple[Waiting, Files] | None:
         heads = [(head, queue) for queue in self._queues if (head := queue.head()) is not None]
         return min(heads, key=lambda found: found[0][:2]) if heads else None
 
@@ -277,12 +173,13 @@ class _Division:
         share = self._next()
         return None if share is None else share.below.head()
 
-    def take(self) -> Sequence[Waiting]:
+    def take(self, places: int) -> Sequence[Waiting]:
+        """The files that take the next of so many free places."""
         share = self._next()
         if share is None:
             raise LookupError("nothing waits")
         share.used += self._standing.expects(share.node)
-        return share.below.take()
+        return share.below.take(places)
 
     def _next(self) -> _Share | None:
         return self._first_come() if self._by_turn else self._least_served()
@@ -330,7 +227,7 @@ class _Channel:
         for tier in self._tiers or ():
             if tier.waits():
                 self._free -= 1
-                return tier.take()
+                return tier.take(self._free + 1)
         raise LookupError("nothing waits")
 
 
@@ -407,10 +304,10 @@ class Choice:
         return [_Division(one, self._standing, self.seen) for one in (named, idle)]
 
     def _of_vo(self, lane: Lane, vo: str, weight: int, queues: Sequence[Queue]) -> _Share:
-        groups: dict[str, list[_Files]] = {}
+        groups: dict[str, list[Files]] = {}
         for queue in queues:
             group = self._weights.group(vo, queue.activity)
-            groups.setdefault(group, []).append(_Files(queue, self._room, self._bundle))
+            groups.setdefault(group, []).append(Files(queue, self._room, self._bundle))
         shares = [
             _Share((lane.uid, vo, group), self._weights.weight(vo, group), _Group(files))
             for group, files in groups.items()

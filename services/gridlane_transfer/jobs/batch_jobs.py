@@ -20,6 +20,7 @@ from gridlane_transfer.jobs.submission import Submissions
 from gridlane_transfer.store.jobs import NewTransferJob, Resubmitted, Submitted
 
 MOST_FILES: Final = 10_000
+_CHECKED_TOGETHER: Final = 20
 
 _SUBMITTED = failpoint("transfer.batch.committed")
 
@@ -65,21 +66,31 @@ class BatchJobs:
         results: dict[int, Result] = {}
         accepted: dict[int, NewTransferJob] = {}
         refused: dict[int, GridlaneError] = {}
-        for index, request in enumerate(requests):
-            checked = await self._checked(request, call)
+        for index, checked in enumerate(await self._all_checked(requests, call)):
             if isinstance(checked, GridlaneError):
                 refused[index] = checked
-            elif request.validate_only:
+            elif requests[index].validate_only:
                 results[index] = _answer(checked, named=False)
             else:
                 accepted[index] = checked
-            # Others get their turn between two jobs.
-            await asyncio.sleep(0)
         results |= await self._refused(requests, refused, call)
         sizes = {index: len(new.files) for index, new in accepted.items()}
         for some in transactions.parted(sizes):
             results |= await self._stored({index: accepted[index] for index in some}, call)
         return [results[index] for index in range(len(requests))]
+
+    async def _all_checked(
+        self, requests: Sequence[Request], call: Call
+    ) -> list[NewTransferJob | GridlaneError]:
+        """Some at a time, so that the catalogue is asked once for them, and others get their turn
+        between them.
+        """
+        checked: list[NewTransferJob | GridlaneError] = []
+        for start in range(0, len(requests), _CHECKED_TOGETHER):
+            some = requests[start : start + _CHECKED_TOGETHER]
+            checked += await asyncio.gather(*(self._checked(one, call) for one in some))
+            await asyncio.sleep(0)
+        return checked
 
     async def _checked(self, request: Request, call: Call) -> NewTransferJob | GridlaneError:
         try:

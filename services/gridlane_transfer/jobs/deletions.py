@@ -12,6 +12,7 @@ from typing import Final
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import deletion_pb2, transfer_job_pb2, transfer_service_pb2
 from gridlane_kit import errors
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
@@ -31,7 +32,6 @@ from gridlane_transfer.storage import barred_ends
 from gridlane_transfer.storage.bans import Barred, Operation
 from gridlane_transfer.storage.storage_elements import Located, StorageElements
 from gridlane_transfer.store import catalogue
-from gridlane_transfer.store.audit import AuditEntry
 from gridlane_transfer.store.jobs import MoreOfFile, NewFile, NewTransferJob, Resubmitted, Submitted
 from gridlane_transfer.store.sweeps import HIGHEST_PRIORITY
 from gridlane_transfer.store.tables import FileRow, JobRow

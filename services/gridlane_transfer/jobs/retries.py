@@ -10,7 +10,8 @@ from functools import partial
 from typing import Final
 
 from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
-from gridlane_kit import errors
+from gridlane_kit import audit, errors
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
@@ -27,8 +28,7 @@ from gridlane_transfer.jobs.streamed_jobs import IncomingJob, StreamedJobs
 from gridlane_transfer.moving import rights
 from gridlane_transfer.moving.file_transfers import VERIFY_BOTH
 from gridlane_transfer.states import JOB_FINAL, FileState, JobKind, JobState
-from gridlane_transfer.store import audit, jobs
-from gridlane_transfer.store.audit import AuditEntry
+from gridlane_transfer.store import jobs
 from gridlane_transfer.store.tables import FileRow, JobRow
 
 _WORKLOAD: Final = "workload"

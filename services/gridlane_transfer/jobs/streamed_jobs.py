@@ -15,6 +15,7 @@ from typing import Final
 
 from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
 from gridlane_kit import errors, logs, request_ids
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.background import Background
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
@@ -30,7 +31,6 @@ from gridlane_transfer.jobs import stream_fields
 from gridlane_transfer.jobs.submission import Submissions
 from gridlane_transfer.states import FileState, JobState
 from gridlane_transfer.store import staging
-from gridlane_transfer.store.audit import AuditEntry
 from gridlane_transfer.store.jobs import NewFile, Resubmitted, Submitted
 from gridlane_transfer.store.staging import LostStagingError, Part, Publication, Staged
 from gridlane_transfer.store.tables import REQUEST_ID, JobRow

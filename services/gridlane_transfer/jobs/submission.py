@@ -118,7 +118,14 @@ class Submissions:
             return None
         found = zip(lfns, await self._catalogue.resolve(lfns), strict=True)
         known = {lfn: logical for lfn, logical in found if logical is not None}
-        return Copies(known, self._elements, self._order, vo=vo, protocols=tuple(protocols))
+        return Copies(
+            known,
+            self._elements,
+            self._channels,
+            self._order,
+            vo=vo,
+            protocols=tuple(protocols),
+        )
 
     def answer(
         self,

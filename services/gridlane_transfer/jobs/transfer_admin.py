@@ -11,7 +11,8 @@ from typing import Final
 
 from gridlane.transfer.v1 import transfer_admin_service_pb2 as admin_pb2
 from gridlane.transfer.v1 import transfer_job_pb2
-from gridlane_kit import errors
+from gridlane_kit import audit, errors
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.call import Call
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
@@ -20,8 +21,7 @@ from gridlane_kit.group_commit import WriteKind
 from gridlane_transfer.jobs.progress import Progress
 from gridlane_transfer.jobs.reach import Reach, place_of, require_its_files, uuid_of
 from gridlane_transfer.jobs.submission import DEFAULT_PRIORITY
-from gridlane_transfer.store import audit, jobs
-from gridlane_transfer.store.audit import AuditEntry
+from gridlane_transfer.store import jobs
 from gridlane_transfer.store.held import HeldAction, HeldDone, HeldFiles
 from gridlane_transfer.store.job_updates import JobUpdate, Updated
 from gridlane_transfer.store.tables import JobRow

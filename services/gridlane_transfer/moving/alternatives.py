@@ -46,7 +46,8 @@ class Source:
 
     Parameters:
         name: as submitted, a URL or logical file name.
-        element: the plain name of its storage element; empty: the catalogue knows.
+        element: the plain name of its storage element; of a logical name: of the one copy that it
+            stands for; empty: for those that the catalogue knows.
     """
 
     name: str
@@ -103,6 +104,28 @@ class Alternatives:
         if fresh:
             return replace(self, now=self._first(fresh, order), tried=tried, gone=gone), False
         return replace(self, now=self._first(left, order), tried=frozenset(), gone=gone), True
+
+    def with_copies(self, read: Sequence[str], others: Sequence[str]) -> "Alternatives":
+        """As they are when the copies of the present source, a logical name, are tried one by one.
+
+        Parameters:
+            read: the plain names of the storage elements whose copies have been tried with it, the
+                first one first.
+            others: those of the copies that have not.
+        """
+        name = self.present.name
+        first, *more = read
+        sources = list(self.sources)
+        sources[self.now] = Source(name, first)
+        tried = set(self.tried)
+        for element in (*more, *others):
+            copy = Source(name, element)
+            if copy in sources:
+                continue
+            if element in more:
+                tried.add(len(sources))
+            sources.append(copy)
+        return replace(self, sources=sources, tried=frozenset(tried))
 
     def to_json(self) -> str:
         """The text for the store."""

@@ -1,14 +1,18 @@
 """The copies of a logical file: which of them may be read, and which one first.
 
 Responsible for the one answer that a submission, which puts a file on the channel of the copy that
-would be taken now, and the order for an attempt have in common. What is registered is the
-catalogue's, what comes first `source_order`'s.
+would be taken now, and the order for an attempt have in common; and for when a file leaves the copy
+that it waits for. What is registered is the catalogue's, what comes first `source_order`'s.
+
+An attempt reads the copies that its place stands for: those on the file's own channel, and of these
+beside the first one none whose element counts what is read from it. For the others it waits anew.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from gridlane_transfer.backends.base import Location
 from gridlane_transfer.catalogue.base import LogicalFile
+from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.moving.alternatives import Order, Source, Strategy
 from gridlane_transfer.moving.source_order import SourceOrder
 from gridlane_transfer.storage.bans import Operation
@@ -37,9 +41,30 @@ def is_one_file(one: Location, other: Location) -> bool:
 
 def in_order(copies: Sequence[Location], order: Order) -> list[Location]:
     """Copies in the order in which they are tried."""
-    return sorted(
-        copies, key=lambda one: order(Source(one.url, one.storage_element.removeprefix(PREFIX)))
-    )
+    return sorted(copies, key=lambda one: order(_source(one)))
+
+
+def _source(copy: Location) -> Source:
+    return Source(copy.url, copy.storage_element.removeprefix(PREFIX))
+
+
+def kept(
+    copies: Sequence[Location], starting: Collection[str], waits_at: str, order: Order
+) -> Location:
+    """The copy that a file is to be read from: the one that it waits for, unless another one is
+    better.
+
+    Parameters:
+        copies: what may be read now, at least one, in the order in which they are tried.
+        starting: the storage elements, by their resource names, from which files start now.
+        waits_at: the storage element that the file waits at; empty for none.
+        order: what holds in every process, so that no two of them send a file to and fro.
+    """
+    first = next((one for one in copies if one.storage_element in starting), None)
+    own = next((one for one in copies if one.storage_element == waits_at), None)
+    if own is None:
+        return first or copies[0]
+    return own if first is None or order(_source(own)) <= order(_source(first)) else first
 
 
 class Copies:
@@ -55,6 +80,7 @@ class Copies:
         self,
         known: Mapping[str, LogicalFile],
         elements: StorageElements,
+        channels: Channels,
         order: SourceOrder,
         *,
         vo: str,
@@ -62,13 +88,14 @@ class Copies:
     ) -> None:
         self._known = known
         self._elements = elements
+        self._channels = channels
         self._order = order
         self._vo = vo
         self._protocols = protocols
 
     def first(self, lfn: str, target: Location, strategy: int = Strategy.ORDERLY) -> str:
-        """The storage element of the copy that would be taken now, by its resource name; empty when
-        there is none.
+        """The storage element of the copy that would be taken now, by its resource name: the first
+        one that a channel leads from, if there is one; empty when there is no copy.
 
         Parameters:
             target: where the bytes go, which is no source of theirs.
@@ -81,5 +108,7 @@ class Copies:
         copies = [one for one in found if not is_one_file(one, target)]
         if not copies:
             return ""
-        order = self._order.by(strategy, target.storage_element.removeprefix(PREFIX), self._vo)
-        return in_order(copies, order)[0].storage_element
+        end = target.storage_element.removeprefix(PREFIX)
+        ordered = in_order(copies, self._order.by(strategy, end, self._vo))
+        ways = (one for one in ordered if self._channels.choose(_source(one).element, end))
+        return next(ways, ordered[0]).storage_element

@@ -17,7 +17,6 @@ from gridlane_transfer.store.deadlines import Ended, Late
 
 _ENDED = failpoint("transfer.deadline.committed")
 _LOOK_S: Final = 0.4
-_STORE_RETRY_S: Final = 1.0
 _AT_ONCE: Final = 50
 _log = logs.logger("transfer.deadlines")
 

@@ -146,15 +146,24 @@ def names_to_resolve(file: FileRow) -> list[str]:
 
 def _source_names(file: FileRow) -> list[str]:
     """What may be read: the source, those beside it, or the stop before."""
-    if file.alternatives is not None:
-        return [source.name for source in alternatives.read(file.alternatives).sources]
-    return [source_of(file)]
+    several = alternatives_of(file)
+    return [source_of(file)] if several is None else [one.name for one in several.sources]
+
+
+def alternatives_of(file: FileRow) -> Alternatives | None:
+    """What may be read where there are several names for it, or an order among its copies; None on
+    the way, where the stop before is read.
+    """
+    if file.alternatives is None or file.hop > 1:
+        return None
+    return alternatives.read(file.alternatives)
 
 
 def source_of(file: FileRow) -> str:
     """The name of what is read now: the source, the one of several, or the stop before."""
-    if file.alternatives is not None:
-        return alternatives.read(file.alternatives).present.name
+    several = alternatives_of(file)
+    if several is not None:
+        return several.present.name
     if file.route is not None and file.hop > 1:
         return routes.read(file.route).stop(file.hop - 1).url
     return file.source
@@ -275,11 +284,14 @@ def _ordered(
     sources: list[Location], file: FileRow, job: JobRow, order: SourceOrder
 ) -> list[Location]:
     """The copies of a logical source in the order in which they are tried."""
-    strategy = int(Strategy.ORDERLY)
-    if file.alternatives is not None:
-        strategy = int(alternatives.read(file.alternatives).strategy)
-    key = order.by(strategy, file.target_element.removeprefix(PREFIX), job.vo)
+    key = order.by(strategy_of(file), file.target_element.removeprefix(PREFIX), job.vo)
     return copies.in_order(sources, key)
+
+
+def strategy_of(file: FileRow) -> Strategy:
+    """In which order its sources are tried."""
+    several = alternatives_of(file)
+    return Strategy.ORDERLY if several is None else several.strategy
 
 
 def _sources(
@@ -304,8 +316,17 @@ def _sources(
             f"{name} is not registered in the catalogue",
             "check the name; put the file there, or register its replica",
         )
+    several = alternatives_of(file)
+    only = "" if several is None else several.present.element
     found = copies.places(logical, elements, protocols)
-    return [_shown_as(name, located) for located in found] or _unserved(name)
+    if not found:
+        return _unserved(name)
+    asked = [one for one in found if not only or one.location.storage_element == PREFIX + only]
+    return [_shown_as(name, located) for located in asked] or Failed(
+        FailureClass.NO_REPLICA,
+        f"{name} has no copy on {only} any more",
+        "register one, or put the file there",
+    )
 
 
 def _name_of_end(file: FileRow, hop: int) -> str:

@@ -23,7 +23,6 @@ from gridlane_transfer.store.leftovers import Leftover
 
 _REMOVED = failpoint("transfer.hop.removed")
 _LOOK_S: Final = 1.0
-_STORE_RETRY_S: Final = 1.0
 _AT_ONCE: Final = 20
 _FIRST_RETRY_S: Final = 2.0
 _LONGEST_RETRY_S: Final = 3600.0
@@ -87,7 +86,12 @@ class HopCopies:
         return len(rows) == _AT_ONCE
 
     async def _remove(self, row: Leftover) -> None:
-        failed = await self._failure(row.url)
+        try:
+            failed = await self._failure(row.url)
+        except Exception as error:
+            # A defect: its copy is put off as well, so that the others are not left for ever.
+            _log.exception("a copy on the way could not be removed", file=row.number)
+            failed = f"{type(error).__name__}: {error}"
         if failed is None:
             _REMOVED()
             await self._db.write(lambda conn: leftovers.forget(conn, row))

@@ -10,7 +10,7 @@ this on one database, each with the files that it leased.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -48,6 +48,8 @@ _ABORTED = failpoint("transfer.cancel.aborted")
 _STORE_RETRY_S = 1.0
 # How often a holder looks whether another process has accepted the cancel of a file of its.
 _FIND_CANCELS_S = 1.0
+# So many leases are renewed in one go: small files by the thousand may move at the same time.
+_RENEWED_TOGETHER = 500
 
 _log = logs.logger("transfer.reconciler")
 
@@ -211,6 +213,8 @@ class Reconciler:
             if len(moving) < len(place):
                 self.wake()  # some have ended: there may be room for others
         self._ledger.saw(claims.seen, standing)
+        if claims.more:
+            self.wake()
         return claims.more_abandoned
 
     def _begin(self, place: Sequence[Claimed]) -> None:
@@ -229,19 +233,8 @@ class Reconciler:
     async def _work(self, place: Sequence[Claimed]) -> None:
         first = place[0].file
         try:
-            outcomes = await self._outcomes(place)
-            if self._stopping:
-                return
-            for outcome in outcomes:
-                if isinstance(outcome, Moved):
-                    _PUBLISHED()
-            answered = list(zip(place, outcomes, strict=True))
-            files = await self._store([self._report_of(*one) for one in answered])
-            for (claimed, outcome), file in zip(answered, files, strict=True):
-                _REPORTED()
-                self._note(claimed.file, outcome)
-                if file is not None and file.state == FileState.RETRYING:
-                    self._wake_at(file.due_us)
+            for part in self._parts(place):
+                await self._work_on(part)
         finally:
             self._places -= 1
             self._on_channel[first.channel_uid] -= 1
@@ -250,31 +243,55 @@ class Reconciler:
                 self._forget(claimed.file)
             self.wake()
 
+    def _parts(self, place: Sequence[Claimed]) -> Iterator[Sequence[Claimed]]:
+        """The files of a place that are moved together, and then each of the others."""
+        together: list[Claimed] = []
+        alone: list[Claimed] = []
+        for claimed in place:
+            (together if self._backend.moves_together(claimed.order) else alone).append(claimed)
+        if together:
+            yield together
+        yield from ([claimed] for claimed in alone)
+
+    async def _work_on(self, part: Sequence[Claimed]) -> None:
+        """Move files, and store at once how they ended."""
+        outcomes = await self._outcomes(part)
+        if self._stopping:
+            return
+        for outcome in outcomes:
+            if isinstance(outcome, Moved):
+                _PUBLISHED()
+        answered = list(zip(part, outcomes, strict=True))
+        files = await self._store([self._report_of(*one) for one in answered])
+        for (claimed, outcome), file in zip(answered, files, strict=True):
+            _REPORTED()
+            self._note(claimed.file, outcome)
+            self._forget(claimed.file)
+            if file is not None and file.state == FileState.RETRYING:
+                self._wake_at(file.due_us)
+
     def _forget(self, file: FileRow) -> None:
-        self._aborted.discard(file.number)
         work = self._running.get(file.number)
         if work is not None and work.epoch == file.lease_epoch:
             del self._running[file.number]
+            self._aborted.discard(file.number)
 
     def _report_of(self, claimed: Claimed, outcome: Moved | Failed) -> Report:
         return Report(claimed.file.number, self._holder, claimed.file.lease_epoch, outcome)
 
-    async def _outcomes(self, place: Sequence[Claimed]) -> list[Moved | Failed]:
-        """Move the files of a place, which are one job's; those whose end is asked for are cleaned
-        up after.
-        """
+    async def _outcomes(self, part: Sequence[Claimed]) -> list[Moved | Failed]:
+        """Move files, which are one job's; those whose end is asked for are cleaned up after."""
+        # An end that is asked for from here on reaches the mover.
+        moving = [one for one in part if not (one.canceling or one.file.number in self._aborted)]
         outcomes: dict[int, Moved | Failed] = {}
-        moving: list[Claimed] = []
-        for claimed in place:
-            if claimed.canceling or claimed.file.number in self._aborted:
-                await self._backend.clean(claimed.order)
-                outcomes[claimed.file.number] = canceled()
-            else:
-                moving.append(claimed)
         if moving:
             for claimed, outcome in zip(moving, await self._move(moving), strict=True):
                 outcomes[claimed.file.number] = await self._completed(claimed, outcome)
-        return [outcomes[claimed.file.number] for claimed in place]
+        for claimed in part:
+            if claimed.file.number not in outcomes:
+                await self._backend.clean(claimed.order)
+                outcomes[claimed.file.number] = canceled()
+        return [outcomes[claimed.file.number] for claimed in part]
 
     async def _move(self, files: Sequence[Claimed]) -> Sequence[Moved | Failed]:
         job = files[0].job
@@ -338,12 +355,17 @@ class Reconciler:
                 await asyncio.sleep(_STORE_RETRY_S)
 
     async def _store(self, reports: Sequence[Report]) -> list[FileRow | None]:
-        """Store answers, in one transaction, however long the store is away."""
+        """Store answers, in one transaction, however long the store is away.
+
+        Returns:
+            Each file after it; None for what was stale, or whose answer alone was a defect: its
+            lease runs out, and it is claimed anew.
+        """
         while True:
             try:
-                return [_or_raise(taken) for taken in await self._report.many(reports)]
+                return [_stored(taken) for taken in await self._report.many(reports)]
             except GridlaneError as error:
-                _log.warning("a mover's answer could not be stored", reason=error.reason)
+                _log.warning("movers' answers could not be stored", reason=error.reason)
                 await asyncio.sleep(_STORE_RETRY_S)
 
     def _wake_at(self, due_us: int) -> None:
@@ -363,13 +385,16 @@ class Reconciler:
             for number, work in self._running.items()
         ]
         try:
-            states = await self._keep.many(wishes)
+            for begin in range(0, len(wishes), _RENEWED_TOGETHER):
+                await self._renew_some(wishes[begin : begin + _RENEWED_TOGETHER])
         except GridlaneError as error:
             _log.warning("leases could not be renewed", reason=error.reason)
-            return
-        for wish, state in zip(wishes, states, strict=True):
+
+    async def _renew_some(self, wishes: Sequence[Keep]) -> None:
+        for wish, state in zip(wishes, await self._keep.many(wishes), strict=True):
             work = self._running.get(wish.number)
             if state is None and work is not None and work.epoch == wish.epoch:
+                self._aborted.add(wish.number)  # one that has not begun does not begin
                 self._backend.abort(wish.number)
 
     async def _find_cancels(self) -> None:
@@ -390,9 +415,10 @@ class Reconciler:
                 self.abort(new)
 
 
-def _or_raise(taken: FileRow | Exception | None) -> FileRow | None:
+def _stored(taken: FileRow | Exception | None) -> FileRow | None:
     if isinstance(taken, Exception):
-        raise taken
+        _log.error("a mover's answer could not be stored", exc_info=taken)
+        return None
     return taken
 
 

@@ -98,28 +98,29 @@ class Registrar:
         outcomes = await self._register(owed)
         _REGISTERED()
         reports = [
-            RegistrationReport(file.number, self._holder, file.epoch, failed)
-            for file, failed in zip(owed, outcomes, strict=True)
+            RegistrationReport(file.number, self._holder, file.epoch, outcome)
+            for file, outcome in zip(owed, outcomes, strict=True)
+            if not isinstance(outcome, Exception)
         ]
-        for outcome in await self._report.many(reports):
+        reported = await self._report.many(reports)
+        _REPORTED()
+        # A defect is told once the others' answers are stored; its file waits for its lease's end.
+        for outcome in (*outcomes, *reported):
             if isinstance(outcome, Exception):
                 raise outcome
-        _REPORTED()
         return len(owed) == _AT_ONCE
 
-    async def _register(self, owed: Sequence[OwedFile]) -> list[Failed | None]:
+    async def _register(self, owed: Sequence[OwedFile]) -> list[Failed | Exception | None]:
         try:
             answers = await self._catalogue.register([file.copy for file in owed])
         except GridlaneError as error:
             return [registrations.unanswered(self._catalogue.name, error.message)] * len(owed)
         return [self._failure(answer) for answer in answers]
 
-    def _failure(self, answer: LogicalFile | Exception) -> Failed | None:
-        """Why a copy is not registered; None: it is."""
+    def _failure(self, answer: LogicalFile | Exception) -> Failed | Exception | None:
+        """Why a copy is not registered; None: it is; an exception: it is not known."""
         if isinstance(answer, ConflictError):
             return registrations.contradicted(answer)
         if isinstance(answer, GridlaneError):
             return registrations.unanswered(self._catalogue.name, answer.message)
-        if isinstance(answer, Exception):
-            raise answer
-        return None
+        return answer if isinstance(answer, Exception) else None

@@ -74,7 +74,9 @@ class Removals:
         self._exclusive = exclusive
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
-        self._running: dict[int, tuple[int, asyncio.Task[None]]] = {}
+        # By a file's number and the epoch of its lease: who lost a lease may still be at work here
+        # when the file is claimed anew.
+        self._running: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._background = Background(
             self._claim_all,
             name="transfer-removals",
@@ -102,7 +104,7 @@ class Removals:
         """Remove no more; what is left is taken up by whoever starts next."""
         await self._background.stop()
         await self._leases.stop()
-        working = [task for _, task in self._running.values()]
+        working = list(self._running.values())
         for task in working:
             task.cancel()
         if working:
@@ -126,7 +128,7 @@ class Removals:
             number, epoch = removal.file.number, removal.file.lease_epoch
             task = asyncio.create_task(self._work(removal), name=f"transfer-removal-{number}")
             task.add_done_callback(_ended)
-            self._running[number] = (epoch, task)
+            self._running[number, epoch] = task
         return True
 
     async def _work(self, removal: Removal) -> None:
@@ -144,7 +146,7 @@ class Removals:
                 delay_s = max(0.0, (file.due_us - now_us()) / 1_000_000) + 0.002
                 asyncio.get_running_loop().call_later(delay_s, self.wake)
         finally:
-            self._running.pop(number, None)
+            self._running.pop((number, epoch), None)
             self.wake()
 
     async def _remove(
@@ -187,9 +189,8 @@ class Removals:
                 await asyncio.sleep(_STORE_RETRY_S)
 
     async def _renew(self) -> float:
-        held = [(number, epoch) for number, (epoch, _) in self._running.items()]
-        if held:
-            await self._keep(held)
+        if self._running:
+            await self._keep(list(self._running))
         return self._ttl.total_seconds() / 3
 
     async def _keep(self, held: Sequence[tuple[int, int]]) -> Collection[int]:

@@ -79,6 +79,16 @@ class SourceOrder:
 
         return {Strategy.AUTO: auto, Strategy.SUCCESS: success}.get(Strategy(strategy), orderly)
 
+    def settled(self, strategy: int, target: str, vo: str) -> Order:
+        """The same without what differs from process to process, and from moment to moment: how
+        the ways did.
+
+        Parameters:
+            strategy, target, vo: as `by` takes them.
+        """
+        lasting = strategy if strategy == Strategy.AUTO else Strategy.ORDERLY
+        return self.by(lasting, target, vo)
+
     def _is_last(self, name: str, vo: str) -> bool:
         """Whether an element is banned from being read, or on probation."""
         element = self._elements.get(PREFIX + name)

@@ -20,7 +20,6 @@ _SWEPT = failpoint("transfer.sweep.committed")
 # Jobs that are worked on in turn, a step each.
 _AT_ONCE: Final = 4
 _POLL_S: Final = 5.0
-_STORE_RETRY_S: Final = 1.0
 _log = logs.logger("transfer.sweeps")
 
 

@@ -24,7 +24,6 @@ _REVIEWED: Final = failpoint("transfer.banned.committed")
 # After a change every process knows it within a second: what was accepted meanwhile is looked for
 # once more.
 _AGAIN_S: Final = 2.0
-_STORE_RETRY_S: Final = 1.0
 _log = logs.logger("transfer.bans")
 
 

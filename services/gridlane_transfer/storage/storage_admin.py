@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import storage_admin_service_pb2 as pb
 from gridlane.transfer.v1 import storage_ban_pb2, storage_element_pb2
-from gridlane_kit import errors, request_ids
+from gridlane_kit import audit, errors, request_ids
 from gridlane_kit.call import Call
 from gridlane_kit.clock import given_us, now_us
 from gridlane_kit.database import Database
@@ -39,9 +39,9 @@ from gridlane_transfer.storage.storage_elements import (
     overlapping,
 )
 from gridlane_transfer.storage.storage_messages import ban_message
-from gridlane_transfer.store import audit, storage
+from gridlane_transfer.store import storage
 from gridlane_transfer.store.refresh import Kind, Refresh, bump, lock
-from gridlane_transfer.store.tables import REQUEST_ID
+from gridlane_transfer.store.tables import AUDIT, REQUEST_ID
 
 T = TypeVar("T")
 _CHANGED: Final = failpoint("transfer.storage.committed")
@@ -287,7 +287,7 @@ class StorageAdmin:
         entry = audit.entry(
             call, resource=resource, vo=vo, reason=reason, before=before, after=after
         )
-        audit.append(conn, [entry])
+        audit.append(conn, AUDIT, [entry])
 
     def _require_changeable(self, name: str) -> None:
         if name in self._elements.configured:

@@ -17,8 +17,8 @@ from gridlane_transfer import messages
 from gridlane_transfer.backends.base import MoveOrder
 from gridlane_transfer.catalogue.base import LogicalFile
 from gridlane_transfer.channels.channels import Channels
-from gridlane_transfer.moving import alternatives, file_transfers
-from gridlane_transfer.moving.alternatives import Alternatives
+from gridlane_transfer.moving import file_transfers
+from gridlane_transfer.moving.alternatives import Alternatives, Source
 from gridlane_transfer.states import BLOCKED, UNFINISHED, FileState, JobKind
 from gridlane_transfer.storage.bans import BannedFile, Barred, Operation, banned_file, cancelled
 from gridlane_transfer.storage.storage_elements import PREFIX, StorageElements
@@ -176,11 +176,9 @@ def another_source(row: FileRow, job: JobRow, elements: StorageElements) -> Alte
     """The sources of a file with one chosen that may be read, where the present one may not; None
     when there is no such one, or the target is what is banned.
     """
-    if row.alternatives is None:
+    several = file_transfers.alternatives_of(row)
+    if several is None or elements.barred(row.target_element, Operation.WRITE, job.vo):
         return None
-    if elements.barred(row.target_element, Operation.WRITE, job.vo):
-        return None
-    several = alternatives.read(row.alternatives)
     free = [
         index
         for index, source in enumerate(several.sources)
@@ -245,14 +243,21 @@ def _source_elements(row: FileRow, known: Mapping[str, LogicalFile]) -> Collecti
     """The resource names of the elements that a file can be read from, as far as they are known."""
     if row.state == FileState.ACTIVE:
         return [row.source_element]
-    if row.alternatives is not None:
-        several = alternatives.read(row.alternatives)
+    several = file_transfers.alternatives_of(row)
+    if several is not None:
         left = [one for n, one in enumerate(several.sources) if n not in several.gone]
-        return [PREFIX + one.element for one in left] if all(one.element for one in left) else []
-    logical = known.get(file_transfers.source_of(row))
-    if logical is not None:
-        return [replica.storage_element for replica in logical.replicas]
-    return [row.source_element] if row.source_element else []
+        found = [_elements_of(one, known) for one in left]
+        return [name for names in found for name in names] if all(found) else []
+    present = Source(file_transfers.source_of(row), "")
+    return _elements_of(present, known) or [name for name in (row.source_element,) if name]
+
+
+def _elements_of(source: Source, known: Mapping[str, LogicalFile]) -> Sequence[str]:
+    """The same of one source; none when they are not known."""
+    if source.element:
+        return [PREFIX + source.element]
+    logical = known.get(source.name)
+    return [] if logical is None else [one.storage_element for one in logical.replicas]
 
 
 def _sources_barred(

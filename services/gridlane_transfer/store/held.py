@@ -15,15 +15,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, select
 
+from gridlane_kit import audit
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_transfer import messages
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.states import FileState
-from gridlane_transfer.store import audit
-from gridlane_transfer.store.audit import AuditEntry
 from gridlane_transfer.store.changes import Changes
-from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow
+from gridlane_transfer.store.tables import AUDIT, FILE, FILE_COLUMNS, FileRow
 
 PAGE: Final = 500
 """So many files change in one transaction."""
@@ -96,7 +96,7 @@ def _settle(conn: Connection, feed: Feed, channels: Channels, wish: HeldFiles) -
     files = sum(_change(changes, row, wish.action) for row in rows)
     changes.save()
     if wish.entry is not None:
-        audit.append(conn, [wish.entry])
+        audit.append(conn, AUDIT, [wish.entry])
     if len(rows) < PAGE:
         return HeldDone(files, None)
     return HeldDone(files, rows[-1].number if wish.job_number is None else rows[-1].n)

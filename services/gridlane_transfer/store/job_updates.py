@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, update
 
-from gridlane_kit import errors
+from gridlane.transfer.v1.transfer_job_pb2 import TransferJob
+from gridlane_kit import audit, errors
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.clock import now_us
 from gridlane_transfer import messages
 from gridlane_transfer.states import JOB_FINAL, FileState, JobState
-from gridlane_transfer.store import audit, sweeps
-from gridlane_transfer.store.audit import AuditEntry
+from gridlane_transfer.store import sweeps
 from gridlane_transfer.store.sweeps import NewRank, SweepKind
-from gridlane_transfer.store.tables import JOB, JOB_COLUMNS, JobRow
+from gridlane_transfer.store.tables import AUDIT, JOB, JOB_COLUMNS, JobRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,9 @@ def _apply(conn: Connection, wish: JobUpdate) -> Updated | Exception:
             return errors.revision_conflict(name)
         if job.state in JOB_FINAL:
             return errors.illegal_transition(name, JobState(job.state).name, FileState.READY.name)
-        audit.append(conn, [wish.entry])
-        job = _change(conn, job, wish)
+        changed = _change(conn, job, wish)
+        audit.append(conn, AUDIT, [_told(wish.entry, job, changed, wish)])
+        job = changed
     rank = NewRank.of(job.vo, wish.priority, wish.activity)
     swept = sweeps.rank_files(conn, job, rank, wish.after, wish.channels)
     if swept.done:
@@ -85,6 +87,20 @@ def _apply(conn: Connection, wish: JobUpdate) -> Updated | Exception:
         if asked is not None:
             sweeps.begin(conn, job.number, kind, swept.after)
     return Updated(job)
+
+
+def _told(entry: AuditEntry, before: JobRow, after: JobRow, wish: JobUpdate) -> AuditEntry:
+    """The entry with what may change of a job; of the files on some channels alone, with what was
+    asked for them.
+    """
+    if wish.channels is not None:
+        asked = TransferJob(priority=wish.priority or 0, activity=wish.activity or "")
+        return entry._replace(after_json=audit.as_json(asked))
+    was, is_now = (
+        TransferJob(priority=row.priority, activity=row.activity or "", revision=row.revision)
+        for row in (before, after)
+    )
+    return entry._replace(before_json=audit.as_json(was), after_json=audit.as_json(is_now))
 
 
 def _change(conn: Connection, job: JobRow, wish: JobUpdate) -> JobRow:

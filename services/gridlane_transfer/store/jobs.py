@@ -21,7 +21,8 @@ from sqlalchemy import (
 )
 
 from gridlane.transfer.v1 import event_pb2
-from gridlane_kit import errors, request_ids
+from gridlane_kit import audit, errors, request_ids
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.database import insert_values
 from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Feed, NewEvent
@@ -31,10 +32,10 @@ from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_kit.request_ids import Conflict, Replay, RequestKey, SameAs
 from gridlane_transfer import messages
 from gridlane_transfer.states import JOB_FINAL, FileState, JobState
-from gridlane_transfer.store import audit, channel_jobs, storage, sweeps
-from gridlane_transfer.store.audit import AuditEntry
+from gridlane_transfer.store import channel_jobs, storage, sweeps
 from gridlane_transfer.store.sweeps import SweepKind
 from gridlane_transfer.store.tables import (
+    AUDIT,
     FEED,
     FILE,
     FILE_ATTEMPT,
@@ -228,7 +229,7 @@ def _insert_new(conn: Connection, feed: Feed, entries: Sequence[NewTransferJob])
     feed.append(conn, [_submitted(e, one.number) for e, one in zip(entries, given, strict=True)])
     for entry in entries:
         storage.count_affected(conn, entry.by_bans)
-    audit.append(conn, [entry.entry for entry in entries if entry.entry is not None])
+    audit.append(conn, AUDIT, [entry.entry for entry in entries if entry.entry is not None])
     return given
 
 

@@ -7,6 +7,7 @@ answer, if it still is the answer of the newest attempt, and has the replica reg
 (`registering`). The rules are `file_transfers`'.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,22 +18,16 @@ from sqlalchemy import Connection, and_, bindparam, select, update
 
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
-from gridlane_kit.leases import claim_due, database_now_us
+from gridlane_kit.leases import database_now_us
 from gridlane_kit.policy import Policy, WorkAction
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import Moved, MoveOrder
 from gridlane_transfer.catalogue.base import Catalogue, LogicalFile
+from gridlane_transfer.channels.bundles import ALONE, Bundle, ElementRoom, Waiting
 from gridlane_transfer.channels.channels import Channel, Channels
-from gridlane_transfer.channels.scheduling import (
-    ALONE,
-    Bundle,
-    Choice,
-    ElementRoom,
-    Seen,
-    Standing,
-)
-from gridlane_transfer.moving import alternatives, file_transfers, limits, rights, routes
-from gridlane_transfer.moving.alternatives import Alternatives, Order
+from gridlane_transfer.channels.scheduling import Choice, Seen, Standing
+from gridlane_transfer.moving import file_transfers, limits, rights, routes
+from gridlane_transfer.moving.alternatives import OF_THE_SOURCE, Alternatives, Order
 from gridlane_transfer.moving.failures import Failed, FailureClass
 from gridlane_transfer.moving.file_transfers import Budget, RetryPolicy
 from gridlane_transfer.moving.registrations import Arrived
@@ -43,6 +38,7 @@ from gridlane_transfer.storage.bans import Barred, cancelled, waits
 from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import banned, onward, queues
 from gridlane_transfer.store.changes import Changes
+from gridlane_transfer.store.queues import MOST_FILES
 from gridlane_transfer.store.registering import Registering
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, file_in
 
@@ -102,11 +98,13 @@ class Claims:
             and was ended or put off.
         seen: who waits, for the account.
         more_abandoned: whether there may be more files whose process is no more.
+        more: whether there may be others that could begin now: it was as many as one claim takes.
     """
 
     places: Sequence[Sequence[Claimed | None]]
     seen: Seen
     more_abandoned: bool = False
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +183,12 @@ class Moving:
         conn.execute(update(FILE).where(_RUNNING).values(lease_until_us=0))
 
     def _claim(self, conn: Connection, request: ClaimRequest) -> Claims:
-        places = [[row] for row in self._abandoned(conn, request)] if request.abandoned else []
-        more_abandoned = request.abandoned and len(places) == request.limit
+        places: list[list[FileRow]] = []
+        more_abandoned = False
+        if request.abandoned:
+            places, more_abandoned = queues.lease_abandoned(
+                conn, request.limit, holder=request.holder, ttl=request.ttl
+            )
         begun, seen, room = self._chosen(conn, request, request.limit - len(places))
         places += begun
         rows = [row for place in places for row in place]
@@ -196,53 +198,45 @@ class Moving:
         changes.load({row.job_number for row in rows})
         lfns = {name for row in rows for name in file_transfers.names_to_resolve(row)}
         known = self._catalogue.known(conn, sorted(lfns)) if lfns else {}
-        claimed = [
-            [
-                self._begin(
-                    changes, row._replace(place=place[0].number), known, request.policy, room
-                )
-                for row in place
-            ]
-            for place in places
-        ]
+        claimed: list[list[Claimed | None]] = []
+        for place in places:
+            # Not one of the files: it may end, and start anew in a place of its own, before others.
+            shared = random.getrandbits(62) if len(place) > 1 else None
+            files = (row._replace(place=shared) for row in place)
+            claimed.append(
+                [self._begin(changes, row, known, request.policy, room) for row in files]
+            )
         changes.save()
-        return Claims(claimed, seen, more_abandoned)
+        return Claims(claimed, seen, more_abandoned, more=sum(map(len, begun)) >= MOST_FILES)
 
     def _chosen(
         self, conn: Connection, request: ClaimRequest, limit: int
     ) -> tuple[list[list[FileRow]], Seen, ElementRoom]:
         """The due files that start, leased, by place, in the order in which they were chosen."""
-        starting = [channel for channel in request.channels if channel.starts_files]
+        asked = {channel.uid for channel in request.channels}
+        # As they are now: one may have been stopped while the claim waited to be written.
+        starting = [one for one in self._channels.all() if one.uid in asked and one.starts_files]
         limited = queues.has_limits(self._elements)
         if limit <= 0 or not starting:
             return [], Seen(), ElementRoom({}, {})
         moving = queues.running(conn, [one.uid for one in starting], elements=limited)
         room = queues.room_at(self._elements, moving)
-        lanes, idle = queues.lanes(conn, starting, moving, room, request.bundle)
+        lanes, idle = queues.lanes(conn, starting, moving, room, limit, request.bundle)
         idle = {*idle, *(one.uid for one in self._channels.all() if not one.starts_files)}
         weights = self._channels.weights
         choice = Choice(lanes, weights, request.standing, room, idle, request.bundle)
-        chosen = list(islice(iter(choice.next_place, None), limit))
+        chosen: list[Sequence[Waiting]] = []
+        numbers: list[int] = []
+        for place in islice(iter(choice.next_place, None), limit):
+            chosen.append(place)
+            numbers += [waiting.number for waiting in place]
+            if len(numbers) >= MOST_FILES:
+                break
         if not chosen:
             return [], choice.seen, room
-        numbers = [waiting.number for place in chosen for waiting in place]
         rows = queues.lease(conn, numbers, holder=request.holder, ttl=request.ttl)
         leased = ([rows[one.number] for one in place if one.number in rows] for place in chosen)
         return [place for place in leased if place], choice.seen, room
-
-    def _abandoned(self, conn: Connection, request: ClaimRequest) -> list[FileRow]:
-        """Files whose attempt lost its process."""
-        found = claim_due(
-            conn,
-            FILE,
-            # What is to be removed lies on no channel, and is `removals`'.
-            where=and_(_RUNNING, FILE.c.channel_uid != ""),
-            order_by=[FILE.c.number],
-            limit=request.limit,
-            holder=request.holder,
-            ttl=request.ttl,
-        )
-        return [FileRow._make(row) for row in found]
 
     def _begin(
         self,
@@ -282,8 +276,13 @@ class Moving:
     def _start(
         self, changes: Changes, row: FileRow, job: JobRow, order: MoveOrder, room: ElementRoom
     ) -> Claimed | None:
-        """Commit the intent to move a file; one whose sources are all in use is put off."""
-        placed = queues.placed(row, order, room)
+        """Commit the intent to move a file; one whose sources are all in use is put off, and one
+        that is to be read on another channel waits there.
+        """
+        of_copies = onward.to_copy(changes, self._channels, self._order, row, order)
+        if of_copies is None:
+            return None
+        placed = queues.placed(row, of_copies, room)
         if placed is None:
             changes.file(
                 row, FileState(row.state), due_us=now_us() + _POSTPONED_US, lease_until_us=0
@@ -388,7 +387,10 @@ class Moving:
         job = changes.job(row.job_number)
         channel = self._channels.by_uid(row.channel_uid)
         following = file_transfers.after_failure(
-            FileState(row.state), outcome, self._budget(row, job), *self._sources(row, job)
+            FileState(row.state),
+            outcome,
+            self._budget(row, job),
+            *self._sources_left(conn, row, job, outcome),
         )
         reported: dict[str, Any] = {}
         if outcome.target is not None:
@@ -415,10 +417,25 @@ class Moving:
 
     def _sources(self, row: FileRow, job: JobRow) -> tuple[Alternatives | None, Order | None]:
         """The sources of a file that has several, and in which order they are tried now."""
-        if row.alternatives is None:
-            return None, None
-        sources = alternatives.read(row.alternatives)
-        return sources, self._order.by(sources.strategy, onward.plain(row.target_element), job.vo)
+        sources = file_transfers.alternatives_of(row)
+        return (None, None) if sources is None else (sources, self._order_of(row, job))
+
+    def _sources_left(
+        self, conn: Connection, row: FileRow, job: JobRow, failed: Failed
+    ) -> tuple[Alternatives | None, Order | None]:
+        """The same after an attempt, with copies of a logical source that it did not try."""
+        name = file_transfers.source_of(row)
+        logical = None
+        if failed.failure_class in OF_THE_SOURCE and file_transfers.is_logical(name):
+            logical = self._catalogue.known(conn, [name]).get(name)
+        if logical is None:
+            return self._sources(row, job)
+        sources = onward.with_copies(self._channels, self._elements, row, job, logical)
+        return (None, None) if sources is None else (sources, self._order_of(row, job))
+
+    def _order_of(self, row: FileRow, job: JobRow) -> Order:
+        strategy, target = file_transfers.strategy_of(row), onward.plain(row.target_element)
+        return self._order.by(strategy, target, job.vo)
 
     def _moved(
         self,

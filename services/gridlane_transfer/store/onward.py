@@ -1,18 +1,39 @@
-"""Files that go on from elsewhere: the next of their sources, the next hop of their way.
+"""Files that go on from elsewhere: the next of their sources, another copy of a logical one, the
+next hop of their way.
 
 Responsible for the columns that say so, and for the channel, which is that of its present ends; a
-file that no channel leads on ends. Which source is next is `alternatives`', which stop `routes`'.
+file that no channel leads on ends. Which source is next is `alternatives`', which copy `copies`',
+which stop `routes`'.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
 from gridlane_kit.clock import now_us
-from gridlane_transfer.channels.channels import Channels
-from gridlane_transfer.moving.alternatives import Alternatives
+from gridlane_transfer.backends.base import MoveOrder
+from gridlane_transfer.catalogue.base import LogicalFile
+from gridlane_transfer.channels.channels import Channel, Channels
+from gridlane_transfer.jobs.options import options_of
+from gridlane_transfer.moving import copies
+from gridlane_transfer.moving.alternatives import Alternatives, Source, Strategy
 from gridlane_transfer.moving.failures import Failed, FailureClass
+from gridlane_transfer.moving.file_transfers import (
+    alternatives_of,
+    is_logical,
+    source_of,
+    strategy_of,
+)
 from gridlane_transfer.moving.routes import Route
-from gridlane_transfer.states import FileState
-from gridlane_transfer.storage.storage_elements import PREFIX
+from gridlane_transfer.moving.source_order import SourceOrder
+from gridlane_transfer.states import RUNNING, FileState
+from gridlane_transfer.storage.storage_elements import PREFIX, StorageElements
 from gridlane_transfer.store.changes import Changes
-from gridlane_transfer.store.tables import FileRow
+from gridlane_transfer.store.tables import FileRow, JobRow
+
+_LOST: Final = Failed(
+    FailureClass.BACKEND_LOST, "the process that moved it is no more", recoverable=True
+)
 
 
 def plain(element: str) -> str:
@@ -49,6 +70,95 @@ def to_source(
         channel_uid=channel.uid,
         lease_until_us=0,
     )
+
+
+def to_copy(
+    changes: Changes, channels: Channels, by: SourceOrder, row: FileRow, order: MoveOrder
+) -> MoveOrder | None:
+    """Have a file that is about to start read a copy of its logical source on that copy's channel:
+    since it was put on its channel copies may have come and gone.
+
+    It leaves the copy that it waits for only for a better one: see `copies.kept`.
+
+    Parameters:
+        order: with the copies that may be read now, in the order in which they are tried.
+
+    Returns:
+        The order with those copies alone that lie on the file's channel; None: it waits on another
+        one, or has ended, since no channel leads from any copy.
+    """
+    if not is_logical(source_of(row)):
+        return order
+    ways = _ways(channels, row, [one.storage_element for one in order.sources])
+    if not ways:
+        refused = no_channel(plain(order.sources[0].storage_element), row.target_element)
+        changes.file(row, FileState.FAILED, failure=refused, lease_until_us=0)
+        return None
+    there = [one for one in order.sources if one.storage_element in ways]
+    staying = [one for one in there if ways[one.storage_element].uid == row.channel_uid]
+    if staying and row.state in RUNNING:
+        there = staying  # it has its place
+    starting = {name for name, channel in ways.items() if channel.starts_files}
+    settled = by.settled(
+        strategy_of(row), plain(row.target_element), changes.job(row.job_number).vo
+    )
+    first = copies.kept(there, starting, row.source_element, settled)
+    channel = ways[first.storage_element]
+    if channel.uid == row.channel_uid:
+        return replace(order, sources=sorted(staying, key=lambda one: one is not first))
+    if row.state in RUNNING:
+        row = changes.file(row, FileState.RETRYING, failure=_LOST)
+    changes.file(
+        row,
+        FileState(row.state),
+        source_element=first.storage_element,
+        channel_uid=channel.uid,
+        lease_until_us=0,
+    )
+    return None
+
+
+def with_copies(
+    channels: Channels, elements: StorageElements, row: FileRow, job: JobRow, logical: LogicalFile
+) -> Alternatives | None:
+    """The sources of a file whose logical source could not be read, its copies among them that the
+    attempt did not try; None when there is nothing else to try.
+    """
+    several = alternatives_of(row)
+    target = elements.locate(row.target_url, internal=True, own=row.hop > 0)
+    found = [
+        one.location.storage_element
+        for one in copies.places(logical, elements, options_of(job.options).protocols)
+        if target is None or not copies.is_one_file(one.location, target.location)
+    ]
+    ways = _ways(channels, row, found)
+    others = [plain(name) for name in ways if name != row.source_element]
+    read = [plain(row.source_element)]
+    if several is None or not several.present.element:
+        read += [one for one in others if _is_beside(ways[PREFIX + one], row, elements, one)]
+    present = several or Alternatives([Source(row.source, "")], Strategy.ORDERLY)
+    known = {one.element for one in present.sources if one.name == present.present.name}
+    if not set(others) - {*read, *known}:
+        return several
+    return present.with_copies(read, others)
+
+
+def _is_beside(channel: Channel, row: FileRow, elements: StorageElements, source: str) -> bool:
+    """Whether a copy is read in the attempt that begins with another one: see `copies`."""
+    element = elements.get(PREFIX + source)
+    counts = element is not None and bool(element.limits.max_active_out)
+    return channel.uid == row.channel_uid and not counts
+
+
+def _ways(channels: Channels, row: FileRow, names: Sequence[str]) -> Mapping[str, Channel]:
+    """The channels from copies to a file's target, by the resource names of the copies' storage
+    elements; those that no channel leads from are left out.
+    """
+    target = plain(row.target_element)
+    found = {name: channels.choose(plain(name), target) for name in names}
+    if row.source_element in found:
+        found[row.source_element] = channels.by_uid(row.channel_uid)
+    return {name: channel for name, channel in found.items() if channel is not None}
 
 
 def to_hop(changes: Changes, channels: Channels, row: FileRow, route: Route) -> FileRow:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial
-from itertools import zip_longest
+from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -28,17 +28,11 @@ from sqlalchemy import (
 )
 
 from gridlane_kit.database import run_kept
-from gridlane_kit.leases import database_now_us
+from gridlane_kit.leases import claim_due, database_now_us
 from gridlane_transfer.backends.base import MoveOrder
+from gridlane_transfer.channels.bundles import ALONE, Bundle, ElementRoom, Queue, Waiting
 from gridlane_transfer.channels.channels import NO_CHANNEL, Channel
-from gridlane_transfer.channels.scheduling import (
-    ALONE,
-    Bundle,
-    ElementRoom,
-    Lane,
-    Queue,
-    Waiting,
-)
+from gridlane_transfer.channels.scheduling import Lane
 from gridlane_transfer.states import DUE, RUNNING
 from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, file_in
@@ -46,6 +40,10 @@ from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, file_in
 LOOK_AHEAD: Final = 1000
 """So many files of a queue are looked at when storage elements are full: one behind them waits
 until those before it have started.
+"""
+MOST_FILES: Final = 1000
+"""So many files are claimed at once, or a place's more: whatever is written in the same transaction
+waits for them.
 """
 
 _AHEAD: Final = FILE.alias("ahead")
@@ -118,17 +116,24 @@ OF_QUEUE: Final = (
     .order_by(FILE.c.rank, FILE.c.number)
     .limit(bindparam("limit"))
 )
-# Files that share a place count as one.
-_COUNT: Final = func.count(func.coalesce(FILE.c.place, FILE.c.number).distinct()).label("places")
+PLACE: Final = func.coalesce(FILE.c.place, FILE.c.number)
+"""Which place a running file takes: those that share one have the same."""
+_COUNT: Final = func.count(PLACE.distinct()).label("places")
 # What is removed lies on no channel, and takes no place.
 _RUNNING: Final = and_(file_in(RUNNING), FILE.c.channel_uid != NO_CHANNEL)
 _RUNNING_ON: Final = select(_COUNT).where(FILE.c.channel_uid == bindparam("uid"), _RUNNING)
 _RUNNING_ALL: Final = (
-    select(FILE.c.channel_uid, FILE.c.source_element, FILE.c.target_element, _COUNT)
+    select(FILE.c.channel_uid, FILE.c.source_element, FILE.c.target_element, PLACE)
     .where(_RUNNING)
-    .group_by(FILE.c.channel_uid, FILE.c.source_element, FILE.c.target_element)
+    .distinct()
 )
-
+# Files whose lease ran out, with what those that share a place have in common.
+_ABANDONED: Final = (
+    select(FILE.c.number, FILE.c.job_number, FILE.c.channel_uid, PLACE)
+    .where(_RUNNING, FILE.c.lease_until_us <= database_now_us())
+    .order_by(FILE.c.number)
+    .limit(MOST_FILES)
+)
 
 # So many channels are counted one by one: so a claim meets others on its channels alone.
 _FEW: Final = 4
@@ -155,10 +160,11 @@ def running(conn: Connection, uids: Collection[str], *, elements: bool) -> Runni
         for uid in uids:
             found.on[uid] = places_taken(conn, uid)
         return found
-    for uid, source, target, count in map(tuple, run_kept(conn, _RUNNING_ALL)):
-        found.on[uid] += count
-        found.out_of[source] += count
-        found.into[target] += count
+    # Files that share a place may have copies at several storage elements as their sources.
+    places = [tuple(row) for row in run_kept(conn, _RUNNING_ALL)]
+    found.on.update(uid for uid, _ in {(uid, place) for uid, _, _, place in places})
+    found.out_of.update(source for source, _ in {(source, place) for _, source, _, place in places})
+    found.into.update(target for target, _ in {(target, place) for _, _, target, place in places})
     return found
 
 
@@ -200,16 +206,31 @@ def has_limits(elements: StorageElements) -> bool:
 
 
 def placed(row: FileRow, order: MoveOrder, room: ElementRoom) -> MoveOrder | None:
-    """The order with those sources alone that have a place left, the first of which takes it; None
-    when none has. A source that was known when the file was chosen is counted already.
+    """The order with those sources alone that have a place left: the first one takes it, and those
+    beside it need none. None when none has. The source that the file waited at is counted already.
     """
-    if row.source_element or room.unlimited or row.state in RUNNING:
+    names = {one.storage_element for one in order.sources}
+    if room.unlimited or names == {row.source_element}:
         return order
-    free = [one for one in order.sources if room.fits(one.storage_element, "")]
-    if not free:
+    own = row.source_element
+    fits = (
+        one for one in order.sources if own == (name := one.storage_element) or room.fits(name, "")
+    )
+    first = next(fits, None)
+    if first is None:
         return None
-    room.take(free[0].storage_element, "")
-    return replace(order, sources=free)
+    if first.storage_element != own:
+        room.take(first.storage_element, "")
+    beside = (
+        one
+        for one in order.sources
+        if one is not first
+        and (
+            one.storage_element == first.storage_element
+            or not room.counts_out_of(one.storage_element)
+        )
+    )
+    return replace(order, sources=[first, *beside])
 
 
 def lanes(
@@ -217,13 +238,19 @@ def lanes(
     channels: Sequence[Channel],
     moving: Running,
     room: ElementRoom,
+    limit: int,
     bundle: Bundle = ALONE,
 ) -> tuple[list[Lane], Collection[str]]:
     """The channels that have free places and on which files may wait, and the uids of those that
     have places alone.
+
+    Parameters:
+        limit: at most so many places are given.
     """
     ahead = 0 if room.unlimited else LOOK_AHEAD
-    free = {channel.uid: channel.places - moving.on[channel.uid] for channel in channels}
+    free = {
+        channel.uid: min(limit, channel.places - moving.on[channel.uid]) for channel in channels
+    }
     open_ = [channel for channel in channels if free[channel.uid] > 0]
     idle: set[str] = set()
     if len(open_) > 1:
@@ -287,6 +314,39 @@ def lease(
         ttl_us=ttl // timedelta(microseconds=1),
     )
     return {row.number: row for row in map(FileRow._make, found)}
+
+
+def lease_abandoned(
+    conn: Connection, limit: int, *, holder: str, ttl: timedelta
+) -> tuple[list[list[FileRow]], bool]:
+    """Lease files whose attempt lost its process, by the places that they take.
+
+    Parameters:
+        limit: at most so many places.
+
+    Returns:
+        The files, and whether there may be more of them.
+    """
+    places: dict[tuple[Any, ...], list[int]] = {}
+    lost = conn.execute(_ABANDONED).all()
+    for number, *place in lost:
+        places.setdefault(tuple(place), []).append(number)
+    taken = list(islice(places.values(), limit))
+    if not taken:
+        return [], False
+    numbers = list(chain.from_iterable(taken))
+    found = claim_due(
+        conn,
+        FILE,
+        where=and_(_RUNNING, FILE.c.number.in_(numbers)),
+        order_by=[FILE.c.number],
+        limit=len(numbers),
+        holder=holder,
+        ttl=ttl,
+    )
+    rows = {row.number: row for row in map(FileRow._make, found)}
+    leased = ([rows[number] for number in place if number in rows] for place in taken)
+    return [place for place in leased if place], len(taken) == limit or len(lost) == MOST_FILES
 
 
 @lru_cache(maxsize=32)

@@ -15,7 +15,8 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, true, update
 
 from gridlane.transfer.v1 import event_pb2
-from gridlane_kit import errors, request_ids
+from gridlane_kit import audit, errors, request_ids
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import insert_values
 from gridlane_kit.feed import Feed, NewEvent
@@ -23,10 +24,9 @@ from gridlane_kit.leases import claim_due, database_now_us, held_by, renew
 from gridlane_kit.request_ids import Conflict, Replay, RequestKey, SameAs
 from gridlane_transfer.states import FileState
 from gridlane_transfer.store import channel_jobs, sweeps
-from gridlane_transfer.store.audit import AuditEntry, append
 from gridlane_transfer.store.jobs import NewFile, Resubmitted, Submitted, insert_files
 from gridlane_transfer.store.sweeps import SweepKind
-from gridlane_transfer.store.tables import JOB, JOB_NUMBERS, REQUEST_ID, STAGED_JOB, JobRow
+from gridlane_transfer.store.tables import AUDIT, JOB, JOB_NUMBERS, REQUEST_ID, STAGED_JOB, JobRow
 
 _ABANDONED_AT_ONCE: Final = 20
 
@@ -146,7 +146,7 @@ def _publish(conn: Connection, feed: Feed, entry: Publication) -> Submitted | Lo
     if entry.request is not None:
         request_ids.remember(conn, REQUEST_ID, [(entry.request, event.transfer_job)])
     if entry.entry is not None:
-        append(conn, [entry.entry])
+        audit.append(conn, AUDIT, [entry.entry])
     new = NewEvent(
         event.event_id,
         event.transfer_job,

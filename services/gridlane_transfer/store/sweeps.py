@@ -221,18 +221,26 @@ def rank_files(
         values |= {"activity": new.activity or None, "queue": new.queue}
     if not values:
         return Swept(done=True)
-    last = after + PAGE
-    where = [FILE.c.job_number == job.number, FILE.c.n > after, FILE.c.n <= last]
+    asked = [FILE.c.job_number == job.number]
     if channels is not None:
-        where.append(FILE.c.channel_uid.in_(sorted(channels)))
-    conn.execute(update(FILE).where(*where, FILE.c.state.in_(_UNSTARTED)).values(values))
+        asked.append(FILE.c.channel_uid.in_(sorted(channels)))
+        following = select(FILE.c.n).where(*asked, FILE.c.n > after).order_by(FILE.c.n).limit(1)
+        first = conn.execute(following).scalar()
+        if first is None:
+            return Swept(done=True, opened=True)
+        after = first - 1
+    last = after + PAGE
+    asked += [FILE.c.n > after, FILE.c.n <= last]
+    conn.execute(update(FILE).where(*asked, FILE.c.state.in_(_UNSTARTED)).values(values))
     return Swept(last >= messages.file_count(job.counts), opened=True, after=last)
 
 
 def _rank(conn: Connection, sweep: Sweep) -> Swept:
     """The next files of a job get what the job says by now."""
-    found = conn.execute(select(*JOB_COLUMNS).where(JOB.c.number == sweep.job_number))
-    job = JobRow._make(found.one())
+    found = conn.execute(select(*JOB_COLUMNS).where(JOB.c.number == sweep.job_number)).first()
+    if found is None:
+        return Swept(done=True)  # it has ended and was deleted
+    job = JobRow._make(found)
     of_rank = sweep.kind is SweepKind.RANK
     new = NewRank.of(
         job.vo, job.priority if of_rank else None, None if of_rank else job.activity or ""

@@ -12,12 +12,12 @@ from sqlalchemy import Connection, insert
 
 from gridlane.ids import uuid7_floor, uuid7_time_ms
 from gridlane_authorization import roles, store
-from gridlane_authorization.audits import FILTER as AUDIT_FILTER
 from gridlane_authorization.retention import Retention
 from gridlane_authorization.settings import AuthorizationSettings
-from gridlane_authorization.store import audit, bindings, groups, vos
-from gridlane_authorization.store.tables import REQUEST_ID, ROLE_BINDING, VO
-from gridlane_kit import request_ids
+from gridlane_authorization.store import bindings, groups, vos
+from gridlane_authorization.store.tables import AUDIT, REQUEST_ID, ROLE_BINDING, VO
+from gridlane_kit import audit, audit_reading, request_ids
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.decision import EVERYTHING, Visibility
@@ -126,13 +126,13 @@ async def test_bindings_past_their_end_are_deleted_late_and_followers_forget_the
     assert (await db.read(store.read_state)).revision == before + 1
 
 
-def entry(time_us: int, **given: Any) -> audit.Entry:
+def entry(time_us: int, **given: Any) -> AuditEntry:
     principal = ADA.to_json()
     texts = dict.fromkeys(
         ("service", "method", "resource", "vo", "reason", "permission", "rule", "trace_id", "peer"),
         "",
     )
-    return audit.Entry(
+    return AuditEntry(
         **{
             **texts,
             "uid": uuid7_floor(time_us // 1000),
@@ -157,14 +157,13 @@ async def test_the_audit_and_request_ids_are_kept_as_long_as_they_must(db: Datab
     ]
 
     def write(conn: Connection) -> None:
-        audit.append(conn, old)
-        audit.append(conn, young)
+        audit.append(conn, AUDIT, [old, young])
         request_ids.remember(conn, REQUEST_ID, [(key, "vos/x") for key in keys])
 
     await db.write(write)
     assert await Retention(AuthorizationSettings(), db).prune() == 1
-    assert await db.read(lambda c: audit.visible(c, old.uid, EVERYTHING)) is None
-    assert await db.read(lambda c: audit.visible(c, young.uid, EVERYTHING)) == young
+    assert await db.read(lambda c: audit_reading.visible(c, AUDIT, old.uid, EVERYTHING)) is None
+    assert await db.read(lambda c: audit_reading.visible(c, AUDIT, young.uid, EVERYTHING)) == young
     gone, kept = await db.read(lambda c: request_ids.claim(c, REQUEST_ID, keys))
     assert (gone, kept) == (request_ids.New(), request_ids.Replay("vos/x"))
 
@@ -229,12 +228,15 @@ async def test_a_listing_of_bindings_goes_by_its_index_and_sorts_nothing(
 async def test_a_listing_of_the_audit_goes_by_its_index_and_sorts_nothing(
     sqlite_db: Database, visibility: Visibility, asked: str, index: str
 ) -> None:
-    filter_ = AUDIT_FILTER.parse(asked)
-    window = audit.Window(now_us() - DAY_US, now_us())
-    page = page_request(audit.NEWEST_FIRST, page_size=5, page_token="", binding=())
-    plan = await sqlite_db.read(
-        lambda conn: plans(conn, lambda c: audit.page(c, visibility, filter_, window, page))
-    )
+    filter_ = audit_reading.FILTER.parse(asked)
+    window = audit_reading.Window(now_us() - DAY_US, now_us())
+    order = audit_reading.newest_first(AUDIT)
+    page = page_request(order, page_size=5, page_token="", binding=())
+
+    def look(conn: Connection) -> object:
+        return audit_reading.page(conn, AUDIT, visibility, filter_, window, page)
+
+    plan = await sqlite_db.read(lambda conn: plans(conn, look))
     assert index in plan
     assert "TEMP B-TREE" not in plan
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from support import EmbeddedServer
 
 import gridlane
 from gridlane.ids import uuid7
@@ -53,6 +54,43 @@ def test_a_channel_is_made_looked_at_changed_and_removed(command: Command, name:
     assert changed["max_files"] == 7
     assert command("channel", "delete", name, "-o", "json").json == {}
     assert command("channel", "show", name).code == 65
+
+
+def test_the_audit_tells_who_changed_a_channel(command: Command, name: str) -> None:
+    command("channel", "create", name, "--from", "jobs", "--to", "jobs", "--reason", "more ways")
+    command("channel", "update", name, "--max-files", "7", "--reason", "slower")
+    asked = ("audit", "list", "--service", "transfer", "--resource", f"channels/{name}")
+    listed = command(*asked, "-o", "json").json
+    assert [entry["reason"] for entry in listed] == ["slower", "more ways"]
+    shown = command(*asked, "--since", "1h").out
+    for text in ("CreateChannel", "UpdateChannel", "slower", "done"):
+        assert text in shown
+    entry = command("audit", "show", listed[0]["name"], "--service", "transfer")
+    assert (entry.code, '"max_files": 7' in entry.out) == (0, True)
+    assert "unchanged" not in entry.out
+    # Each service has its own.
+    assert command("audit", "show", listed[0]["name"]).code == 65
+    assert command("audit", "list", "--resource", f"channels/{name}", "-o", "json").json == []
+    assert command("audit", "list", "--service", "workload").code == 64
+    nobody = command("audit", "list", "--service", "transfer", "--actor", "nobody")
+    assert "no entries that you may see" in nobody.err
+
+
+def test_a_shell_completes_the_service_of_an_audit(command: Command) -> None:
+    asked = {"COMP_WORDS": "gridlane audit list --service tr", "COMP_CWORD": "4"}
+    offered = command(env={**asked, "_GRIDLANE_COMPLETE": "complete_bash"}).out
+    assert offered.split() == ["transfer"]
+
+
+async def test_the_asyncio_client_reads_the_same_audit(
+    embedded_server: EmbeddedServer, name: str, command: Command
+) -> None:
+    command("channel", "create", name, "--from", "jobs", "--to", "jobs", "--reason", "more ways")
+    async with gridlane.AsyncClient(embedded_server.address, token=embedded_server.token) as client:
+        found = client.audit.list(service="transfer", resource=f"channels/{name}")
+        (entry,) = [entry async for entry in found]
+        assert await client.audit.get(entry.name, service="transfer") == entry
+        assert entry.reason == "more ways"
 
 
 def test_held_files_and_managers_of_a_channel_are_listed(

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from sqlalchemy import (
@@ -46,7 +46,7 @@ class Gate(Protocol):
 class Writer:
     """A group commit with one kind, which inserts items, and what its batches were."""
 
-    def __init__(self, db: Database, gate: Gate, **limits: int) -> None:
+    def __init__(self, db: Database, gate: Gate, **limits: Any) -> None:
         self.db = db
         self.gate = gate
         self.batches: list[list[Item]] = []

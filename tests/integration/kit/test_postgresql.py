@@ -33,9 +33,10 @@ from gridlane_kit.database import (
     rows_by_key,
     run_kept,
     service_metadata,
+    turn_table,
 )
 from gridlane_kit.errors import ErrorReason, GridlaneError
-from gridlane_kit.group_commit import GroupCommit
+from gridlane_kit.group_commit import GroupCommit, WriteKind
 from gridlane_kit.request_ids import New, Replay, RequestKey, claim, remember, request_id_table
 
 METADATA = service_metadata()
@@ -46,6 +47,7 @@ ACCOUNT = Table(
     Column("balance", Integer, nullable=False),
 )
 REQUEST_ID = request_id_table(METADATA)
+TURN = turn_table(METADATA)
 RULE_CHILD = Path(__file__).parent / "rule_child.py"
 
 Open = Callable[..., Awaitable[Database]]
@@ -112,6 +114,67 @@ async def test_writers_of_one_row_all_count(open_it: Open) -> None:
     await db.write(put("counter"))
     await asyncio.gather(*(db.write(add_to("counter", 1)) for _ in range(40)))
     assert await db.read(balance("counter")) == 40
+
+
+async def test_of_those_that_take_turns_none_is_run_again(open_it: Open) -> None:
+    one, other = await open_it(), await open_it()
+    await one.write(put("counter"))
+    runs: list[str | None] = []
+
+    def add(conn: Connection) -> None:
+        runs.append(conn.execute(text("SHOW transaction_isolation")).scalar())
+        add_to("counter", 1)(conn)
+
+    await asyncio.gather(*(db.write(add, turn=TURN) for db in [one, other] * 20))
+    assert await one.read(balance("counter")) == 40
+    assert runs == ["serializable"] * 40
+
+
+async def test_others_do_not_wait_for_a_turn(open_it: Open) -> None:
+    one, other = await open_it(), await open_it()
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def last_long(conn: Connection) -> None:
+        put("slow")(conn)
+        loop.call_soon_threadsafe(begun.set)
+        conn.execute(text("SELECT pg_sleep(1)"))
+
+    turn = asyncio.create_task(one.write(last_long, turn=TURN))
+    await begun.wait()
+    await other.write(put("quick"))
+    assert await other.read(balance("quick")) == 0
+    assert not turn.done()
+    await turn
+
+
+async def test_writes_that_are_done_in_turn_are_committed_at_their_first_run(
+    open_it: Open,
+) -> None:
+    dbs = [await open_it(), await open_it()]
+    await dbs[0].write(put("counter"))
+    runs = 0
+
+    def apply(conn: Connection, entries: Sequence[int]) -> list[None]:
+        nonlocal runs
+        runs += 1
+        add_to("counter", sum(entries))(conn)
+        return [None] * len(entries)
+
+    groups = [GroupCommit(db, turn=TURN) for db in dbs]
+    adds = [group.kind("add", apply, key=int, in_turn=True) for group in groups]
+    for group in groups:
+        await group.start()
+
+    async def add_again_and_again(add: WriteKind[int, None]) -> None:
+        for _ in range(25):
+            await add(1)
+
+    await asyncio.gather(*map(add_again_and_again, adds))
+    for group in groups:
+        await group.drain()
+    assert await dbs[0].read(balance("counter")) == 50
+    assert runs == 50
 
 
 async def test_a_look_for_many_keys_locks_no_small_table_as_a_whole(open_it: Open) -> None:

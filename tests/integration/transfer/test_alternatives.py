@@ -5,20 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from integration.transfer import failing_mover
 
 from gridlane.transfer.v1 import (
     selection_strategy_pb2,
     transfer_job_pb2,
     transfer_service_pb2,
 )
-from gridlane_transfer.moving.failures import Failed, FailureClass
+from gridlane_transfer.backends.base import MoveOrder
+from gridlane_transfer.moving.failures import Failed
 from gridlane_transfer.settings import StorageElementSettings
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
 CONTENT = b"gridlane\n" * 5000
 File = transfer_job_pb2.FileTransfer
-LOST = Failed(FailureClass.BACKEND_LOST, "the worker went away", recoverable=True)
 NAMES = ("near", "mid", "far")
 
 
@@ -87,16 +89,14 @@ async def test_when_no_source_can_help_the_file_fails_with_the_last_one_s_failur
     assert "mid" in job.files[0].failure.message
 
 
-async def test_a_round_over_all_sources_is_one_retry(
-    house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_round_over_all_sources_is_one_retry(house: Any, sue: Any, words: Any) -> None:
     tried: list[str] = []
 
-    async def lost(order: Any, *_: Any) -> Failed:
+    def lost(order: MoveOrder) -> Failed:
         tried.extend(source.storage_element for source in order.sources)
-        return LOST
+        return failing_mover.LOST
 
-    monkeypatch.setattr(house.room.mover, "move", lost)
+    failing_mover.fail(house.room.mover, lost)
     urls = [at(house, name, "x") for name in ("near", "mid")]
     job = await sue.ended((await sue.submit(with_alternatives(house, *urls), max_retries=1)).name)
     assert (words.job(job), words.failure(job)) == ("FAILED", "BACKEND_LOST")
@@ -105,12 +105,9 @@ async def test_a_round_over_all_sources_is_one_retry(
 
 
 async def test_a_round_that_ends_with_a_source_that_cannot_be_asked_is_one_retry_too(
-    house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+    house: Any, sue: Any, words: Any
 ) -> None:
-    async def lost(*_: Any) -> Failed:
-        return LOST
-
-    monkeypatch.setattr(house.room.mover, "move", lost)
+    failing_mover.fail(house.room.mover)
     for retries in (0, 1):
         file = with_alternatives(house, at(house, "near", "x"), "LFN:/local/nowhere")
         job = await sue.ended((await sue.submit(file, max_retries=retries)).name)
@@ -166,14 +163,9 @@ async def test_the_best_rate_of_success_is_tried_first(house: Any, sue: Any, wor
 
 
 async def test_a_restart_goes_on_with_the_source_whose_turn_it_was(
-    house: Any, sue: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+    house: Any, sue: Any, words: Any
 ) -> None:
-    from google.protobuf.duration_pb2 import Duration
-
-    async def lost(order: Any, *_: Any) -> Failed:
-        return LOST
-
-    monkeypatch.setattr(house.room.mover, "move", lost)
+    failing_mover.fail(house.room.mover)
     urls = [at(house, name, "x") for name in ("near", "mid")]
     file = with_alternatives(house, *urls)
     job = await sue.submit(file, max_retries=1, retry_delay=Duration(seconds=2))

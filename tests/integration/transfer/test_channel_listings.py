@@ -4,7 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from integration.transfer.channel_calls import Admin, let_manage
+from grpc import RpcError, StatusCode
+from integration.transfer.channel_calls import ISSUER, Admin, let_manage
 from query_plans import plans
 from sqlalchemy import String, Text, func, insert, select, text
 
@@ -13,9 +14,11 @@ from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane_kit.clock import now_us
 from gridlane_kit.decision import Visibility
 from gridlane_kit.pages import Page
+from gridlane_kit.policy import Binding, Policy, Role
 from gridlane_transfer.jobs.transfer_jobs import FILTER
-from gridlane_transfer.states import JobState
+from gridlane_transfer.states import FileState, JobState
 from gridlane_transfer.store import channel_jobs, jobs
+from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import FILE, JOB, JOB_CHANNEL
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
@@ -47,6 +50,21 @@ class Lane:
             token = page.next_page_token
             if not token:
                 return names
+
+    async def move(self, name: str, uid: str) -> None:
+        """Have the files of a job go on by another channel."""
+        parts = self.house.room._started
+        uuid = name.partition("/")[2]
+
+        def moved(conn: Any) -> None:
+            job, files = jobs.read_with_files(conn, [uuid])[uuid]
+            changes = Changes(conn, parts.feed, parts.channels, now_us())
+            changes.load([job.number])
+            for row in files:
+                changes.file(row, FileState(row.state), channel_uid=uid)
+            changes.save()
+
+        await self.db.write(moved)
 
     async def rows(self) -> int:
         count = select(func.count()).select_from(JOB_CHANNEL)
@@ -100,6 +118,44 @@ async def test_a_job_that_has_left_a_channel_is_not_seen_there(lane: Lane) -> No
     assert await lane.listed() == []
     summary = await lane.bob.jobs.SummarizeTransferJobs(rpc.SummarizeTransferJobsRequest())
     assert list(summary.jobs) == []
+
+
+async def test_who_manages_one_channel_sees_nothing_of_another(lane: Lane) -> None:
+    mirror, local = lane.house.mirror / "local", lane.house.storage / "local"
+    policy = lane.house.policy.current
+    alone = Binding(ISSUER, "bob", Role.CHANNEL_MANAGER, channel_uid=lane.uids[1])
+    others = [one for one in policy.bindings if one.subject != "bob"]
+    lane.house.policy.replace(Policy(policy.revision + 1, [*others, alone], vos=policy.vos))
+    hidden = await lane.submit(mirror)
+    seen = [await lane.submit(local), await lane.submit(local, mirror)]
+    assert await lane.listed() == seen[::-1]
+    assert await lane.listed(filter="state = READY") == seen[::-1]
+    with pytest.raises(RpcError) as caught:
+        await lane.bob.jobs.CancelTransferJob(rpc.CancelTransferJobRequest(name=hidden))
+    assert caught.value.code() is StatusCode.PERMISSION_DENIED
+    summary = await lane.bob.jobs.SummarizeTransferJobs(rpc.SummarizeTransferJobsRequest())
+    assert sum(one.count for one in summary.jobs) == 2
+    await lane.move(seen[0], lane.uids[0])
+    await lane.move(hidden, lane.uids[1])
+    assert await lane.listed() == [seen[1], hidden]
+
+
+async def test_pages_are_whole_while_jobs_come_and_go(lane: Lane) -> None:
+    mirror = lane.house.mirror / "local"
+    names = [await lane.submit(mirror) for _ in range(6)]
+    asked = rpc.ListTransferJobsRequest(page_size=2)
+    first = await lane.bob.jobs.ListTransferJobs(asked)
+    assert [job.name for job in first.transfer_jobs] == [names[5], names[4]]
+    await lane.submit(mirror)
+    await lane.move(names[5], "")
+    await lane.move(names[3], "")
+    asked.page_token = first.next_page_token
+    second = await lane.bob.jobs.ListTransferJobs(asked)
+    assert [job.name for job in second.transfer_jobs] == [names[2], names[1]]
+    await lane.move(names[3], lane.uids[1])
+    asked.page_token = second.next_page_token
+    third = await lane.bob.jobs.ListTransferJobs(asked)
+    assert ([job.name for job in third.transfer_jobs], third.next_page_token) == ([names[0]], "")
 
 
 async def test_what_is_noted_goes_with_the_job(lane: Lane) -> None:

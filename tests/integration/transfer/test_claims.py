@@ -17,6 +17,7 @@ from gridlane.transfer.v1 import (
     storage_admin_service_pb2_grpc,
     storage_element_pb2,
 )
+from gridlane_kit import postgresql
 from gridlane_transfer.store.tables import FILE_ATTEMPT
 
 FILES = 60
@@ -40,8 +41,16 @@ def most_at_once(conn: Connection, element: str | None = None) -> int:
 
 @pytest.mark.parametrize("engine", ["postgresql"])
 async def test_two_processes_together_keep_to_the_places_of_a_channel(
-    start_house: Any, words: Any
+    start_house: Any, words: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    again: list[float] = []
+    held = postgresql._held
+
+    def counted(turn: asyncio.Lock, until: float) -> Any:
+        again.append(until)
+        return held(turn, until)
+
+    monkeypatch.setattr(postgresql, "_held", counted)
     given = {"max_files": 3, "poll_s": 0.1}
     first = await start_house(given=given)
     second = await start_house(given=given)
@@ -54,6 +63,8 @@ async def test_two_processes_together_keep_to_the_places_of_a_channel(
         assert words.job(await sue.ended(job.name, seconds=60)) == "FINISHED"
     assert await first.room._parts.db.read(most_at_once) == 3
     assert second.room.mover.capacity() > 3
+    # They take turns: hardly any transaction has met another one and was run again.
+    assert len(again) < FILES / 10, len(again)
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])

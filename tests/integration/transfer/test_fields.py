@@ -9,13 +9,16 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from integration.transfer import failing_mover
+from integration.transfer.failing_mover import LOST
 
 from gridlane.transfer.v1 import (
     storage_admin_service_pb2,
     storage_ban_pb2,
     transfer_job_pb2,
 )
-from gridlane_transfer.moving.failures import Failed, FailureClass
+from gridlane_transfer.backends.base import MoveOrder
+from gridlane_transfer.moving.failures import Failed
 from gridlane_transfer.settings import StorageElementSettings
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
@@ -25,7 +28,6 @@ File = transfer_job_pb2.FileTransfer
 ALWAYS = transfer_job_pb2.OVERWRITE_MODE_ALWAYS
 ON_RETRY = transfer_job_pb2.OVERWRITE_MODE_ON_RETRY
 WHEN_DIFFERENT = transfer_job_pb2.OVERWRITE_MODE_WHEN_DIFFERENT
-LOST = Failed(FailureClass.BACKEND_LOST, "the worker went away", recoverable=True)
 
 
 class Moves:
@@ -35,20 +37,16 @@ class Moves:
         answers: for the first orders; None: carried out.
     """
 
-    def __init__(
-        self, house: Any, monkeypatch: pytest.MonkeyPatch, *answers: Failed | None
-    ) -> None:
-        self.orders: list[Any] = []
+    def __init__(self, house: Any, *answers: Failed | None) -> None:
+        self.orders: list[MoveOrder] = []
         self.times: list[float] = []
         self._answers = list(answers)
-        self._move = house.room.mover.move
-        monkeypatch.setattr(house.room.mover, "move", self.move)
+        failing_mover.fail(house.room.mover, self._answer)
 
-    async def move(self, order: Any, may_publish: Any = None) -> Any:
+    def _answer(self, order: MoveOrder) -> Failed | None:
         self.orders.append(order)
         self.times.append(time.monotonic())
-        answer = self._answers.pop(0) if self._answers else None
-        return answer or await self._move(order, may_publish)
+        return self._answers.pop(0) if self._answers else None
 
 
 async def test_what_was_asked_for_is_answered_as_it_came(house: Any, sue: Any) -> None:
@@ -90,10 +88,8 @@ async def test_what_was_asked_for_is_answered_as_it_came(house: Any, sue: Any) -
     assert json.loads(read.metadata) == {"campaign": 7}
 
 
-async def test_a_job_s_retry_delay_holds_for_each_retry(
-    house: Any, sue: Any, monkeypatch: pytest.MonkeyPatch, words: Any
-) -> None:
-    moves = Moves(house, monkeypatch, LOST, LOST)
+async def test_a_job_s_retry_delay_holds_for_each_retry(house: Any, sue: Any, words: Any) -> None:
+    moves = Moves(house, LOST, LOST)
     job = await sue.submit(
         (house.file("local/a"), "LFN:/local/b"),
         retry_delay=Duration(nanos=700_000_000),
@@ -183,9 +179,9 @@ async def test_a_file_that_a_ban_keeps_does_not_wait_longer_for_its_start(
 
 
 async def test_a_file_that_was_started_in_time_is_left_alone(
-    house: Any, sue: Any, monkeypatch: pytest.MonkeyPatch, words: Any
+    house: Any, sue: Any, words: Any
 ) -> None:
-    moves = Moves(house, monkeypatch, LOST)
+    moves = Moves(house, LOST)
     job = await sue.submit(
         (house.file("local/a"), "LFN:/local/b"),
         max_time_in_queue=Duration(seconds=1),
@@ -214,7 +210,7 @@ async def test_an_attempt_that_takes_too_long_has_failed(house: Any, sue: Any, w
 
 
 async def test_a_job_past_its_end_is_cancelled_with_all_that_moves(
-    house: Any, sue: Any, monkeypatch: pytest.MonkeyPatch, words: Any
+    house: Any, sue: Any, words: Any
 ) -> None:
     big = house.storage / "local/big"
     big.parent.mkdir(exist_ok=True)
@@ -237,13 +233,13 @@ async def test_a_job_past_its_end_is_cancelled_with_all_that_moves(
 
 
 async def test_a_first_attempt_finds_the_target_taken_and_a_retry_replaces_it(
-    house: Any, sue: Any, monkeypatch: pytest.MonkeyPatch, words: Any
+    house: Any, sue: Any, words: Any
 ) -> None:
     source = house.file("local/a", CONTENT)
     house.file("local/b", b"precious")
     job = await sue.ended((await sue.submit((source, "LFN:/local/b"), overwrite=ON_RETRY)).name)
     assert (words.job(job), words.failure(job)) == ("FAILED", "TARGET_EXISTS")
-    moves = Moves(house, monkeypatch, LOST)
+    moves = Moves(house, LOST)
     job = await sue.ended((await sue.submit((source, "LFN:/local/b"), overwrite=ON_RETRY)).name)
     assert words.job(job) == "FINISHED"
     assert [order.overwrite for order in moves.orders] == [False, True]

@@ -236,8 +236,8 @@ async def test_no_transaction_cancels_more_files_than_a_large_job_has_in_one(
     canceled = FILE.c.state == int(FileState.CANCELED)
     statement = select(func.count()).select_from(FILE).where(canceled)
 
-    async def counted(fn: Any) -> Any:
-        done = await write(fn)
+    async def counted(fn: Any, **given: Any) -> Any:
+        done = await write(fn, **given)
         steps.append(await db.read(lambda conn: conn.execute(statement).scalar()))
         return done
 

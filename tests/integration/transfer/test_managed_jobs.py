@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from integration.transfer.channel_calls import Admin, let_manage
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from gridlane.transfer.v1 import channel_pb2, deletion_pb2
 from gridlane.transfer.v1 import transfer_admin_service_pb2 as admin
@@ -14,7 +15,7 @@ from gridlane.transfer.v1 import transfer_job_pb2 as pb
 from gridlane.transfer.v1 import transfer_service_pb2 as rpc
 from gridlane_transfer.store import job_updates, sweeps
 from gridlane_transfer.store.job_updates import JobUpdate
-from gridlane_transfer.store.tables import AUDIT, FILE, SWEEP
+from gridlane_transfer.store.tables import AUDIT, CHANNEL, FILE, SWEEP
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
@@ -84,6 +85,26 @@ async def test_no_transaction_changes_more_files_of_a_channel_than_a_page(
     wish = JobUpdate(name.removeprefix("transfers/"), 5, None, 0, frozenset({channel.uid}), None)
     await house.room._started.db.write(lambda conn: job_updates.apply(conn, [wish]))
     assert await ranked(house, 0) == sweeps.PAGE
+
+
+async def test_the_files_of_other_channels_are_not_gone_through(house: Any, sue: Any) -> None:
+    channel = await lane(house)
+    await Admin(house, "admin").update("default", "state", state=channel_pb2.CHANNEL_STATE_INACTIVE)
+    name = await submitted(house, MANY)
+    elsewhere = select(CHANNEL.c.uid).where(CHANNEL.c.name == "default").scalar_subquery()
+    most = update(FILE).where(FILE.c.n.not_in([1, MANY])).values(channel_uid=elsewhere)
+    await house.room._started.db.write(lambda conn: conn.execute(most))
+    wish = JobUpdate(name.removeprefix("transfers/"), 5, None, 0, frozenset({channel.uid}), None)
+    steps = 0
+    after: int | None = 0
+    while after is not None:
+        on = replace(wish, after=after)
+        (done,) = await house.room._started.db.write(
+            lambda conn, on=on: job_updates.apply(conn, [on])
+        )
+        steps, after = steps + 1, done.after
+    assert steps == 2
+    assert await ranked(house, 0) == 2
 
 
 async def test_work_on_all_files_passes_each_once_and_anew_when_it_is_asked_for_again(

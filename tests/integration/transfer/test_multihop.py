@@ -181,3 +181,21 @@ async def test_a_restart_goes_on_with_the_hop_that_it_was_on(
     ended = await house.client("sue").ended(job.name)
     assert (words.job(ended), ended.files[0].hop, ended.files[0].attempt) == ("FINISHED", 2, 3)
     assert await tidy(house) == []
+
+
+async def test_a_defect_at_a_copy_is_not_the_end_of_its_removal(
+    house: Any, sue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = house.room.mover.remove
+    defects = [RuntimeError("a defect")]
+
+    async def remove(location: Any) -> Any:
+        if defects:
+            raise defects.pop()
+        return await removed(location)
+
+    monkeypatch.setattr(house.room.mover, "remove", remove)
+    job = await sue.submit(a_file(house, "storageElements/middle"))
+    await sue.ended(job.name)
+    assert await tidy(house) == []
+    assert not defects

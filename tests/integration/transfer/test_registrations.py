@@ -2,13 +2,14 @@
 a catalogue that lies elsewhere.
 """
 
+import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import grpc
@@ -297,6 +298,8 @@ class Elsewhere(EmbeddedCatalogue):
 
     name = "elsewhere"
     silent = 2
+    defects: ClassVar[Collection[str]] = ()
+    """Names whose registration is answered by what no catalogue should answer."""
 
     def register_with(self, conn: Connection, copy: Registration) -> LogicalFile | None:  # type: ignore[override]
         return None
@@ -307,13 +310,18 @@ class Elsewhere(EmbeddedCatalogue):
         if Elsewhere.silent:
             Elsewhere.silent -= 1
             raise errors.peer_unavailable(self.name)
-        return await super().register(copies, deadline=deadline)
+        answers = await super().register(copies, deadline=deadline)
+        return [
+            RuntimeError("a defect") if copy.lfn in Elsewhere.defects else answer
+            for copy, answer in zip(copies, answers, strict=True)
+        ]
 
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> type[Elsewhere]:
     monkeypatch.setattr("gridlane_transfer.room.EmbeddedCatalogue", Elsewhere)
     monkeypatch.setattr(Elsewhere, "silent", 2)
+    monkeypatch.setattr(Elsewhere, "defects", ())
     return Elsewhere
 
 
@@ -346,3 +354,17 @@ async def test_a_catalogue_that_stays_away_fails_the_registrations(
     ended = await sue.ended(job.name, PATIENCE_S)
     assert words.job(ended) == "REGISTRATION_FAILED"
     assert "the catalogue elsewhere did not answer" in ended.files[0].failure.message
+
+
+async def test_a_defect_at_one_registration_keeps_no_other_from_its_own(
+    elsewhere: type[Elsewhere], start_house: Any, words: Any
+) -> None:
+    elsewhere.silent = 0
+    elsewhere.defects = ["LFN:/local/placed/0"]
+    house = await start_house()
+    sue = house.client("sue")
+    files = [(house.file(f"local/{n}", CONTENT), f"LFN:/local/placed/{n}") for n in range(5)]
+    job = await sue.submit(*files, placement=True, max_retries=5)
+    async with asyncio.timeout(PATIENCE_S):
+        while words.files(await sue.get(job.name)) != ["REGISTERING"] + 4 * ["FINISHED"]:
+            await asyncio.sleep(0.02)

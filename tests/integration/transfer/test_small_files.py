@@ -4,18 +4,26 @@ them ends as if it had been alone.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from grpc import aio
+from integration.transfer.failing_mover import LOST
 from integration.transfer.test_claims import most_at_once
 from integration.transfer.test_killed import Killed, ended
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select, update
 
 from gridlane.ids import uuid7
 from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
-from gridlane_transfer.store.queues import places_taken
+from gridlane_kit.database import Database
+from gridlane_transfer.backends.embedded.orders import BUNDLED_FILES
+from gridlane_transfer.channels.scheduling import Standing
+from gridlane_transfer.moving import reconciler
+from gridlane_transfer.store import moving
+from gridlane_transfer.store.moving import ClaimRequest
+from gridlane_transfer.store.queues import places_taken, running
 from gridlane_transfer.store.tables import FILE, FILE_ATTEMPT
 
 BOTH = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
@@ -114,6 +122,227 @@ async def test_while_they_move_one_place_is_taken_and_a_cancel_ends_them(
     assert set(words_of(job)) <= {"CANCELED", "FINISHED"}
     assert await parts.db.read(lambda conn: places_taken(conn, uid)) == 0
     assert house.leftovers() == []
+
+
+@BOTH
+async def test_those_that_are_not_moved_together_are_told_of_one_by_one(
+    start_house: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small file of a slow storage does not keep back what became of those before it; those
+    behind it are not begun once they are cancelled.
+    """
+    house = await start_house(given={"max_files": 1})
+    sue = house.client("sue")
+    mover, begun, go_on = house.room.mover, asyncio.Event(), asyncio.Event()
+    move_bundle, ordered = mover.move_bundle, list[int]()
+
+    async def second_held(orders: Any) -> Any:
+        ordered.append(len(orders))
+        if len(ordered) == 2:
+            begun.set()
+            await go_on.wait()
+        return await move_bundle(orders)
+
+    monkeypatch.setattr(mover, "moves_together", lambda order: False)
+    monkeypatch.setattr(mover, "move_bundle", second_held)
+    job = await sue.submit(*described(house.storage / "local/in", "LFN:/local/out", 4))
+    async with asyncio.timeout(20):
+        await begun.wait()
+    assert words_of(await sue.get(job.name)) == ["FINISHED", "ACTIVE", "ACTIVE", "ACTIVE"]
+    await sue.jobs.CancelTransferJob(transfer_service_pb2.CancelTransferJobRequest(name=job.name))
+    go_on.set()
+    job = await sue.ended(job.name, seconds=30)
+    first, second, *others = words_of(job)
+    assert first == "FINISHED"
+    assert second in ("CANCELED", "FINISHED")
+    assert others == ["CANCELED", "CANCELED"]
+    assert ordered == [1, 1]
+    assert house.leftovers() == []
+
+
+class Gate:
+    """Holds what the mover of a house is given."""
+
+    def __init__(self, mover: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = asyncio.Event()
+        self.open = asyncio.Event()
+        self.orders = 0
+        self._move_bundle = mover.move_bundle
+        monkeypatch.setattr(mover, "move_bundle", self._held)
+
+    async def _held(self, orders: Any) -> Any:
+        self.orders += len(orders)
+        self.begun.set()
+        await self.open.wait()
+        return await self._move_bundle(orders)
+
+
+async def channel_of(db: Database) -> str:
+    """The uid of the one channel that files lie on."""
+    rows = await db.read(lambda conn: conn.execute(select(FILE.c.channel_uid).distinct()).all())
+    ((uid,),) = rows
+    return str(uid)
+
+
+@BOTH
+async def test_those_whose_process_is_no_more_still_share_their_place(
+    start_house: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await start_house(given={"max_files": 1, "poll_s": 0.2})
+    sue, parts = house.client("sue"), house.room._parts
+    gate = Gate(house.room.mover, monkeypatch)
+    job = await sue.submit(*described(house.storage / "local/in", "LFN:/local/out", 20))
+    async with asyncio.timeout(20):
+        await gate.begun.wait()
+    uid = await channel_of(parts.db)
+    request = ClaimRequest(
+        parts.channels.all(),
+        3,
+        "another",
+        timedelta(minutes=1),
+        house.policy.current,
+        True,
+        Standing(),
+        house.room.mover.bundle,
+    )
+
+    def lose(conn: Connection) -> None:
+        conn.execute(update(FILE).values(lease_until_us=0))
+
+    def claim(conn: Connection) -> Any:
+        lose(conn)
+        return parts._work.moving.claim(conn, [request])
+
+    (claims,) = await parts.db.write(claim)
+    assert [len(place) for place in claims.places] == [20]
+    assert not claims.more_abandoned
+    assert await parts.db.read(lambda conn: places_taken(conn, uid)) == 1
+    gate.open.set()
+    await parts.db.write(lose)
+    job = await sue.ended(job.name, seconds=60)
+    assert words.job(job) == "FINISHED"
+    assert [file.attempt for file in job.files] == [3] * 20
+
+
+@BOTH
+async def test_a_place_counts_once_wherever_its_files_are_read(
+    start_house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await start_house(given={"max_files": 1})
+    sue, db = house.client("sue"), house.room._parts.db
+    gate = Gate(house.room.mover, monkeypatch)
+    job = await sue.submit(*described(house.storage / "local/in", "LFN:/local/out", 20))
+    async with asyncio.timeout(20):
+        await gate.begun.wait()
+    uid = await channel_of(db)
+    local, mirror = "storageElements/local", "storageElements/mirror"
+    odd = update(FILE).where(FILE.c.n % 2 == 1).values(source_element=mirror)
+    await db.write(lambda conn: conn.execute(odd))
+    found = await db.read(lambda conn: running(conn, [], elements=True))
+    assert (found.on[uid], found.out_of, found.into[local]) == (1, {local: 1, mirror: 1}, 1)
+    gate.open.set()
+    await sue.ended(job.name, seconds=60)
+
+
+async def test_one_that_is_tried_again_while_the_others_move_takes_a_place_of_its_own(
+    start_house: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await start_house(given={"max_files": 2, "retry_delay_s": 0.05})
+    sue, db, mover = house.client("sue"), house.room._parts.db, house.room.mover
+    move_bundle, held, go_on = mover.move_bundle, list[str](), asyncio.Event()
+    failed: list[str] = []
+
+    async def first_fails(orders: Any) -> Any:
+        name = Path(orders[0][0].target.relative).name
+        if name == "0" and not failed:
+            failed.append(name)
+            return [LOST]
+        if name in ("0", "1"):
+            held.append(name)
+            await go_on.wait()
+        return await move_bundle(orders)
+
+    monkeypatch.setattr(mover, "moves_together", lambda order: False)
+    monkeypatch.setattr(mover, "move_bundle", first_fails)
+    files = described(house.storage / "local/in", "LFN:/local/out", 8)
+    job = await sue.submit(*files, max_retries=1)
+    async with asyncio.timeout(20):
+        while sorted(held) != ["0", "1"]:  # when the other place has become free
+            await asyncio.sleep(0.02)
+    uid = await channel_of(db)
+    assert await db.read(lambda conn: places_taken(conn, uid)) == 2
+    go_on.set()
+    assert words.job(await sue.ended(job.name, seconds=60)) == "FINISHED"
+
+
+async def test_one_claim_takes_so_many_files_and_the_next_one_follows_at_once(
+    start_house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "MOST_FILES", 10)
+    house = await start_house(given={"max_files": 4, "poll_s": 600})
+    sue = house.client("sue")
+    gate = Gate(house.room.mover, monkeypatch)
+    taken: list[int] = []
+    claim = house.room._parts.reconciler._claim
+
+    async def counted(request: Any) -> Any:
+        claims = await claim(request)
+        taken.append(sum(map(len, claims.places)))
+        return claims
+
+    monkeypatch.setattr(house.room._parts.reconciler, "_claim", counted)
+    job = await sue.submit(*described(house.storage / "local/in", "LFN:/local/out"))
+    async with asyncio.timeout(20):
+        while gate.orders < FILES:
+            await asyncio.sleep(0.02)
+    assert max(taken) <= BUNDLED_FILES
+    gate.open.set()
+    await sue.ended(job.name, seconds=60)
+
+
+@BOTH
+async def test_their_leases_are_renewed_some_at_a_time(
+    start_house: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "_RENEWED_TOGETHER", 7)
+    house = await start_house(given={"max_files": 1, "lease_s": 5.0})
+    sue, parts = house.client("sue"), house.room._parts
+    gate = Gate(house.room.mover, monkeypatch)
+    job = await sue.submit(*described(house.storage / "local/in", "LFN:/local/out", 20))
+    async with asyncio.timeout(20):
+        await gate.begun.wait()
+    first = select(func.min(FILE.c.lease_until_us))
+    before = await parts.db.read(lambda conn: conn.execute(first).scalar_one())
+    async with asyncio.timeout(20):
+        while await parts.db.read(lambda conn: conn.execute(first).scalar_one()) == before:
+            await asyncio.sleep(0.05)
+    gate.open.set()
+    job = await sue.ended(job.name, seconds=60)
+    assert words.job(job) == "FINISHED"
+    assert [file.attempt for file in job.files] == [1] * 20
+
+
+@BOTH
+async def test_a_defect_in_the_answer_of_one_keeps_no_other_from_its_end(
+    start_house: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = moving.Moving._take
+    broken: list[int] = []
+
+    def one_breaks(self: Any, conn: Any, changes: Any, row: Any, *rest: Any) -> Any:
+        if row.n == 4 and row.attempt == 1:
+            broken.append(row.n)
+            raise ValueError("a defect")
+        return take(self, conn, changes, row, *rest)
+
+    monkeypatch.setattr(moving.Moving, "_take", one_breaks)
+    house = await start_house(given={"max_files": 1, "poll_s": 0.2, "lease_s": 5.0})
+    sue = house.client("sue")
+    job = await sue.submit(*described(house.storage / "local/in", "LFN:/local/out", 12))
+    job = await sue.ended(job.name, seconds=60)
+    assert words.job(job) == "FINISHED"
+    assert broken
+    assert [file.attempt for file in job.files] == [1] * 3 + [2] + [1] * 8
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Files that were submitted before the rights of their owner changed: held, let go, cancelled."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -49,19 +51,33 @@ def veto(
 
 
 class Queue:
-    """A house that copies one file at a time, which is busy with a long one of sue's."""
+    """A house that copies one file at a time, which is busy with one of sue's: with a long one, or
+    with one whose copy is halted until it may go on.
+    """
 
     def __init__(self, house: Any) -> None:
         self.house = house
         self.sue, self.admin = house.client("sue"), house.client("admin")
 
-    async def fill(self) -> transfer_job_pb2.TransferJob:
+    async def fill(self, *, halted: bool = False) -> transfer_job_pb2.TransferJob:
         """Submits a job of two files, of which the first is being copied."""
-        big = sparse(self.house.storage / "local/big")
+        if halted:
+            self._signal(signal.SIGSTOP)
+            big = self.house.file("local/big")
+        else:
+            big = sparse(self.house.storage / "local/big")
         small = self.house.file("local/a")
         job = await self.sue.submit((big, "LFN:/local/copy"), (small, "LFN:/local/b"))
         await self.admin.in_state(job.name, "ACTIVE")
         return job
+
+    def go_on(self) -> None:
+        """Has the copy that was halted go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for pid in self.house.room.mover.pids:
+            os.kill(pid, number)
 
     async def states(self, name: str, *wanted: str, seconds: float = 30) -> Any:
         """Waits until the files of a job are in some states; the job."""
@@ -77,18 +93,21 @@ class Queue:
 
 
 @pytest.fixture
-async def queue(start_house: Any) -> Queue:
-    return Queue(await start_house(given={"max_files": 1}))
+async def queue(start_house: Any) -> AsyncIterator[Queue]:
+    queue = Queue(await start_house(given={"max_files": 1}))
+    yield queue
+    queue.go_on()
 
 
 async def test_a_veto_holds_what_is_queued_and_its_end_lets_it_go(queue: Queue, words: Any) -> None:
-    job = await queue.fill()
+    job = await queue.fill(halted=True)
     bind(queue.house, veto())
     held = await queue.states(job.name, "ACTIVE", "HELD", seconds=5)
     assert words.failure(held, 1) == "PERMISSION"
     assert held.files[1].failure.recoverable
     assert "sue is vetoed" in held.files[1].failure.message
     assert held.files[1].failure.cure == "ask an administrator to end the veto"
+    queue.go_on()
     await queue.states(job.name, "FINISHED", "HELD")
     assert words.job(await queue.admin.get(job.name)) == "HELD"
     assert not (queue.house.storage / "local/b").exists()
@@ -101,10 +120,11 @@ async def test_a_veto_holds_what_is_queued_and_its_end_lets_it_go(queue: Queue, 
 async def test_a_role_that_is_lost_holds_what_is_queued_until_it_is_back(
     queue: Queue, words: Any
 ) -> None:
-    job = await queue.fill()
+    job = await queue.fill(halted=True)
     bind(queue.house, without=["sue"])
     held = await queue.states(job.name, "ACTIVE", "HELD", seconds=5)
     assert "sue may not submit transfers for the VO local" in held.files[1].failure.message
+    queue.go_on()
     bind(queue.house)
     assert words.job(await queue.sue.ended(job.name, seconds=60)) == "FINISHED"
 
@@ -119,11 +139,12 @@ async def test_a_veto_that_keeps_work_stops_none(queue: Queue, words: Any) -> No
 async def test_a_veto_cancels_what_is_queued_and_what_runs_goes_on(
     queue: Queue, words: Any
 ) -> None:
-    job = await queue.fill()
+    job = await queue.fill(halted=True)
     bind(queue.house, veto(WorkAction.CANCEL))
     canceled = await queue.states(job.name, "ACTIVE", "CANCELED", seconds=5)
     assert words.failure(canceled, 1) == "PERMISSION"
     assert canceled.files[1].failure.cure
+    queue.go_on()
     ended = await queue.admin.ended(job.name, seconds=60)
     assert (words.files(ended), words.job(ended)) == (["FINISHED", "CANCELED"], "CANCELED")
     bind(queue.house)
@@ -155,7 +176,7 @@ async def test_a_veto_of_a_group_holds_the_work_of_its_members_alone(
     queue: Queue, words: Any
 ) -> None:
     house = queue.house
-    first = await queue.fill()
+    first = await queue.fill(halted=True)
     member = house.client("sue", groups=["/local/team"])
     theirs = await member.submit((house.file("local/c"), "LFN:/local/d"))
     bind(house, Binding("", "", Role.VETOED, "local", group="/local/team"))
@@ -183,8 +204,9 @@ async def test_a_file_that_was_overlooked_is_stopped_when_its_turn_comes(
 
     monkeypatch.setattr(StandingFiles, "look", overlooked)
     queue = Queue(await start_house(given={"max_files": 1}))
-    job = await queue.fill()
+    job = await queue.fill(halted=True)
     bind(queue.house, veto(action))
+    queue.go_on()
     stopped = "HELD" if action is WorkAction.HOLD else "CANCELED"
     await queue.states(job.name, "FINISHED", stopped)
     assert not (queue.house.storage / "local/b").exists()
@@ -208,7 +230,7 @@ async def test_nothing_is_read_of_those_whose_rights_stayed(
 ) -> None:
     from gridlane_transfer.store import standing
 
-    job = await queue.fill()
+    job = await queue.fill(halted=True)
     looked: list[Any] = []
     unfinished = standing.unfinished
 

@@ -13,6 +13,7 @@ from gridlane.workload.v1.event_service_pb2 import AckJobEventsRequest, FollowJo
 from gridlane.workload.v1.job_pb2 import JobInput, JobOutput
 from gridlane_kit.call import later
 from gridlane_kit.identity import service_principal
+from gridlane_kit.sqlite import sqlite_file
 from gridlane_kit.telemetry import Telemetry
 from gridlane_workload import reconciler, states, steps, transfers
 
@@ -168,7 +169,7 @@ async def test_nothing_is_deleted_that_a_follower_has_not_taken(make_grid: MakeG
 
 
 async def test_steps_left_by_a_process_that_died_are_taken_at_once(
-    make_grid: MakeGrid, tmp_path: Path
+    make_grid: MakeGrid, tmp_path: Path, database_url: str
 ) -> None:
     grid = await make_grid()
     ada = await grid.user("ada")
@@ -176,7 +177,9 @@ async def test_steps_left_by_a_process_that_died_are_taken_at_once(
     job = await ada.submit("sh", "-c", f"while [ ! -e {go} ]; do sleep 0.05; done")
     await ada.reached(job.name, states.RUNNING)
     await grid.stack.aclose()
-    with closing(sqlite3.connect(tmp_path / "test.sqlite")) as database, database:
+    file = sqlite_file(database_url)
+    assert file is not None
+    with closing(sqlite3.connect(file)) as database, database:
         in_an_hour = "(unixepoch() + 3600) * 1000000"
         database.execute(f"UPDATE job SET lease_holder = 'gone', lease_until_us = {in_an_hour}")  # noqa: S608
     go.touch()

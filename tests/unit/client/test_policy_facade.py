@@ -34,7 +34,8 @@ class Played:
     def __init__(self) -> None:
         pool = descriptor_pool.Default()
         nouns = (audit, authorization, groups, issuers, roles, vos)
-        described = [pool.FindServiceByName(noun._SERVICE) for noun in nouns]
+        names = [noun._SERVICE for noun in nouns] + [audit._TRANSFER_SERVICE]
+        described = [pool.FindServiceByName(name) for name in names]
         self.channel = grpc_testing.channel(described, grpc_testing.strict_real_time())
         self.client = gridlane.Client("127.0.0.1:1", token="t0ken", channel=self.channel)
         self._threads = ThreadPoolExecutor(2)
@@ -75,6 +76,18 @@ def played() -> Iterator[Played]:
         (lambda c: list(c.issuers.list(vo="cms")), issuers.LIST, "filter", 'vo = "cms"'),
         (lambda c: c.audit.get(ID), audit.GET, "name", f"auditEntries/{ID}"),
         (lambda c: list(c.audit.list(actor="alice")), audit.LIST, "filter", 'actor = "alice"'),
+        (
+            lambda c: c.audit.get(ID, service="transfer"),
+            audit.TRANSFER_GET,
+            "name",
+            f"auditEntries/{ID}",
+        ),
+        (
+            lambda c: list(c.audit.list(service="transfer", vo="cms")),
+            audit.TRANSFER_LIST,
+            "filter",
+            'vo = "cms"',
+        ),
         (
             lambda c: list(c.roles.list(vo="cms", role="vo-manager")),
             roles.LIST,

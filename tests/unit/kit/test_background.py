@@ -18,7 +18,7 @@ PATIENCE_S = 10
 class Work:
     """Work that counts, and answers or raises what it is told, in order; the last one again."""
 
-    def __init__(self, *outcomes: float | Exception | None) -> None:
+    def __init__(self, *outcomes: float | BaseException | None) -> None:
         self.count = 0
         self._outcomes = list(outcomes)
         self.gate: asyncio.Event | None = None
@@ -28,7 +28,7 @@ class Work:
         self.count += 1
         if self.gate is not None:
             await self.gate.wait()
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
@@ -96,12 +96,41 @@ async def test_woken_while_it_is_done_it_is_done_once_more() -> None:
     ],
 )
 async def test_a_failure_is_told_and_the_work_tried_again(failure: Exception, level: str) -> None:
-    work = Work(failure, failure, LONG_S)
+    work = Work(failure, LONG_S)
     with capture_logs() as told:
         async with started(work, again_s=0.001):
-            await work.done(3)
-    assert [(one["event"], one["log_level"]) for one in told] == [("it was not done", level)] * 2
+            await work.done(2)
+    assert [(one["event"], one["log_level"]) for one in told] == [("it was not done", level)]
     assert all((str(failure) in one.get("why", "")) or one.get("exc_info") for one in told)
+
+
+async def test_a_failure_without_words_is_told_by_its_name() -> None:
+    work = Work(TimeoutError(), LONG_S)
+    with capture_logs() as told:
+        async with started(work, again_s=0.001):
+            await work.done(2)
+    assert [one["why"] for one in told] == ["TimeoutError"]
+
+
+async def test_a_failure_that_lasts_is_told_once_and_again_when_it_is_another() -> None:
+    away, full = errors.store_unavailable(), errors.store_full()
+    work = Work(away, away, full, full, away, 0.001, away, away, LONG_S)
+    with capture_logs() as told:
+        async with started(work, again_s=0.001):
+            await work.done(9)
+    assert [one["why"] for one in told] == [str(away), str(full), str(away), str(away)]
+
+
+async def test_that_a_failure_still_lasts_is_told_from_time_to_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gridlane_kit.background._REMIND_S", 0.0)
+    away = errors.store_unavailable()
+    work = Work(away, away, away, LONG_S)
+    with capture_logs() as told:
+        async with started(work, again_s=0.001):
+            await work.done(4)
+    assert [one["why"] for one in told] == [str(away)] * 3
 
 
 async def test_who_wakes_it_does_not_hurry_it_after_a_failure() -> None:
@@ -130,6 +159,36 @@ async def test_it_ends_wherever_it_is() -> None:
             await background.stop()
             await background.stop()
     assert work.count == 1
+
+
+@pytest.mark.parametrize("failure", [None, OSError("cut off")])
+async def test_it_ends_though_its_work_takes_no_notice_of_that(failure: Exception | None) -> None:
+    begun = asyncio.Event()
+
+    async def work() -> float:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if failure is not None:
+                raise failure from None
+        return 0.0
+
+    background = Background(
+        work, name="test", log=logs.logger("test"), trouble="it was not done", again_s=0.0
+    )
+    background.start()
+    async with asyncio.timeout(PATIENCE_S):
+        await begun.wait()
+        await background.stop()
+
+
+async def test_what_its_work_waits_for_may_be_cancelled() -> None:
+    work = Work(asyncio.CancelledError(), LONG_S)
+    with capture_logs() as told:
+        async with started(work, again_s=0.001):
+            await work.done(2)
+    assert [one["log_level"] for one in told] == ["error"]
 
 
 async def test_what_was_never_started_can_be_stopped() -> None:

@@ -283,3 +283,17 @@ def test_names_are_resolved_only_when_they_are_logical() -> None:
         "LFN:/local/a",
         "LFN:/local/b",
     ]
+
+
+def test_on_the_way_the_stop_before_is_read_in_whatever_order_the_sources_were_tried() -> None:
+    one = Alternatives([Source("LFN:/local/a", "")], Strategy.AUTO)
+    stops = [
+        Stop("file:///mirror/local/a", "storageElements/mirror", "", False),
+        Stop("file:///data/storage/local/b", "storageElements/local", "LFN:/local/b", True),
+    ]
+    file = a_file(
+        source="LFN:/local/a", alternatives=one.to_json(), route=Route(stops).to_json(), hop=1
+    )
+    assert file_transfers.source_of(file) == "LFN:/local/a"
+    assert file_transfers.source_of(file._replace(hop=2)) == "file:///mirror/local/a"
+    assert file_transfers.names_to_resolve(file._replace(hop=2)) == ["LFN:/local/b"]

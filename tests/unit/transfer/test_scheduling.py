@@ -11,17 +11,13 @@ from typing import Any
 
 import pytest
 
+from gridlane_transfer.channels.bundles import ALONE, Bundle, ElementRoom, Queue, Waiting
 from gridlane_transfer.channels.scheduling import (
-    ALONE,
     ActivityWeights,
-    Bundle,
     Choice,
-    ElementRoom,
     Lane,
     Ledger,
-    Queue,
     Standing,
-    Waiting,
     path,
     vo_weight,
 )
@@ -406,11 +402,23 @@ def _places(
 
 
 def test_small_files_share_a_place() -> None:
-    assert _places([_small(n) for n in range(1, 7)]) == [[1, 2, 3, 4], [5, 6]]
+    assert _places([_small(n) for n in range(1, 7)], free=1) == [[1, 2, 3, 4]]
 
 
 def test_a_place_is_shared_by_no_more_than_there_are_places_for() -> None:
     assert _places([_small(n) for n in range(1, 11)], free=2) == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize(
+    ("files", "free", "sizes"),
+    [(6, 2, [3, 3]), (5, 3, [2, 2, 1]), (3, 9, [1, 1, 1]), (9, 3, [3, 3, 3]), (20, 3, [4, 4, 4])],
+)
+def test_few_small_files_are_divided_among_the_free_places(
+    files: int, free: int, sizes: list[int]
+) -> None:
+    places = _places([_small(n) for n in range(1, files + 1)], free=free)
+    assert [len(place) for place in places] == sizes
+    assert [n for place in places for n in place] == list(range(1, sum(sizes) + 1))
 
 
 def test_without_bundles_every_file_has_its_place() -> None:
@@ -431,7 +439,11 @@ def test_without_bundles_every_file_has_its_place() -> None:
 )
 def test_what_is_unlike_or_not_known_to_be_small_has_its_own_place(other: dict[str, Any]) -> None:
     files = [_small(1), _small(2), _small(3, **other), _small(4), _small(5)]
-    assert _places(files) == [[1, 2], [3], [4, 5]]
+    assert _places(files, free=1) == [[1, 2]]
+    assert _places(files[2:], free=1) == [[3]]
+    assert _places(files, room=ElementRoom({}, {"t": 1, "x": 9})) == (
+        [[1, 2], [3]] if other.get("target") else [[1, 2]]
+    )
 
 
 def test_a_shared_place_is_one_at_its_storage_elements() -> None:
@@ -441,5 +453,5 @@ def test_a_shared_place_is_one_at_its_storage_elements() -> None:
 
 def test_while_elements_have_limits_files_of_unknown_sources_share_no_place() -> None:
     files = [_small(n, source="") for n in range(1, 4)]
-    assert _places(files, room=ElementRoom({"s": 5}, {})) == [[1], [2], [3]]
-    assert _places(files) == [[1, 2, 3]]
+    assert _places(files, free=1, room=ElementRoom({"s": 5}, {})) == [[1]]
+    assert _places(files, free=1) == [[1, 2, 3]]

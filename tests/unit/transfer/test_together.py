@@ -201,3 +201,84 @@ def test_no_file_of_a_directory_that_is_not_durable_is_told_of(
     outcomes = run(tasks)
     assert [isinstance(one, Copied) for one in outcomes] == [n % 2 == 1 for n in range(FILES)]
     assert descriptors() == before
+
+
+def test_what_is_adopted_is_made_durable_before_it_is_told_of(
+    tasks: list[CopyTask], tmp_path: Path, syscalls: list[str]
+) -> None:
+    """Whoever put it there may have died before its name was durable."""
+    run(tasks[:1])
+    syscalls.clear()
+    (outcome,) = run([replace(tasks[0], epoch=2, resumed=True)])
+    assert isinstance(outcome, Copied)
+    assert outcome.adopted
+    assert syscalls == ["bytes", "folder"]
+
+
+def test_a_directory_whose_own_name_is_not_durable_is_nobody_s(
+    tasks: list[CopyTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    above, fsync, told = (tmp_path / "out").stat().st_ino, os.fsync, list[int]()
+
+    def fails_once(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == above:
+            told.append(descriptor)
+            if len(told) == 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_once)
+    outcomes = run([tasks[0], tasks[2], tasks[4]])  # all below out/0
+    assert outcomes[0] is FailureClass.TARGET_UNWRITABLE
+    assert all(isinstance(one, Copied) for one in outcomes[1:])
+    assert len(told) == 2, "the second made the directory anew, and had that durable"
+
+
+def test_a_source_that_grows_is_not_read_on(
+    tasks: list[CopyTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is written to for ever would hold up all that are copied with it."""
+    readv, grown = os.readv, (tmp_path / "in/0").open("ab")
+
+    def grows(descriptor: int, blocks: Sequence[memoryview]) -> int:
+        if os.fstat(descriptor).st_ino == os.fstat(grown.fileno()).st_ino:
+            grown.write(content(0))
+            grown.flush()
+        return readv(descriptor, blocks)
+
+    monkeypatch.setattr(os, "readv", grows)
+    with grown:
+        outcomes = run(tasks)
+    assert outcomes[0] is FailureClass.SOURCE_UNREADABLE
+    assert all(isinstance(one, Copied) for one in outcomes[1:])
+    assert (tmp_path / "in/0").stat().st_size <= 4 * len(content(0))
+
+
+def test_each_step_is_told_of(
+    tasks: list[CopyTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle on a slow disk is not taken for one that hangs."""
+    told: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    class Told(Free):
+        def moved(self, total_bytes: int) -> None:
+            told.append("told")
+
+    def synced(descriptor: int) -> None:
+        told.append("slow")
+        fsync(descriptor)
+
+    def named(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        told.append("slow")
+        link(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    run(tasks)
+    for n in range(FILES):
+        (tmp_path / f"out/{n % 2}/{n}").unlink()
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", named)
+    run(tasks, [Told() for _ in tasks])
+    assert told.count("slow") == FILES * 2 + 2
+    assert ["slow", "slow"] not in [told[n : n + 2] for n in range(len(told))]

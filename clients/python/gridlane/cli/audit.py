@@ -1,11 +1,11 @@
-"""`gridlane audit`: who changed the policy, when and why."""
+"""`gridlane audit`: who changed what, when and why."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,11 +16,20 @@ from gridlane.cli.terminal import Limit, Output, plain
 if TYPE_CHECKING:
     from gridlane.authorization.v1.audit_entry_pb2 import AuditEntry
 
-app = typer.Typer(help="The audit of the policy: list, show.", no_args_is_help=True)
+app = typer.Typer(
+    help="The audits of the policy, and of channels, storage and transfers: list, show.",
+    no_args_is_help=True,
+)
+
+Service = Annotated[
+    Literal["authorization", "transfer"],
+    typer.Option(help="Whose: of the policy, or of channels, storage and transfers."),
+]
 
 
 @app.command("list")
 def list_entries(
+    service: Service = "authorization",
     actor: Annotated[str | None, typer.Option(help="Only what this subject did.")] = None,
     resource: Annotated[
         str | None, typer.Option(help="Only what was done to this, as vos/cms.")
@@ -35,13 +44,22 @@ def list_entries(
     limit: Limit = 50,
     output: Output = "text",
 ) -> None:
-    """List what was done and tried, newest first. One of the first four filters at a time."""
+    """List what was done and tried, newest first.
+
+    One of actor, resource, VO and method at a time.
+    """
     lasting = units.parse_option("--since", since, units.parse_duration)
     begin = None if lasting is None else datetime.now(timezone.utc) - lasting
     with connect() as client:
         found = list(
             client.audit.list(
-                actor=actor, resource=resource, vo=vo, method=method, since=begin, limit=limit
+                service=service,
+                actor=actor,
+                resource=resource,
+                vo=vo,
+                method=method,
+                since=begin,
+                limit=limit,
             )
         )
     columns = ("ENTRY", "TIME", "WHO", "WHAT", "ON", "?VO", "END", "-REASON")
@@ -76,12 +94,20 @@ def show(
     name: Annotated[
         str, typer.Argument(metavar="ENTRY", help="auditEntries/<uuid>, or the bare id.")
     ],
+    service: Service = "authorization",
     output: Output = "text",
 ) -> None:
     """Show one entry, with what was there before and after."""
     with connect() as client:
-        entry = client.audit.get(name)
+        entry = client.audit.get(name, service=service)
     terminal.show_message(entry, _pairs(entry), output)
+
+
+def _policy(entry: AuditEntry) -> str:
+    """What became of the policy; empty of an entry that is not about it."""
+    if not entry.method.startswith("gridlane.authorization."):
+        return ""
+    return f"revision {entry.policy_revision}" if entry.policy_revision else "unchanged"
 
 
 def _pairs(entry: AuditEntry) -> Iterator[tuple[str, str]]:
@@ -102,5 +128,5 @@ def _pairs(entry: AuditEntry) -> Iterator[tuple[str, str]]:
         if entry.HasField(field):
             told = terminal.as_dict(getattr(entry, field))
             yield field, plain(json.dumps(told, indent=2, ensure_ascii=False))
-    yield "policy", f"revision {entry.policy_revision}" if entry.policy_revision else "unchanged"
+    yield "policy", _policy(entry)
     yield "trace", plain(entry.trace_id)

@@ -139,13 +139,26 @@ def _adopt(task: CopyTask, control: Control, ends: Ends) -> Copied | None:
         return None
     if task.size_bytes not in (None, size):
         return None
+    source = _source_of(size, values, task, control, ends)
+    if source is None:
+        return None
+    ends.make_durable(task.target)
+    return Copied(source, size, values, adopted=True)
+
+
+def _source_of(
+    size: int, values: Mapping[str, str], task: CopyTask, control: Control, ends: Ends
+) -> int | None:
+    """The index of the source that has this content; None when none has, or it is not the one that
+    is expected.
+    """
     if task.expected:
         same = all(values[name] == value for name, value in task.expected.items())
-        return Copied(0, size, values, adopted=True) if same else None
+        return 0 if same else None
     for index, source in enumerate(task.sources):
         try:
             if ends.content(source, task.checksums, control, told=True) == (size, values):
-                return Copied(index, size, values, adopted=True)
+                return index
         except SourceError:
             continue
     return None
@@ -216,8 +229,10 @@ def _published(
     yield Step.WHOLE
     _leave(control)
     new.publish(overwrite=task.overwrite)
+    control.moved(read.total)
     yield Step.NAMED
     new.settle()
+    control.moved(read.total)
     return Copied(index, read.total, read.as_read or read.as_written or {})
 
 
@@ -274,8 +289,8 @@ def _pump_blocks(
     (read_lane, as_read), (read_back_lane, as_written) = read, read_back
     pace = Pace(task.max_bytes_per_second)
     # One byte more than a small file has, to see that it has no more.
-    expected = BLOCK_BYTES if source.size is None else source.size + 1
-    size = pace.block(min(BLOCK_BYTES, expected))
+    enough = BLOCK_BYTES if source.size is None else source.size + 1
+    size = pace.block(min(BLOCK_BYTES, enough))
     blocks = [memoryview(bytearray(size)) for _ in range(read_lane.depth + 1)]
     again = memoryview(bytearray(size))
 
@@ -293,8 +308,8 @@ def _pump_blocks(
             raise MoveError(canceled())
         block = blocks[turn % len(blocks)]
         count = source.read_some(block)
-        if count == 0:
-            return total
+        if count == 0 or (source.size is not None and total > source.size):
+            return total  # of one that grows, more than it had
         if as_read is not None:
             read_lane.do(partial(as_read.update, block[:count]))
         new.write(block[:count])

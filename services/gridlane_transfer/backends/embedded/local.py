@@ -25,6 +25,7 @@ from gridlane_transfer.backends.embedded.places import (
     Place,
     remove_file,
     remove_leftover,
+    sync_file,
 )
 from gridlane_transfer.moving.failures import MoveError, canceled, source_failure, target_failure
 
@@ -157,6 +158,12 @@ def content(place: Place, algorithms: Iterable[str], control: Control) -> Conten
         return Content(total, checksums.values())
     finally:
         source.close()
+
+
+def make_durable(place: Place) -> None:
+    """Have a file and its name durable."""
+    with _target_meaning(place):
+        sync_file(place)
 
 
 def found(place: Place) -> Found:

@@ -49,11 +49,12 @@ from gridlane_transfer.backends.embedded.orders import (
     outcome_of,
     place_message,
     timed_out,
+    unjudged,
 )
 from gridlane_transfer.backends.embedded.tasks import ends_of, place_of
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.embedded.webdav.urls import SCHEMES
-from gridlane_transfer.channels.scheduling import Bundle
+from gridlane_transfer.channels.bundles import Bundle
 from gridlane_transfer.moving.failures import Failed, canceled
 
 _WORKER = "gridlane_transfer.backends.embedded.worker"
@@ -170,31 +171,29 @@ class EmbeddedMover(TransferBackend):
         (outcome,) = await self.move_bundle([(order, may_publish)])
         return outcome
 
+    def moves_together(self, order: MoveOrder) -> bool:
+        return is_small(order)
+
     async def move_bundle(self, orders: Sequence[Ordered]) -> list[Moved | Failed]:
         entries = [self._copy(*ordered) for ordered in orders]
         # From the beginning on each of them can be aborted.
         with self._known(list(zip((order.number for order, _ in orders), entries, strict=True))):
             for group in _groups(orders, entries):
                 await self._carry_out(group)
-        return [
-            await self._ended(order, entry)
-            for (order, _), entry in zip(orders, entries, strict=True)
-        ]
+        await asyncio.gather(
+            *(
+                self.clean(replace(order, epoch=order.epoch + 1))
+                for (order, _), entry in zip(orders, entries, strict=True)
+                if entry.given_up and not order.disable_cleanup
+            )
+        )
+        return [_outcome(order, entry) for (order, _), entry in zip(orders, entries, strict=True)]
 
     def _copy(self, order: MoveOrder, may_publish: MayPublish | None) -> Order:
         message = {**message_of("copy", order), "guarded": may_publish is not None}
         entry = self._order(message, ends_of(order))
         entry.may_publish, entry.timeout_s = may_publish, order.timeout_s
         return entry
-
-    async def _ended(self, order: MoveOrder, entry: Order) -> Moved | Failed:
-        done = await entry.answer
-        if isinstance(done, Failed):
-            if entry.given_up and not order.disable_cleanup:
-                await self.clean(replace(order, epoch=order.epoch + 1))
-            return replace(done, moved_bytes=entry.moved)
-        source = order.sources[done["source"]]
-        return Moved(source, done["size_bytes"], done["checksums"], done.get("adopted", False))
 
     async def clean(self, order: MoveOrder) -> None:
         entry = self._order(message_of("clean", order), ends_of(order))
@@ -298,8 +297,7 @@ class EmbeddedMover(TransferBackend):
         loop = asyncio.get_running_loop()
         slot = Slot(loop.time())
         for order in group:
-            order.worker, order.slot = worker, slot
-            worker.orders[order.key] = order
+            worker.take(order, slot)
         messages = [{**order.message, "id": order.key} for order in group]
         worker.send(messages if len(messages) > 1 else messages[0])
         for order in group:
@@ -373,7 +371,7 @@ class EmbeddedMover(TransferBackend):
             or (order.overdue_s is not None and order.overdue_s <= overdue_s)
         ]
         for order in stalled:
-            del worker.orders[order.key]
+            worker.drop(order)
             order.given_up = True
             # Should the thread come back after all, it publishes nothing any more.
             worker.abort(order)
@@ -420,10 +418,7 @@ class EmbeddedMover(TransferBackend):
     async def _listen(self, worker: Worker) -> None:
         output = worker.process.stdout
         while output is not None and (line := await output.readline()):
-            found = json.loads(line)
-            for message in found if isinstance(found, list) else [found]:
-                self._hear(worker, message)
-            self._hand_out()
+            self._hear(worker, json.loads(line))
 
     def _hear(self, worker: Worker, message: Mapping[str, Any]) -> None:
         """Take note of what a worker tells of an order."""
@@ -438,13 +433,29 @@ class EmbeddedMover(TransferBackend):
         elif "moved" in message:
             order.moved = message["moved"] or order.moved
         else:
-            del worker.orders[order.key]
+            worker.drop(order)
             answer(order, outcome_of(order, message))
+            self._hand_out()
+
+
+def _outcome(order: MoveOrder, entry: Order) -> Moved | Failed:
+    """What became of an order that is answered."""
+    done = entry.answer.result()
+    if isinstance(done, Failed):
+        return replace(done, moved_bytes=entry.moved)
+    source = order.sources[done["source"]]
+    return Moved(source, done["size_bytes"], done["checksums"], done.get("adopted", False))
 
 
 async def _judge(worker: Worker, order: Order) -> None:
     """Tell a worker whether it may publish."""
-    allowed = order.may_publish is None or await order.may_publish()
+    try:
+        allowed = order.may_publish is None or await order.may_publish()
+    except Exception as error:
+        # Nobody would ever give the leave that it, and all that are copied with it, wait for.
+        _log.exception("a copy was not judged")
+        answer(order, unjudged(error))
+        allowed = False
     worker.send({"op": "publish" if allowed else "abort", "id": order.key})
 
 

@@ -138,6 +138,15 @@ class Ends:
             return local.content(place, algorithms, control)
         return self._remote().content(place, algorithms, control, told=told)
 
+    def make_durable(self, place: AnyPlace) -> None:
+        """Have a file that is there, and its name, durable, whoever put it there.
+
+        Raises:
+            MoveError: it may not be.
+        """
+        if isinstance(place, Place):
+            local.make_durable(place)
+
     def found(self, place: AnyPlace, algorithms: Sequence[str], control: Control) -> Found:
         """What is known of a file without its bytes being read.
 

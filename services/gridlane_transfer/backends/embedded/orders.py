@@ -6,6 +6,7 @@ Who gets it, and when it is given up, is `mover`'s; what a worker does, `worker`
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -73,11 +74,27 @@ class Worker:
     process: asyncio.subprocess.Process
     orders: dict[int, Order] = field(default_factory=dict)
     retired: asyncio.Event = field(default_factory=asyncio.Event)
+    _slots: Counter[Slot] = field(default_factory=Counter)
 
     @property
     def copies(self) -> int:
         """How many of its slots are taken."""
-        return len({order.slot for order in self.orders.values() if not order.quick})
+        return len(self._slots)
+
+    def take(self, order: Order, slot: Slot) -> None:
+        """Have it work on an order; a quick one takes no slot."""
+        order.worker, order.slot = self, slot
+        self.orders[order.key] = order
+        if not order.quick:
+            self._slots[slot] += 1
+
+    def drop(self, order: Order) -> None:
+        """Expect no more of an order."""
+        del self.orders[order.key]
+        if not order.quick:
+            self._slots[order.slot] -= 1
+            if not self._slots[order.slot]:
+                del self._slots[order.slot]
 
     def send(self, message: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Tell it something, as long as it hears."""
@@ -111,11 +128,13 @@ def place_message(place: AnyPlace) -> dict[str, str]:
 
 def is_small(order: MoveOrder) -> bool:
     """Whether an order is carried out together with others: its file is known to be small, and on
-    both sides in a directory, and nothing is asked of its pace.
+    both sides in a directory, and nothing is asked of its pace. One that is tried again is alone:
+    it may be what held up, or killed, all that it was with.
     """
     ends = [*order.sources, order.target]
     return (
-        order.size_bytes is not None
+        not order.resumed
+        and order.size_bytes is not None
         and order.size_bytes <= BUNDLED_BYTES
         and order.max_bytes_per_second is None
         and order.timeout_s is None
@@ -132,6 +151,15 @@ def answer(order: Order, outcome: Mapping[str, Any] | Failed) -> None:
 def lost(message: str) -> Failed:
     """The failure of an order that its worker did not end."""
     return Failed(FailureClass.BACKEND_LOST, message, recoverable=True)
+
+
+def unjudged(error: Exception) -> Failed:
+    """The failure of an order of which a defect keeps it unknown whether it may be published."""
+    return Failed(
+        FailureClass.INTERNAL,
+        f"the leave to publish could not be asked for: {type(error).__name__}",
+        recoverable=True,
+    )
 
 
 def timed_out(order: Order) -> Failed:

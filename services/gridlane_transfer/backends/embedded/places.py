@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -272,6 +273,17 @@ def remove_leftover(place: Place, temporary: str, folders: Folders = _ANEW) -> N
         return
 
 
+def sync_file(place: Place) -> None:
+    """Make a file that is there, and its name, durable."""
+    with Folder.of(place) as folder:
+        descriptor = folder.open_file(place.name)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        folder.sync()
+
+
 def remove_file(place: Place) -> bool:
     """Remove a file durably; False when it was not there.
 
@@ -303,11 +315,15 @@ def _enter(parent: int, name: str, create: bool) -> int:
         if stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
             raise _os_error(errno.ELOOP, name) from None
         raise
-    try:
+    with suppress(FileExistsError):  # made by another writer meanwhile
         os.mkdir(name, dir_fd=parent)
+    try:
         os.fsync(parent)
-    except FileExistsError:
-        pass  # made by another writer meanwhile
+    except OSError:
+        # Whoever comes next would take it for durable: it is not there, unless it is used already.
+        with suppress(OSError):
+            os.rmdir(name, dir_fd=parent)
+        raise
     return os.open(name, _FOLDER, dir_fd=parent)
 
 

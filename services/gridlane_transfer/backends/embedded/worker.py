@@ -11,7 +11,7 @@ In:  {"op": "copy", "id": N, "task": {…}, "guarded": BOOL} · {"op": "publish"
 {"op": "stat" or "remove", "id": N, "place": {…}, "checksums": […]} ·
 [{"op": "copy", …}, …]: to be made together, in one slot
 Out: {"id": N, "moved": BYTES} · {"id": N, "whole": true} · {"id": N, "done": {…}} ·
-{"id": N, "failed": {…}} · a list of these
+{"id": N, "failed": {…}}
 A guarded copy is published only when it was asked for: in answer to `whole`.
 `moved` comes as long as a copy does anything; it is 0 while files are only read.
 The end of the input aborts what runs, and ends the process.
@@ -21,10 +21,12 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -32,7 +34,6 @@ from functools import partial
 from typing import Any, TextIO
 
 from gridlane_transfer.backends.embedded import copying
-from gridlane_transfer.backends.embedded.copying import Copied
 from gridlane_transfer.backends.embedded.ends import AnyPlace, Control, CopyTask
 from gridlane_transfer.backends.embedded.opening import Ends
 from gridlane_transfer.backends.embedded.places import Place
@@ -57,10 +58,10 @@ class _Channel:
         self._out = out
         self._lock = threading.Lock()
 
-    def send(self, message: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-        line = json.dumps(message, separators=(",", ":"))
+    def send(self, *messages: Mapping[str, Any]) -> None:
+        lines = [f"{json.dumps(message, separators=(',', ':'))}\n" for message in messages]
         with self._lock:
-            self._out.write(f"{line}\n")
+            self._out.writelines(lines)
             self._out.flush()
 
 
@@ -178,13 +179,12 @@ def serve(lines: TextIO, out: TextIO, slots: int, ends: Ends) -> None:
 
 
 def _do(message: Mapping[str, Any], control: _Running, channel: _Channel, ends: Ends) -> None:
-    key = message["id"]
+    outcome: Mapping[str, Any] | Exception
     try:
-        channel.send({"id": key, "done": _WORKS[message["op"]](message, control, ends)})
+        outcome = _WORKS[message["op"]](message, control, ends)
     except Exception as error:
-        channel.send({"id": key, "failed": asdict(_failure(error))})
-        if not isinstance(error, MoveError):
-            raise
+        outcome = error
+    channel.send(_answer(message, outcome))
 
 
 def _do_together(
@@ -195,23 +195,27 @@ def _do_together(
 ) -> None:
     def ask(whole: Sequence[Control]) -> None:
         questions = [one.asks() for one in whole if isinstance(one, _Running)]
-        if guarded := [question for question in questions if question is not None]:
-            channel.send(guarded)
+        channel.send(*(question for question in questions if question is not None))
 
-    tasks = [task_from(message["task"]) for message in messages]
-    outcomes = copy_together(list(zip(tasks, controls, strict=True)), ends, ask)
-    channel.send(
-        [
-            {"id": message["id"], **_outcome(outcome)}
-            for message, outcome in zip(messages, outcomes, strict=True)
-        ]
-    )
+    outcomes: Sequence[Mapping[str, Any] | Exception]
+    try:
+        tasks = [task_from(message["task"]) for message in messages]
+        copied = copy_together(list(zip(tasks, controls, strict=True)), ends, ask)
+        outcomes = [one if isinstance(one, Exception) else asdict(one) for one in copied]
+    except Exception as error:
+        outcomes = [error] * len(messages)
+    channel.send(*map(_answer, messages, outcomes))
 
 
-def _outcome(outcome: Copied | Exception) -> Mapping[str, Any]:
-    if isinstance(outcome, Exception):
-        return {"failed": asdict(_failure(outcome))}
-    return {"done": asdict(outcome)}
+def _answer(
+    message: Mapping[str, Any], outcome: Mapping[str, Any] | Exception
+) -> Mapping[str, Any]:
+    key = message["id"]
+    if not isinstance(outcome, Exception):
+        return {"id": key, "done": outcome}
+    if not isinstance(outcome, MoveError):
+        traceback.print_exception(outcome)  # a defect
+    return {"id": key, "failed": asdict(_failure(outcome))}
 
 
 def _failure(error: Exception) -> Failed:
@@ -257,10 +261,17 @@ def _die_with(parent: int) -> None:
         sys.exit(1)
 
 
+def _open_many() -> None:
+    """Have as many open files as is allowed: each of those that are copied together has a few."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     """The process's whole life."""
     slots, parent = int(sys.argv[1]), int(sys.argv[2])
     _die_with(parent)
+    _open_many()
     # The server decides when work ends; a Ctrl-C in its terminal, or a service manager's stop,
     # reaches all of its processes.
     for number in (signal.SIGINT, signal.SIGTERM):

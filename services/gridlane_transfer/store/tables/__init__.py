@@ -12,6 +12,7 @@ from gridlane_transfer.store.tables.bookkeeping import (
     JOB_NUMBERS,
     REQUEST_ID,
     SETTINGS_REVISION,
+    TURN,
 )
 from gridlane_transfer.store.tables.catalogue import LOGICAL_FILE, REPLICA, UPLOAD
 from gridlane_transfer.store.tables.channels import ACTIVITY_SHARES, CHANNEL, CHANNEL_OPTIMIZER
@@ -51,6 +52,7 @@ __all__ = [
     "STORAGE_BAN",
     "STORAGE_ELEMENT",
     "SWEEP",
+    "TURN",
     "UPLOAD",
     "FileRow",
     "JobRow",

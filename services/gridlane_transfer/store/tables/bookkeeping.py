@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Column, Integer, String, Table
 
-from gridlane_kit.database import Micros, Text36, only_on
+from gridlane_kit.audit import audit_table
+from gridlane_kit.database import only_on, turn_table
 from gridlane_kit.feed import feed_tables
 from gridlane_kit.numbers import Numbers
 from gridlane_kit.request_ids import request_id_table
@@ -12,6 +13,9 @@ from gridlane_transfer.store.tables.schema import METADATA
 
 FEED: Final = feed_tables(METADATA)
 REQUEST_ID: Final = request_id_table(METADATA)
+# Of the processes that change files one does at a time: on a busy channel all count the same places
+# and change the same jobs.
+TURN: Final = turn_table(METADATA)
 
 # The last numbers given to jobs and files; one row. Taken before the rows are inserted, so that
 # what refers to them can be written in the same go.
@@ -39,23 +43,5 @@ SETTINGS_REVISION: Final = Table(
     Column("revision", BigInteger, nullable=False),
 )
 
-# What managers changed, and why (`store.audit`).
-AUDIT: Final = Table(
-    "audit_entry",
-    METADATA,
-    Column("uid", Text36, primary_key=True),
-    Column("time_us", Micros, nullable=False),
-    Column("principal", Text, nullable=False),
-    Column("actor", String(255), nullable=False),
-    Column("service", String(32), nullable=False),
-    Column("method", String(200), nullable=False),
-    Column("resource", String(255), nullable=False),
-    Column("vo", String(200), nullable=False),
-    Column("reason", String(1024), nullable=False),
-    Column("permission", String(64), nullable=False),
-    Column("rule", String(64), nullable=False),
-    Column("before_json", Text),
-    Column("after_json", Text),
-    Column("trace_id", String(32), nullable=False),
-    Column("peer", String(128), nullable=False),
-)
+# What managers changed, and why; listed by each of its filters, and in a VO for its managers.
+AUDIT: Final = audit_table(METADATA, vo_length=200)

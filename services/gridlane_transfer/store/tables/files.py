@@ -100,7 +100,8 @@ class FileRow(NamedTuple):
     registered.
     """
     place: int | None = None
-    """While it moves: whose place it takes, a file's number; small files share one. None: its own.
+    """While it moves: the same number, drawn for them, in all that share its place. None: it has a
+    place of its own.
     """
 
 

@@ -300,6 +300,11 @@ BUILDERS: Final[Mapping[str, Callable[[About], Fields]]] = {
     "ActivityService/UpdateActivityShares": lambda a: {
         "activity_shares": {"name": f"vos/{a.thing.vo}/activityShares", "active": True}
     },
+    "TransferAuditService/GetAuditEntry": _name("transfer_entry"),
+    "TransferAuditService/ListAuditEntries": lambda a: {
+        "filter": f'vo = "{a.thing.vo}"',
+        "page_size": 1000,
+    },
     "StorageAdminService/CreateStorageElement": lambda a: {
         "storage_element_id": f"w{uuid7()}",
         "storage_element": a.world.open_place(),
@@ -392,6 +397,11 @@ LISTED: Final[Mapping[str, tuple[str, str, Callable[[About], str | int]]]] = {
     "SigningKeyService/ListSigningKeys": ("signing_keys", "name", lambda a: a.thing.key),
     "TokenService/ListTokens": ("tokens", "name", lambda a: a.thing.token),
     "AuditService/ListAuditEntries": ("audit_entries", "name", lambda a: a.thing.entry),
+    "TransferAuditService/ListAuditEntries": (
+        "audit_entries",
+        "name",
+        lambda a: a.thing.transfer_entry,
+    ),
     "TransferService/ListTransferJobs": ("transfer_jobs", "name", lambda a: a.thing.transfer),
     "TransferService/SummarizeTransferJobs": ("jobs", "count", lambda a: 1),
     "ChannelService/ListChannels": ("channels", "name", lambda a: a.thing.channel),

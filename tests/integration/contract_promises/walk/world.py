@@ -94,6 +94,8 @@ class Things:
     binding: str
     entry: str
     """Of the audit: that of the binding."""
+    transfer_entry: str
+    """Of Transfer's audit: that of a ban for the VO, which is lifted."""
     group: str
     issuer: str
     key: str
@@ -268,6 +270,7 @@ class World:
             url=url,
             binding=binding,
             entry=self._entry(binding),
+            transfer_entry=self._transfer_entry(vo),
             group=f"vos/{vo}/groups/team",
             issuer=f"issuers/{WALKED_ISSUER}",
             key=f"signingKeys/{self._signer.key.kid}",
@@ -307,12 +310,12 @@ class World:
         request = self.wire.request(method, channel_id=f"w{uuid7()}", channel=ends)
         return str(self.done(method, self.admin, request).name)
 
-    def harmless_ban(self, element: str) -> str:
+    def harmless_ban(self, element: str, vo: str = "nowhere") -> str:
         """Lays a ban on a storage element that keeps nobody from anything; returns its name."""
         ban = {"operations": ["STORAGE_OPERATION_STAGE"], "action": "BAN_ACTION_WAIT"}
         method = "StorageAdminService/BanStorage"
         request = self.wire.request(
-            method, parent=element, storage_ban={**ban, "vo": "nowhere", "reason": "walked"}
+            method, parent=element, storage_ban={**ban, "vo": vo, "reason": "walked"}
         )
         return str(self.done(method, self.admin, request).name)
 
@@ -368,6 +371,20 @@ class World:
         (entry,) = self.done(method, self.admin, request).audit_entries
         return str(entry.name)
 
+    def _transfer_entry(self, vo: str) -> str:
+        ban = self.harmless_ban("storageElements/local", vo)
+        listing = self.wire.request(
+            "TransferAuditService/ListAuditEntries", filter=f'resource = "{ban}"'
+        )
+        found = self.done("TransferAuditService/ListAuditEntries", self.admin, listing)
+        self.done(
+            "StorageAdminService/UnbanStorage",
+            self.admin,
+            self.wire.request("StorageAdminService/UnbanStorage", name=ban),
+        )
+        (entry,) = found.audit_entries
+        return str(entry.name)
+
     def _wait_for_followers(self) -> None:
         """Waits until every service has what was given so far: the last of it is a veto."""
         subject = f"watched-{uuid7()}"
@@ -404,6 +421,7 @@ def _nobodys(url: str) -> Things:
         url=url.replace("/foreign/bob/known", "/nowhere/nobodys"),
         binding=f"roleBindings/{NOBODYS}",
         entry=f"auditEntries/{NOBODYS}",
+        transfer_entry=f"auditEntries/{NOBODYS}",
         group="vos/nowhere/groups/team",
         issuer="issuers/nobodys",
         key="signingKeys/nobodys",

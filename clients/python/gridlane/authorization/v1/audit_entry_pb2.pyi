@@ -22,10 +22,12 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class AuditEntry(_message.Message):
-    """What somebody did to the policy, or with a credential: each call of a method that changes roles, virtual
-    organisations, groups, issuers, quotas, credentials, tokens or keys, and each use of a credential. It is written in
-    the transaction of the change, never changed, and kept as long as the operator sets, 400 days by default. Output
-    only.
+    """What somebody did, in the audit of one service. In Authorization's (AuditService): each call of a method that changes
+    roles, virtual organisations, groups, issuers, quotas, credentials, tokens or keys, and each use of a credential. In
+    that of the transfer service (gridlane.transfer.v1.TransferAuditService): each change of channels, storage elements,
+    bans and shares of activities, held files that were let go or given up, updates of jobs by managers, and retries of
+    the jobs of others. It is written in the transaction of the change, never changed, and kept as long as the operator
+    sets, 400 days by default. Output only.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -65,7 +67,7 @@ class AuditEntry(_message.Message):
     rule: _builtins.str
     """The row and column of the permission table that allowed it."""
     policy_revision: _builtins.int
-    """The revision of the policy that it led to; 0 when the policy did not change."""
+    """The revision of the policy that it led to; 0 when the policy did not change, as in the transfer service."""
     trace_id: _builtins.str
     """The trace of the call, 32 hexadecimal digits, under which logs and spans are found."""
     peer: _builtins.str
@@ -80,13 +82,16 @@ class AuditEntry(_message.Message):
 
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """How it ended: code and reason of an attempt that was refused; unset when it succeeded. Attempts are kept that came
-        as far as a decision about their caller; a caller whose identity was not proven leaves no entry.
+        """How it ended: code and reason of an attempt that was refused; unset when it succeeded. Authorization keeps attempts
+        that came as far as a decision about their caller; a caller whose identity was not proven leaves no entry. The
+        transfer service keeps only what was done.
         """
 
     @_builtins.property
     def before(self) -> _struct_pb2.Struct:
-        """The resource before, as JSON with the field names of its message, without secrets; unset for one that was made."""
+        """The resource before, as JSON with the field names of its message, without secrets; unset for one that was made,
+        and where the method says already what changed. Of one of more than 512 KiB the large fields are left out.
+        """
 
     @_builtins.property
     def after(self) -> _struct_pb2.Struct:

@@ -92,7 +92,7 @@ class ListAuditEntriesResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def audit_entries(self) -> _containers.RepeatedCompositeFieldContainer[_audit_entry_pb2.AuditEntry]:
-        """Newest first."""
+        """Newest first; fewer than asked for where more do not fit into one answer."""
 
     def __init__(
         self,

@@ -7,7 +7,8 @@ from gridlane.authorization.v1 import audit_service_pb2 as gridlane_dot_authoriz
 
 
 class AuditServiceStub(object):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it.
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. What was
+    done to channels, storage and transfers is gridlane.transfer.v1.TransferAuditService's.
     """
 
     def __init__(self, channel):
@@ -29,7 +30,8 @@ class AuditServiceStub(object):
 
 
 class AuditServiceServicer(object):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it.
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. What was
+    done to channels, storage and transfers is gridlane.transfer.v1.TransferAuditService's.
     """
 
     def GetAuditEntry(self, request, context):
@@ -68,7 +70,8 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService(object):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it.
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. What was
+    done to channels, storage and transfers is gridlane.transfer.v1.TransferAuditService's.
     """
 
     @staticmethod

@@ -28,7 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it."""
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. What was
+    done to channels, storage and transfers is gridlane.transfer.v1.TransferAuditService's.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,7 +45,9 @@ class AuditServiceStub:
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it."""
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. What was
+    done to channels, storage and transfers is gridlane.transfer.v1.TransferAuditService's.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAuditEntry: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetAuditEntryRequest, _audit_entry_pb2.AuditEntry]  # type: ignore[assignment]
@@ -54,7 +58,9 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it."""
+    """Who did what to the policy, when, and why. Administrators see all, the managers of a VO what concerns it. What was
+    done to channels, storage and transfers is gridlane.transfer.v1.TransferAuditService's.
+    """
 
     @_abc_1.abstractmethod
     def GetAuditEntry(

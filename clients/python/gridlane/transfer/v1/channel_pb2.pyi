@@ -117,8 +117,10 @@ class Channel(_message.Message):
     a FILE: the files, hops and alternative sources of one job may lie on several. A file lies on the most particular
     channel that leads from its source to its target: both ends named, then the source named, then the target named, then
     "*" to "*". Where two differ in their names alone, the first name counts. A source that is a logical file name counts
-    as the copy that would be taken when the file is submitted; one without a copy lies on a channel from "*". What FTS3
-    sets for a link has its place here, but for `no_delegation`: whether credentials are delegated is Authorization's.
+    as the copy that it is to be read from; one without a copy lies on a channel from "*". Copies come and go: a file that
+    is about to start and whose copy is gone, may not be read, or is not the best one any more goes to the channel of
+    another one first, and starts when its turn comes there. What FTS3 sets for a link has its place here, but for
+    `no_delegation`: whether credentials are delegated is Authorization's.
 
     A version that does not carry a field out leaves it unset in answers, which then means "not told", and refuses it in
     requests: INVALID_ARGUMENT, CAPABILITY_MISSING.

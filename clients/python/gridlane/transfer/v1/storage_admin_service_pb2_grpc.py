@@ -8,8 +8,8 @@ from gridlane.transfer.v1 import storage_element_pb2 as gridlane_dot_transfer_do
 
 
 class StorageAdminServiceStub(object):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
-    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
+    """Administrators' verbs on storage elements. Every change is in the audit of the transfer service with its `reason`:
+    TransferAuditService lists it.
     """
 
     def __init__(self, channel):
@@ -51,8 +51,8 @@ class StorageAdminServiceStub(object):
 
 
 class StorageAdminServiceServicer(object):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
-    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
+    """Administrators' verbs on storage elements. Every change is in the audit of the transfer service with its `reason`:
+    TransferAuditService lists it.
     """
 
     def CreateStorageElement(self, request, context):
@@ -157,8 +157,8 @@ def add_StorageAdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StorageAdminService(object):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
-    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
+    """Administrators' verbs on storage elements. Every change is in the audit of the transfer service with its `reason`:
+    TransferAuditService lists it.
     """
 
     @staticmethod

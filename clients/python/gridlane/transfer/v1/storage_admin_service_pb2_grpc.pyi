@@ -29,8 +29,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class StorageAdminServiceStub:
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
-    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
+    """Administrators' verbs on storage elements. Every change is in the audit of the transfer service with its `reason`:
+    TransferAuditService lists it.
     """
 
     @_typing.overload
@@ -77,8 +77,8 @@ class StorageAdminServiceStub:
 
 @_typing.type_check_only
 class StorageAdminServiceAsyncStub(StorageAdminServiceStub):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
-    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
+    """Administrators' verbs on storage elements. Every change is in the audit of the transfer service with its `reason`:
+    TransferAuditService lists it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -121,8 +121,8 @@ class StorageAdminServiceAsyncStub(StorageAdminServiceStub):
     """
 
 class StorageAdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Administrators' verbs on storage elements. Every change is in the audit with its `reason`: in that of the transfer
-    service, which it keeps in its own database beside the change; AuditService lists Authorization's alone.
+    """Administrators' verbs on storage elements. Every change is in the audit of the transfer service with its `reason`:
+    TransferAuditService lists it.
     """
 
     @_abc_1.abstractmethod
