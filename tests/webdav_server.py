@@ -338,12 +338,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_MKCOL(self) -> None:
         if self.refused():
             return
-        if self.file.exists():
+        try:
+            self.file.mkdir()
+        except FileExistsError:  # two may ask for it at once
             self.say(405)
-        elif not self.file.parent.is_dir():
+        except (FileNotFoundError, NotADirectoryError):
             self.say(409)
         else:
-            self.file.mkdir()
             self.say(201)
 
     def do_PROPFIND(self) -> None:

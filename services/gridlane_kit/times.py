@@ -48,7 +48,10 @@ def _looked_at(inner: Any, path: str) -> Iterator[tuple[str, str]]:
         yield from impossible_times(inner, f"{path}.")
         return
     least, most = _SECONDS[kind]
-    if not (least <= inner.seconds <= most and -_NANOS < inner.nanos < _NANOS):
+    seconds, nanos = inner.seconds, inner.nanos
+    # Those of a time count forward; those of a length of time have the sign of its seconds.
+    signed = nanos >= 0 if kind == _TIMESTAMP else seconds * nanos >= 0
+    if not (least <= seconds <= most and signed and abs(nanos) < _NANOS):
         yield path, _WHY[kind]
 
 

@@ -32,6 +32,8 @@ def test_a_time_is_let_through(seconds: int) -> None:
         {"seconds": LAST_S + 1},
         {"seconds": (1 << 63) - 1},
         {"nanos": 1_000_000_000},
+        {"nanos": -1},
+        {"seconds": -1, "nanos": -1},
     ],
 )
 def test_what_is_no_time_is_told_with_its_path(time: dict[str, int]) -> None:
@@ -39,11 +41,34 @@ def test_what_is_no_time_is_told_with_its_path(time: dict[str, int]) -> None:
     assert found == ("window.end_time", "is no time of the years 1 to 9999")
 
 
-def test_a_length_of_time_has_a_range_too() -> None:
+def ban(**length: int) -> storage_admin_service_pb2.BanStorageRequest:
     request = storage_admin_service_pb2.BanStorageRequest()
-    request.storage_ban.wait_timeout.CopyFrom(Duration(seconds=315_576_000_001))
-    (found,) = impossible_times(request)
+    request.storage_ban.wait_timeout.CopyFrom(Duration(**length))
+    return request
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        {"seconds": 315_576_000_001},
+        {"seconds": 1, "nanos": -1},
+        {"seconds": -1, "nanos": 1},
+        {"nanos": 1_000_000_000},
+        {"nanos": -1_000_000_000},
+    ],
+)
+def test_a_length_of_time_has_a_range_too(length: dict[str, int]) -> None:
+    (found,) = impossible_times(ban(**length))
     assert found[0] == "storage_ban.wait_timeout"
+
+
+@pytest.mark.parametrize(
+    "length",
+    [{"nanos": -1}, {"nanos": 1}, {"seconds": -1, "nanos": -1}, {"seconds": 1, "nanos": 1}],
+)
+def test_a_length_of_time_is_let_through(length: dict[str, int]) -> None:
+    assert list(impossible_times(ban(**length))) == []
+    ban(**length).storage_ban.wait_timeout.ToMicroseconds()
 
 
 def test_those_of_answers_are_not_looked_at() -> None:
