@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import partial
 
 from gridlane_kit import logs
+from gridlane_kit.background import Background, Work, telling
 from gridlane_kit.call import later
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
@@ -105,13 +106,22 @@ class Reconciler:
         self._poll_s = poll_s
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
-        self._woken = asyncio.Event()
         self._running: dict[int, _Work] = {}
         self._places = 0
         self._on_channel: Counter[str] = Counter()
         self._ledger = Ledger()
         self._aborted: set[int] = set()
-        self._loops: list[asyncio.Task[None]] = []
+        # When files whose process is no more are looked for next, on the event loop's clock.
+        self._look_s = 0.0
+        self._claims = self._again("reconciler", "due files could not be claimed", self._claim_due)
+        self._loops = [
+            self._claims,
+            self._again("leases", "leases could not be renewed", self._renew),
+        ]
+        if not exclusive:
+            self._loops.append(
+                self._again("cancels", "cancels could not be looked for", self._find_cancels)
+            )
         self._stopping = False
 
     async def start(self) -> None:
@@ -119,17 +129,12 @@ class Reconciler:
         if self._exclusive:
             await self._db.write(self._moving.release_all)
         await self._backend.start()
-        self._loops = [
-            asyncio.create_task(self._run(), name="transfer-reconciler"),
-            asyncio.create_task(self._renew(), name="transfer-leases"),
-        ]
-        if not self._exclusive:
-            cancels = asyncio.create_task(self._find_cancels(), name="transfer-cancels")
-            self._loops.append(cancels)
+        for loop in self._loops:
+            loop.start()
 
     def wake(self) -> None:
         """Have due files looked for now."""
-        self._woken.set()
+        self._claims.wake()
 
     def abort(self, numbers: Sequence[int]) -> None:
         """End the copies of these files, whose state is CANCELING."""
@@ -144,44 +149,35 @@ class Reconciler:
         """Claim no more, abort what runs; it is taken up again by whoever starts next."""
         self._stopping = True
         for loop in self._loops:
-            loop.cancel()
+            await loop.stop()
         await self._backend.stop()
         works = [work.task for work in self._running.values()]
-        pending = [*self._loops, *works]
         for task in works:
             task.cancel()
-        if pending:
-            await asyncio.wait(pending)
+        if works:
+            await asyncio.wait(works)
         await self._db.write(lambda conn: self._moving.release(conn, self._holder))
 
-    async def _run(self) -> None:
-        poll = True
-        while True:
-            self._woken.clear()
-            try:
-                more_abandoned = await self._step(abandoned=poll)
-            except GridlaneError as error:
-                _log.warning("due files could not be claimed: %s", error)
-                await asyncio.sleep(_STORE_RETRY_S)
-                continue
-            except Exception:
-                # Whatever it is, the files stay due, and the service must not stop moving others.
-                _log.exception("due files could not be claimed")
-                await asyncio.sleep(_STORE_RETRY_S)
-                continue
-            try:
-                async with asyncio.timeout(self._poll_s):
-                    await self._woken.wait()
-                poll = more_abandoned
-            except TimeoutError:
-                poll = True
+    def _again(self, name: str, trouble: str, work: Work) -> Background:
+        return Background(work, name=f"transfer-{name}", log=_log, trouble=trouble)
+
+    async def _claim_due(self) -> float:
+        """Claim; after how many seconds to do so unasked. Files whose process is no more are looked
+        for that often too, however often it is woken.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._look_s:
+            await self._step(abandoned=False)
+        elif not await self._step(abandoned=True):
+            self._look_s = now_s + self._poll_s
+        return self._poll_s
 
     async def _step(self, *, abandoned: bool) -> bool:
         """Claim as much as the mover can begin, on all channels together.
 
         Parameters:
-            abandoned: also take up files whose process is no more; at start, with the slow poll,
-                and as long as there are more than the mover can begin at once.
+            abandoned: also take up files whose process is no more; at start, from time to time, and
+                as long as there are more than the mover can begin at once.
 
         Returns:
             Whether there may be more of these.
@@ -221,7 +217,8 @@ class Reconciler:
         """Work on the files that take a place together."""
         first = place[0].file
         task = asyncio.create_task(self._work(place), name=f"transfer-file-{first.number}")
-        task.add_done_callback(_tell_of_defect)
+        # Its lease runs out, and it is claimed anew.
+        task.add_done_callback(telling(_log, "the work on a file ended before its end was stored"))
         for claimed in place:
             self._running[claimed.file.number] = _Work(task, claimed.file.lease_epoch)
         self._places += 1
@@ -372,23 +369,15 @@ class Reconciler:
         delay_s = max(0.0, (due_us - now_us()) / 1_000_000) + 0.002
         asyncio.get_running_loop().call_later(delay_s, self.wake)
 
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._ttl.total_seconds() / 3)
-            if self._running:
-                await self._renew_now()
-
-    async def _renew_now(self) -> None:
+    async def _renew(self) -> float:
         """Renew all leases; what was lost is somebody else's, and its copy is ended."""
         wishes = [
             Keep(number, self._holder, work.epoch, self._ttl)
             for number, work in self._running.items()
         ]
-        try:
-            for begin in range(0, len(wishes), _RENEWED_TOGETHER):
-                await self._renew_some(wishes[begin : begin + _RENEWED_TOGETHER])
-        except GridlaneError as error:
-            _log.warning("leases could not be renewed", reason=error.reason)
+        for begin in range(0, len(wishes), _RENEWED_TOGETHER):
+            await self._renew_some(wishes[begin : begin + _RENEWED_TOGETHER])
+        return self._ttl.total_seconds() / 3
 
     async def _renew_some(self, wishes: Sequence[Keep]) -> None:
         for wish, state in zip(wishes, await self._keep.many(wishes), strict=True):
@@ -397,22 +386,13 @@ class Reconciler:
                 self._aborted.add(wish.number)  # one that has not begun does not begin
                 self._backend.abort(wish.number)
 
-    async def _find_cancels(self) -> None:
+    async def _find_cancels(self) -> float:
         """End copies whose cancel another process accepted."""
-        while True:
-            await asyncio.sleep(_FIND_CANCELS_S)
-            if not self._running:
-                continue
-            try:
-                numbers = await self._db.read(
-                    lambda conn: self._moving.canceling(conn, self._holder)
-                )
-            except GridlaneError as error:
-                _log.warning("cancels could not be looked for", reason=error.reason)
-                continue
-            new = [number for number in numbers if number not in self._aborted]
-            if new:
+        if self._running:
+            numbers = await self._db.read(lambda conn: self._moving.canceling(conn, self._holder))
+            if new := [number for number in numbers if number not in self._aborted]:
                 self.abort(new)
+        return _FIND_CANCELS_S
 
 
 def _stored(taken: FileRow | Exception | None) -> FileRow | None:
@@ -420,14 +400,3 @@ def _stored(taken: FileRow | Exception | None) -> FileRow | None:
         _log.error("a mover's answer could not be stored", exc_info=taken)
         return None
     return taken
-
-
-def _tell_of_defect(task: asyncio.Task[None]) -> None:
-    """Log what ended a file's task before its answer was stored; its lease runs out, and it is
-    claimed anew.
-    """
-    error = None if task.cancelled() else task.exception()
-    if isinstance(error, GridlaneError):
-        _log.warning("the work on a file waits: %s", error)
-    elif error is not None:
-        _log.error("the work on a file ended with a defect", exc_info=error)

@@ -379,3 +379,30 @@ async def test_killed_while_they_move_each_ends_once(killed: Killed, point: str)
     assert history.count("job FINISHED") == 1
     assert history.count("file FINISHED") == FILES
     assert (killed.log.read_text().split(), killed.starts) == ([point], 2)
+
+
+@BOTH
+async def test_those_whose_process_is_no_more_are_taken_up_however_busy_the_server_is(
+    start_house: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await start_house(given={"poll_s": 0.2})
+    sue, parts = house.client("sue"), house.room._parts
+    gate = Gate(house.room.mover, monkeypatch)
+    job = await sue.submit(*described(house.storage / "local/in", "LFN:/local/out", 1))
+    async with asyncio.timeout(20):
+        await gate.begun.wait()
+
+    async def wake() -> None:
+        while True:
+            parts.reconciler.wake()
+            await asyncio.sleep(0.01)
+
+    waking = asyncio.create_task(wake())
+    await asyncio.sleep(0.5)  # it is woken for longer than it would rest
+    await parts.db.write(lambda conn: conn.execute(update(FILE).values(lease_until_us=0)))
+    async with asyncio.timeout(20):
+        while [file.attempt for file in (await sue.get(job.name)).files] != [2]:
+            await asyncio.sleep(0.02)
+    assert waking.cancel(), "it has ended"
+    gate.open.set()
+    assert words.job(await sue.ended(job.name)) == "FINISHED"
