@@ -11,7 +11,9 @@ import pytest
 import gridlane
 from gridlane.ids import uuid7
 from gridlane.transfer.v1.channel_pb2 import Channel, ChannelState
+from gridlane.transfer.v1.selection_strategy_pb2 import SelectionStrategy
 from gridlane.transfer.v1.storage_element_pb2 import StorageElement
+from gridlane.transfer.v1.transfer_job_pb2 import OverwriteMode, VerifyMode
 
 Command = Callable[..., Any]
 
@@ -91,7 +93,18 @@ def test_what_is_wrong_with_a_list_is_named_by_its_line(
 def test_what_must_be_said_is_asked_for(command: Command) -> None:
     assert command("transfer", "submit").code == 64
     assert command("transfer", "submit", "a:b", "c:d", "--from", "x.csv").code == 64
-    assert command("transfer", "submit", "a:b", "c:d", "--tag", "x").code == 64
+    for options in (
+        ("--tag", "x"),
+        ("--verify", "some"),
+        ("--checksum", "MD5"),
+        ("--size", "large"),
+        ("--alternative", "b.csv"),
+        ("--via", "local"),
+        ("--timeout", "soon"),
+        ("--overwrite", "--overwrite-mode", "never"),
+    ):
+        assert command("transfer", "submit", "a:b", "c:d", *options).code == 64
+    assert command("transfer", "submit", "--from", "x.csv", "--size", "4").code == 64
     assert command("transfer", "cancel", "a", "b", "--file", "1").code == 64
     assert command("transfer", "cancel", "a", "b", "--reason", "late").code == 64
     assert command("transfer", "cancel", "a", "--file", "1", "--reason", "late").code == 64
@@ -100,6 +113,88 @@ def test_what_must_be_said_is_asked_for(command: Command) -> None:
     assert command("transfer", "submit", "a.csv", "LFN:/local/a.csv").code == 64
     assert command("transfer", "update", "01a20343-0486-7398-bb00-071eaf29d06e").code == 64
     assert command("transfer", "list", "--state", "MOVED").code == 64
+
+
+def test_what_a_job_may_ask_for_is_asked_for_with_options(
+    command: Command, client: gridlane.Client, folder: str, files: list[str]
+) -> None:
+    done = command(
+        *("transfer", "submit", f"{folder}/none.csv", f"{folder}/asked.csv", "--wait"),
+        *("--alternative", files[0], "--size", "4", "--checksum", "ADLER32:01ba009a"),
+        *("--overwrite-mode", "when-different", "--verify", "target", "--strategy", "success"),
+        *("--max-retries", "7", "--retry-delay", "1m30s", "--max-time-in-queue", "2h"),
+        *("--timeout", "10m", "--expire-in", "1d", "--priority", "4", "--activity", "asked"),
+        *("--report-target-file", "--backend", "embedded", "--metadata", '{"run": 7}'),
+        *("--tag", "a=b", "--no-placement", "-o", "json"),
+    )
+    assert done.code == 0, done.err
+    (job,) = done.json
+    kept = client.transfers.get(job["name"])
+    assert job["file_count"] == 1
+    assert kept.overwrite == OverwriteMode.OVERWRITE_MODE_WHEN_DIFFERENT
+    assert kept.verify == VerifyMode.VERIFY_MODE_TARGET
+    assert kept.selection_strategy == SelectionStrategy.SELECTION_STRATEGY_SUCCESS
+    assert (kept.max_retries, kept.priority, kept.activity) == (7, 4, "asked")
+    assert (kept.retry_delay.seconds, kept.max_time_in_queue.seconds) == (90, 7200)
+    assert kept.timeout.seconds == 600
+    lives_s = kept.expire_time.ToSeconds() - kept.create_time.ToSeconds()
+    assert abs(lives_s - 86_400) < 60
+    assert kept.report_target_file
+    assert kept.backend == "transferBackends/embedded"
+    assert (kept.metadata, dict(kept.tags), kept.placement) == ('{"run": 7}', {"a": "b"}, False)
+    (file,) = kept.files
+    assert list(file.alternative_sources) == [files[0]]
+    assert (file.size_bytes, file.checksum.value) == (4, "01ba009a")
+
+
+def test_what_has_no_option_is_in_a_file_of_parameters(
+    command: Command, client: gridlane.Client, tmp_path: Path, folder: str, files: list[str]
+) -> None:
+    fields = {"strict_copy": True, "placement": False, "priority": 5, "tags": {"a": "b"}}
+    (tmp_path / "params.json").write_text(json.dumps(fields))
+    done = command(
+        *("transfer", "submit", files[0], f"{folder}/params.csv", "--params", "params.json"),
+        *("--priority", "2", "-o", "json"),
+    )
+    assert done.code == 0, done.err
+    kept = client.transfers.get(done.json[0]["name"])
+    assert kept.strict_copy
+    assert not kept.placement
+    assert (kept.priority, dict(kept.tags)) == (2, {"a": "b"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "params.json: no JSON"),
+        ("[]", "params.json: no JSON object"),
+        ('{"files": []}', "params.json: files are no parameters"),
+        ('{"verify": "SOME"}', "params.json: Failed to parse verify field"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_parameters_is_named(
+    command: Command, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "params.json").write_text(text)
+    done = command("transfer", "submit", "a:b", "c:d", "--params", "params.json")
+    assert done.code == 65
+    assert said in done.err
+
+
+def test_sources_and_stops_of_a_cell_are_parted_by_spaces(
+    command: Command, client: gridlane.Client, tmp_path: Path, folder: str, files: list[str]
+) -> None:
+    lines = [
+        "source,target,alternative_sources,via",
+        f"{folder}/none.csv,{folder}/one.csv,lfn:{folder[4:]}/nor.csv {files[1]},",
+        f"{files[0]},{folder}/two.csv,,storageElements/local",
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    done = command("transfer", "submit", "--from", "list.csv", "--wait", "-o", "json")
+    assert done.code == 0, done.err
+    first, second = client.transfers.get(done.json[0]["name"]).files
+    assert list(first.alternative_sources) == [f"{folder}/nor.csv", files[1]]
+    assert list(second.via) == ["storageElements/local"]
 
 
 def test_jobs_that_were_handed_in_before_one_is_refused_are_named(

@@ -1,9 +1,10 @@
 """Files to move as people list them: CSV and JSON lines.
 
 Responsible for what a row of such a list stands for. A CSV has a header with `source` and `target`
-(and, as needed, `checksum`, `size_bytes`, `activity`, `metadata`), or no header and source and
-target as its first two columns. A JSON line is an object with the fields of
-a FileTransfer; a checksum may be written "ADLER32:0a1b2c3d".
+(and, as needed, `checksum`, `size_bytes`, `alternative_sources`, `via`, `activity`, `metadata`,
+`guid`), or no header and source and target as its first two columns. Several sources or stops of
+one cell are parted by spaces. A JSON line is an object with the fields of a FileTransfer; a
+checksum may be written "ADLER32:0a1b2c3d".
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from gridlane.cli.lists import ListFormat, read_list, read_rows
 if TYPE_CHECKING:
     from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer
 
-_COLUMNS = ("source", "target", "checksum", "size_bytes", "activity", "metadata")
+_COLUMNS = (
+    "source",
+    "target",
+    "checksum",
+    "size_bytes",
+    "alternative_sources",
+    "via",
+    "activity",
+    "metadata",
+    "guid",
+)
+_SEVERAL = ("alternative_sources", "via")
 
 
 class ListedFile(NamedTuple):
@@ -57,6 +69,9 @@ def _file(row: Mapping[str, Any]) -> FileTransfer:
     checksum = fields.get("checksum")
     if isinstance(checksum, str):
         del fields["checksum"]
+    for name in _SEVERAL:
+        if isinstance(cell := fields.get(name), str):
+            fields[name] = cell.split()
     file = FileTransfer()
     try:
         ParseDict(fields, file)
@@ -65,10 +80,11 @@ def _file(row: Mapping[str, Any]) -> FileTransfer:
         raise ValueError(str(error).partition("\n")[0].rstrip(".")) from error
     if not (file.source and file.target):
         raise ValueError("source and target are needed")
-    for end in (file.source, file.target):
+    for end in (file.source, file.target, *file.alternative_sources):
         if not is_remote(end):
             raise ValueError(f"{end!r} is no logical file name (LFN:/vo/path) and no URL")
     file.source, file.target = normal(file.source), normal(file.target)
+    file.alternative_sources[:] = map(normal, file.alternative_sources)
     if isinstance(checksum, str) and checksum:
         file.checksum.CopyFrom(parse_checksum(checksum))
     return file

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridlane.cli import terminal, transfer_follow, units
-from gridlane.cli.files import remote
+from gridlane.cli import terminal, transfer_follow, transfer_options, units
 from gridlane.cli.lists import From, ListFormat, Written
 from gridlane.cli.session import connect
 from gridlane.cli.terminal import Output, plain
 from gridlane.cli.transfer_form import Name, SingleFiles, Wait
 from gridlane.cli.transfer_lists import ListedFile, files_of
+from gridlane.cli.transfer_options import new_listed_file, refuse_single, set_options
 
 if TYPE_CHECKING:
-    from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer, TransferJob
+    from gridlane.transfer.v1.transfer_job_pb2 import TransferJob
 
 MOST_FILES = 100_000
 
@@ -40,23 +40,38 @@ def submit(
         int,
         typer.Option("--files-per-job", min=1, max=MOST_FILES, help="A longer list is several."),
     ] = MOST_FILES,
+    checksum: transfer_options.Checksum = None,
+    size: transfer_options.Size = None,
+    alternative: transfer_options.Alternatives = None,
+    via: transfer_options.Via = None,
     vo: Annotated[str, typer.Option(help="With one VO it may be left out.")] = "",
-    placement: Annotated[
-        bool, typer.Option(help="Register targets that are logical file names.")
-    ] = True,
+    placement: transfer_options.Placement = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is at a target.")
     ] = False,
-    max_retries: Annotated[
-        int | None, typer.Option(min=0, max=256, help="How often a file is tried again.")
-    ] = None,
+    overwrite_mode: transfer_options.OverwriteWhen = None,
+    verify: transfer_options.Verify = None,
+    max_retries: transfer_options.MaxRetries = None,
+    retry_delay: transfer_options.RetryDelay = None,
+    max_time_in_queue: transfer_options.MaxTimeInQueue = None,
+    timeout: transfer_options.Timeout = None,
+    expire_in: transfer_options.ExpireIn = None,
     priority: Annotated[
-        int, typer.Option(min=0, max=5, help="From 1 (last) to 5 (first); 0: 3.")
-    ] = 0,
+        int | None, typer.Option(min=0, max=5, help="From 1 (last) to 5 (first); 0: 3.")
+    ] = None,
     activity: Annotated[str, typer.Option(help="What its files count for.")] = "",
+    strategy: transfer_options.Strategy = None,
+    protocol: transfer_options.Protocols = None,
+    streams: transfer_options.Streams = None,
+    strict_copy: transfer_options.StrictCopy = None,
+    disable_cleanup: transfer_options.DisableCleanup = None,
+    report_target_file: transfer_options.ReportTarget = None,
+    backend: transfer_options.Backend = None,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A pair of your own.")
     ] = None,
+    metadata: transfer_options.Metadata = None,
+    params: transfer_options.Params = None,
     check: Annotated[
         bool, typer.Option("--check", help="Check everything, store nothing.")
     ] = False,
@@ -64,31 +79,21 @@ def submit(
     output: Output = "text",
 ) -> int:
     """Hand in files to move: one, or a list with --from. The answer means that it is durable."""
-    from gridlane.descriptions import new_transfer
     from gridlane.errors import GridlaneError
+    from gridlane.transfer.v1.transfer_job_pb2 import TransferJob
 
-    tags = _tags(tag or [])
-
-    def described(files: list[FileTransfer]) -> TransferJob:
-        job = new_transfer(
-            files,
-            vo=vo,
-            placement=placement,
-            overwrite=overwrite,
-            max_retries=max_retries,
-            priority=priority,
-            tags=tags,
-        )
-        job.activity = activity
-        return job
-
+    options = locals()
+    listed = _files(source, target, from_, written, options)
+    asked = TransferJob(placement=True)
+    set_options(asked, options)
     jobs: list[TransferJob] = []
     with connect() as client:
         try:
-            for listed in _chunks(_files(source, target, from_, written), per_job):
-                files, places = [one.file for one in listed], [one.place for one in listed]
-                with _named_by_place(places):
-                    jobs.append(client.transfers.submit(described(files), validate_only=check))
+            for some in _chunks(listed, per_job):
+                job = TransferJob(files=[one.file for one in some])
+                job.MergeFrom(asked)
+                with _named_by_place([one.place for one in some]):
+                    jobs.append(client.transfers.submit(job, validate_only=check))
         except (GridlaneError, OSError, ValueError):
             _tell_handed_in(jobs, checked=check)
             raise
@@ -115,18 +120,21 @@ def retry(
 
 
 def _files(
-    source: str, target: str, from_: str, written: ListFormat | None
+    source: str,
+    target: str,
+    from_: str,
+    written: ListFormat | None,
+    options: Mapping[str, Any],
 ) -> Iterator[ListedFile]:
-    from gridlane.descriptions import new_file
-
-    if from_ and (source or target):
-        raise typer.BadParameter("give SOURCE and TARGET, or --from, not both")
+    """What is to move; what contradicts each other is refused at once."""
     if not from_:
         if not (source and target):
             raise typer.BadParameter("SOURCE and TARGET are needed, or --from FILE")
-        yield ListedFile("", new_file(remote(source), remote(target)))
-        return
-    yield from files_of(from_, written)
+        return iter([ListedFile("", new_listed_file(source, target, options))])
+    if source or target:
+        raise typer.BadParameter("give SOURCE and TARGET, or --from, not both")
+    refuse_single(options)
+    return files_of(from_, written)
 
 
 def _chunks(files: Iterator[ListedFile], size: int) -> Iterator[list[ListedFile]]:
@@ -162,16 +170,6 @@ def _named_by_place(places: Sequence[str]) -> Iterator[None]:
             error.message = error.message.replace(f"{given.field}: ", f"{field}: ")
         error.violations = tuple(found)
         raise
-
-
-def _tags(pairs: list[str]) -> dict[str, str]:
-    found = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--tag {pair!r}: expected KEY=VALUE")
-        found[key] = value
-    return found
 
 
 def _tell(jobs: list[TransferJob], output: terminal.Format, *, checked: bool) -> None:
