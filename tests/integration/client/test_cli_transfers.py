@@ -1,6 +1,7 @@
 """`gridlane transfer`: handed in one by one and in lists, followed, explained, tried again."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,20 @@ def test_what_a_job_may_ask_for_is_asked_for_with_options(
     (file,) = kept.files
     assert list(file.alternative_sources) == [files[0]]
     assert (file.size_bytes, file.checksum.value) == (4, "01ba009a")
+    shown = command("transfer", "show", job["name"]).out
+    for name, value in (
+        ("overwrite", "when-different"),
+        ("verify", "target"),
+        ("retries", "7"),
+        ("retry delay", "1 min 30 s"),
+        ("time in queue", "2 h 00 min"),
+        ("attempt time", "10 min 00 s"),
+        ("strategy", "success"),
+        ("backend", "embedded"),
+        ("metadata", '{"run": 7}'),
+        ("tags", "a=b"),
+    ):
+        assert re.search(rf"^{name} +{re.escape(value)} *$", shown, re.MULTILINE), name
 
 
 def test_what_has_no_option_is_in_a_file_of_parameters(

@@ -1,13 +1,13 @@
 """What the options of `gridlane transfer submit` ask of a transfer job and of its one file.
 
-Responsible for the words of these options and for the fields that they set. What is acceptable, and
-what a backend can do of it, is the server's to say.
+Responsible for the words of these options, for the fields that they set, and for telling what a job
+was asked for. What is acceptable, and what a backend can do of it, is the server's to say.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +16,15 @@ import typer
 
 from gridlane.cli import units
 from gridlane.cli.files import remote
+from gridlane.cli.terminal import plain
 
 if TYPE_CHECKING:
+    from google.protobuf.duration_pb2 import Duration
+
     from gridlane.transfer.v1.transfer_job_pb2 import FileTransfer, TransferJob
+
+#: The tag by which a job's transfers name it.
+JOB_TAG = "gridlane.job"
 
 _ONE_FILE = "Of the one file"
 _TIME = "Retries and limits of time"
@@ -211,6 +217,25 @@ def set_options(job: TransferJob, options: Mapping[str, Any]) -> None:
             put(job, field, option, options[option])
 
 
+def asked(job: TransferJob) -> Iterator[tuple[str, str]]:
+    """What a job was asked for, as names and values for people; empty where nothing was."""
+    yield "overwrite", _word("overwrite", job.overwrite).replace("never", "")
+    yield "verify", _word("verify", job.verify).replace("both", "")
+    yield "retries", str(job.max_retries) if job.HasField("max_retries") else ""
+    yield "retry delay", _lasting(job.retry_delay)
+    yield "time in queue", _lasting(job.max_time_in_queue)
+    yield "attempt time", _lasting(job.timeout)
+    yield "expires", units.local_time(job.expire_time)
+    yield "strategy", _word("selection_strategy", job.selection_strategy)
+    yield "protocols", plain(", ".join(job.protocols))
+    yield "streams", str(job.streams or "")
+    yield "strict copy", ("yes" if job.strict_copy else "no") if job.HasField("strict_copy") else ""
+    yield "backend", plain(job.backend.rpartition("/")[2])
+    yield "metadata", plain(job.metadata)
+    tags = (f"{key}={value}" for key, value in sorted(job.tags.items()) if key != JOB_TAG)
+    yield "tags", plain(", ".join(tags))
+
+
 def new_listed_file(source: str, target: str, options: Mapping[str, Any]) -> FileTransfer:
     """The one file of a command line.
 
@@ -244,6 +269,18 @@ def refuse_single(options: Mapping[str, Any]) -> None:
     for option in ("checksum", "size", "alternative", "via"):
         if options[option]:
             raise typer.BadParameter(f"--{option} is of one file: a list says it for each of its")
+
+
+def _word(kind: str, number: int) -> str:
+    from gridlane.states import enum_word
+
+    enum, prefix = _enum(kind)
+    return enum_word(enum, number, prefix).lower().replace("_", "-") if number else ""
+
+
+def _lasting(time: Duration) -> str:
+    seconds = units.seconds_of(time)
+    return units.duration(seconds) if seconds else ""
 
 
 def _is_element(stop: str) -> bool:

@@ -17,6 +17,7 @@ from gridlane.cli.session import connect
 from gridlane.cli.terminal import Limit, Output, ReasonShown, plain
 from gridlane.cli.transfer_answers import attempts, explain, release, summary
 from gridlane.cli.transfer_form import FileState, Job, JobState, Name, Names, SingleFiles, Vo
+from gridlane.cli.transfer_options import JOB_TAG, asked
 from gridlane.cli.transfer_submit import retry, submit
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _row(transfer: TransferJob) -> tuple[str, ...]:
         units.short_time(transfer.create_time),
         transfer.vo,
         plain(transfer.owner.display_name or transfer.owner.subject),
-        plain(transfer.tags.get("gridlane.job", "")),
+        plain(transfer.tags.get(JOB_TAG, "")),
     )
 
 
@@ -120,10 +121,11 @@ def _pairs(transfer: TransferJob) -> Iterable[tuple[str, str]]:
     yield "files", f"{counts_text(transfer)}; {transfer.completeness_percent} % ended"
     yield "bytes", _bytes(transfer)
     yield "retry of", transfer.retry_of
-    yield "job", plain(transfer.tags.get("gridlane.job", ""))
+    yield "job", plain(transfer.tags.get(JOB_TAG, ""))
     yield "vo", transfer.vo
     yield "priority", str(transfer.priority)
     yield "activity", plain(transfer.activity)
+    yield from asked(transfer)
     yield "owner", plain(transfer.owner.display_name or transfer.owner.subject)
     yield "created", units.local_time(transfer.create_time)
     yield "ended", units.local_time(transfer.end_time)
