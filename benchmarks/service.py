@@ -48,6 +48,12 @@ class Service:
         return self._server.pid
 
     @property
+    def address(self) -> str:
+        """Where it serves: "host:port"."""
+        address: str = self._server.ready["address"]
+        return address
+
+    @property
     def channel(self) -> aio.Channel:
         """A connection to it."""
         return self._channels[0]

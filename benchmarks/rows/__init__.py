@@ -19,6 +19,7 @@ from benchmarks.rows import (
     start,
     stream,
     transfers,
+    watchers,
 )
 
 ROWS: Final[tuple[Row, ...]] = (
@@ -29,6 +30,7 @@ ROWS: Final[tuple[Row, ...]] = (
     *diracx.ROWS,
     *scale.ROWS,
     *claim.ROWS,
+    *watchers.ROWS,
     *decision.ROWS,
     *pipeline.ROWS,
     *imports.ROWS,

@@ -85,6 +85,15 @@ def test_calls_are_compared_on_a_large_and_a_small_store(tmp_path: Path) -> None
     assert row["measured"]["value"] > 0
 
 
+def test_every_change_is_told_to_its_watcher_once(tmp_path: Path) -> None:
+    run = _benchmarks("--rows", "watchers", "--quick", "--results", str(tmp_path))
+
+    assert run.returncode == 0, run.stderr
+    (row,) = _rows_measured(tmp_path)
+    assert row["measured"]["details"]["watchers"] == 50
+    assert 0 < row["measured"]["low"] < 30_000
+
+
 @pytest.mark.skipif(_HAS_DIRACX, reason="DiracX is installed here")
 @pytest.mark.parametrize(("options", "code"), [([], 0), (["--require-peers"], 1)])
 def test_a_missing_peer_leaves_its_rows_out_and_says_so(
