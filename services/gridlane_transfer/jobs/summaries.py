@@ -13,7 +13,7 @@ from gridlane_kit.filters import Field, FilterRules
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import TransferBackend
 from gridlane_transfer.jobs.reach import uuid_of
-from gridlane_transfer.jobs.transfer_jobs import FIELDS
+from gridlane_transfer.jobs.transfer_jobs import COMBINATIONS, FIELDS
 from gridlane_transfer.states import FILE_FINAL
 from gridlane_transfer.store import summaries
 from gridlane_transfer.store.summaries import Asked, Counted
@@ -26,7 +26,7 @@ def _name(text: str) -> str:
 
 
 FILTER: Final = FilterRules(
-    {**FIELDS, "name": Field(_name)}, combinations=[{name} for name in (*FIELDS, "name")]
+    {**FIELDS, "name": Field(_name)}, combinations=[*COMBINATIONS, {"name"}]
 )
 """What is counted: what can be listed, or one job."""
 

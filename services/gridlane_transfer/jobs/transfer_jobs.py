@@ -50,7 +50,8 @@ def _state(word: str) -> int:
 
 
 FIELDS: Final = {"state": Field(_state), "vo": Field(str), "tags.gridlane.job": Field(str)}
-FILTER = FilterRules(FIELDS, combinations=[{name} for name in FIELDS])
+COMBINATIONS: Final = [*({name} for name in FIELDS), {"vo", "state"}]
+FILTER = FilterRules(FIELDS, combinations=COMBINATIONS)
 """What listings can be filtered by; each has its index."""
 
 

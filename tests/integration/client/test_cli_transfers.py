@@ -42,6 +42,8 @@ def test_one_file_is_handed_in_and_waited_for(
     assert "TARGET_EXISTS" in shown.out
     attempts = command("transfer", "attempts", f"{job['name']}/files/1", "-o", "json").json
     assert [one["attempt"] for one in attempts] == [1]
+    listed = command("transfer", "list", "--vo", "local", "--state", "failed", "-o", "json").json
+    assert job["name"] in [one["name"] for one in listed]
     explained = command("transfer", "explain", job["name"])
     assert (explained.code, explained.out) == (0, "")
     assert "nothing waits" in explained.err

@@ -57,6 +57,10 @@ async def db(tmp_path: Path) -> AsyncIterator[Database]:
         (SHARER, 'tags.gridlane.job = "x"', "ix_transfer_job_job_tag_number"),
         (EVERYTHING, "state = ACTIVE", "ix_transfer_job_state_number"),
         (EVERYTHING, "vo = local", "ix_transfer_job_vo_number"),
+        (OWN, "vo = local AND state = ACTIVE", "ix_transfer_job_owner_state_number"),
+        (MANAGER, "vo = local AND state = ACTIVE", "ix_transfer_job_vo_state_number"),
+        (SHARER, "vo = local AND state = ACTIVE", "ix_transfer_job_owner_group_state_number"),
+        (EVERYTHING, "vo = local AND state = ACTIVE", "ix_transfer_job_vo_state_number"),
     ],
 )
 async def test_a_listing_goes_by_its_index_and_sorts_nothing(
@@ -167,6 +171,7 @@ async def test_what_is_late_and_what_is_left_behind_is_found_by_the_index_of_its
         (MANAGER, "", "COVERING INDEX ix_transfer_job_counted_vo"),
         (EVERYTHING, "vo = local", "COVERING INDEX ix_transfer_job_counted_vo"),
         (OWN, "state = FAILED", "COVERING INDEX ix_transfer_job_counted_owner"),
+        (MANAGER, "vo = local AND state = FAILED", "COVERING INDEX ix_transfer_job_counted_vo"),
         (OWN, 'tags.gridlane.job = "x"', "ix_transfer_job_job_tag_number"),
         (MANAGER, f'name = "transfers/{NOBODYS}"', "uuid=?"),
         (ON_CHANNELS, "", "SEARCH job_channel USING PRIMARY KEY (channel_uid=?"),

@@ -99,9 +99,19 @@ async def test_listings_page_newest_first_and_filter_by_what_is_documented(
     tagged = await sue.jobs.ListTransferJobs(listing(filter='tags.gridlane.job = "t1"'))
     assert [job.name for job in tagged.transfer_jobs] == [jobs[3].name, jobs[1].name]
     found = transfer_service_pb2.ListTransferJobsResponse()
-    for text, count in (('state = "FINISHED"', 5), ("state = ACTIVE", 0), ('vo = "local"', 5)):
+    for text, count in (
+        ('state = "FINISHED"', 5),
+        ('vo = "other" AND state = "FINISHED"', 0),
+        ("state = ACTIVE AND vo = local", 0),
+        ('vo = "local"', 5),
+        ('vo = "local" AND state = "FINISHED"', 5),
+    ):
         found = await sue.jobs.ListTransferJobs(listing(filter=text))
         assert len(found.transfer_jobs) == count, text
+        summary = await sue.jobs.SummarizeTransferJobs(
+            transfer_service_pb2.SummarizeTransferJobsRequest(filter=text)
+        )
+        assert summary.job_count == count, text
     assert not found.transfer_jobs[0].files
     with pytest.raises(grpc.RpcError) as raised:
         await sue.jobs.ListTransferJobs(listing(filter='state = "DONE"'))

@@ -95,7 +95,10 @@ def summary(
     ] = None,
     output: Output = "text",
 ) -> None:
-    """Count transfer jobs and files by state, with bytes, speed and what failed. One filter."""
+    """Count transfer jobs and files by state, with bytes, speed and what failed.
+
+    Of one job, or of those that `list` lists with the same filters.
+    """
     lasting = units.parse_option("--since", since, units.parse_duration)
     after = None if lasting is None else datetime.now(timezone.utc) - lasting
     with connect() as client:

@@ -59,7 +59,7 @@ def list_transfers(
     limit: Limit = 50,
     output: Output = "text",
 ) -> None:
-    """List transfer jobs, newest first. One of the three filters at a time."""
+    """List transfer jobs, newest first. Either --job, or --state, --vo or both."""
     with connect() as client:
         found = list(client.transfers.list(state=state, vo=vo, job=job, limit=limit))
     columns = ("TRANSFER", "STATE", "~FILES", "CREATED", "?~VO", "?~OWNER", "-~JOB")

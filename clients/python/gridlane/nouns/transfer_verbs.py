@@ -175,8 +175,8 @@ class TransferVerbs(ClientNoun[Mode]):
         """Transfer jobs and their files counted by state, with bytes, speed and what failed.
 
         Parameters:
-            name, state, vo, job: only this transfer job, those in this state, of this VO, or that
-                belong to this job. One of the four at most.
+            state, vo: only those in this state, of this VO, or both.
+            name, job: only this transfer job, or those that belong to this job; each alone.
             after, before: only those that were accepted in this time (aware); None: no bound.
             timeout: see the package.
         """

@@ -102,8 +102,8 @@ class Transfers(TransferVerbs[Mode]):
         """The transfer jobs that the caller may see, newest first, without their files.
 
         Parameters:
-            state, vo, job: only those in this state ("ACTIVE"), of this VO, or that belong to this
-                job ("jobs/<uuid>"). One of the three at most.
+            state, vo: only those in this state ("ACTIVE"), of this VO, or both.
+            job: only those that belong to this job ("jobs/<uuid>"); not with the two others.
             limit: at most this many; None for all.
             timeout: for each page of 1000.
         """

@@ -541,7 +541,9 @@ class ListTransferJobsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same filter."""
     filter: _builtins.str
-    """Empty, or one of: `state = "ACTIVE"` · `vo = "local"` · `tags.gridlane.job = "{uuid}"` (those that work for a job)."""
+    """Empty, or one of: `state = "ACTIVE"` · `vo = "local"` · `vo = "local" AND state = "ACTIVE"` ·
+    `tags.gridlane.job = "{uuid}"` (those that work for a job).
+    """
     def __init__(
         self,
         *,
