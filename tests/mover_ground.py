@@ -4,7 +4,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -104,7 +104,7 @@ class Ground:
             checksums=["ADLER32"],
             resumed=False,
         )
-        return replace(task, **more)  # type: ignore[arg-type]
+        return task._replace(**more)  # type: ignore[arg-type]
 
     def copy(self, source: AnyPlace, target: AnyPlace, **more: object) -> Copied:
         return copying.copy(self.task(source, target, **more), self.control, Ends(self.options))

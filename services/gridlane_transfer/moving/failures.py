@@ -56,6 +56,7 @@ class Failed:
         recoverable: whether trying again, unchanged, can succeed.
         moved_bytes: what the attempt had moved when it failed.
         target: what lies at the target, when it was there and that was asked for.
+        together: several that were moved together ended so, by the fault of one of them.
     """
 
     failure_class: FailureClass
@@ -64,6 +65,7 @@ class Failed:
     recoverable: bool = False
     moved_bytes: int = 0
     target: TargetFound | None = None
+    together: bool = False
 
 
 class MoveError(Exception):

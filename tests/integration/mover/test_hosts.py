@@ -95,7 +95,7 @@ def test_a_name_is_resolved_once_and_what_was_judged_is_spoken_to(
 
     monkeypatch.setattr(connections, "resolve", changing)
     place = ground.have(ground.a)
-    place = replace(place, url=f"http://changing.example.org:{port}/source")
+    place = place._replace(url=f"http://changing.example.org:{port}/source")
     ground.copy(place, ground.local("target"))
     assert (ground.folder / "target").read_bytes() == CONTENT
     assert asked == ["changing.example.org"]
@@ -155,7 +155,7 @@ def test_https_is_judged_by_the_configured_authority(ground: Ground, tmp_path: P
 
 def test_a_host_nobody_knows(ground: Ground) -> None:
     place = ground.remote(ground.a, "source")
-    place = replace(place, url="https://no-such-host.invalid/x")
+    place = place._replace(url="https://no-such-host.invalid/x")
     failed = ground.failure(place, ground.local("target"))
     assert (failed.failure_class, failed.recoverable) == (FailureClass.BACKEND_REFUSED, True)
     assert "not known" in failed.message
@@ -165,7 +165,7 @@ def test_a_port_where_nobody_listens(ground: Ground) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    place = replace(ground.remote(ground.a, "x"), url=f"http://127.0.0.1:{port}/x")
+    place = ground.remote(ground.a, "x")._replace(url=f"http://127.0.0.1:{port}/x")
     failed = ground.failure(place, ground.local("target"))
     assert failed.recoverable
     assert isinstance(ground.local("x"), Place)

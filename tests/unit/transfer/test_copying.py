@@ -7,7 +7,6 @@ import sys
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,7 +131,7 @@ def test_a_link_put_in_a_directory_s_place_leads_nowhere(
     outside.mkdir()
     (outside / "b").write_bytes(b"precious")
     swapped = Swapped(at, target(task).parent, outside)
-    copy(replace(task, overwrite=overwrite), swapped)
+    copy(task._replace(overwrite=overwrite), swapped)
     assert [(path.name, path.read_bytes()) for path in outside.iterdir()] == [("b", b"precious")]
     away = target(task).parent.with_name("away")
     assert [(path.name, path.read_bytes()) for path in away.iterdir()] == [("b", CONTENT)]
@@ -145,7 +144,7 @@ def test_a_link_put_in_the_source_s_place_is_not_read(task: CopyTask, tmp_path: 
     outside.mkdir()
     (outside / "a").write_bytes(b"secret" * len(CONTENT))
     swapped = Swapped("moved", tmp_path / "from", outside)
-    copy(replace(task, sources=[place(tmp_path, "from/a")]), swapped)
+    copy(task._replace(sources=[place(tmp_path, "from/a")]), swapped)
     assert target(task).read_bytes() == CONTENT
 
 
@@ -162,23 +161,22 @@ def test_what_earlier_attempts_left_is_removed(task: CopyTask) -> None:
 def test_an_attempt_after_a_lost_one_takes_its_target_for_done(task: CopyTask) -> None:
     copy(task, Free())
     assert failure(task) is FailureClass.TARGET_EXISTS
-    done = copy(replace(task, resumed=True), Free())
+    done = copy(task._replace(resumed=True), Free())
     assert done.checksums == {"ADLER32": ADLER}
     path_of(task.sources[0]).unlink()
-    known = replace(task, resumed=True, expected={"ADLER32": ADLER})
+    known = task._replace(resumed=True, expected={"ADLER32": ADLER})
     assert copy(known, Free()).size_bytes == len(CONTENT)
 
 
 def test_an_attempt_after_a_lost_one_does_not_take_other_bytes(task: CopyTask) -> None:
     target(task).parent.mkdir(parents=True)
     target(task).write_bytes(CONTENT[:-1] + b"!")
-    assert failure(replace(task, resumed=True)) is FailureClass.TARGET_EXISTS
+    assert failure(task._replace(resumed=True)) is FailureClass.TARGET_EXISTS
 
 
 def test_the_next_source_is_taken_when_one_has_wrong_bytes(task: CopyTask, tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(CONTENT[:-1] + b"!")
-    two = replace(
-        task,
+    two = task._replace(
         sources=[place(tmp_path, "none"), place(tmp_path, "bad"), task.sources[0]],
         expected={"ADLER32": ADLER},
     )
@@ -188,7 +186,7 @@ def test_the_next_source_is_taken_when_one_has_wrong_bytes(task: CopyTask, tmp_p
 
 def test_with_no_good_source_the_first_failure_is_told(task: CopyTask, tmp_path: Path) -> None:
     sources = [place(tmp_path, "x", "LFN:/x"), place(tmp_path, "y", "LFN:/y")]
-    none = replace(task, sources=sources)
+    none = task._replace(sources=sources)
     with pytest.raises(MoveError) as raised:
         copy(none, Free())
     assert raised.value.failed.message == "the source does not exist: LFN:/x"
@@ -199,7 +197,7 @@ def test_what_is_no_file_is_not_read(
     task: CopyTask, tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
     make(tmp_path / "odd")
-    odd = replace(task, sources=[place(tmp_path, "odd")])
+    odd = task._replace(sources=[place(tmp_path, "odd")])
     assert failure(odd) is FailureClass.SOURCE_UNREADABLE
 
 
@@ -223,12 +221,12 @@ def test_a_temporary_file_that_cannot_be_removed_hides_no_reason_and_keeps_nothi
     def refuse(folder: Folder, name: str) -> bool:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
 
-    wrong = replace(task, expected={"ADLER32": "00000001"})
+    wrong = task._replace(expected={"ADLER32": "00000001"})
     with monkeypatch.context() as patched:
         patched.setattr(Folder, "remove", refuse)
         before = len(list(Path("/proc/self/fd").iterdir()))
         assert failure(wrong) is FailureClass.CHECKSUM_MISMATCH
         assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert (tmp_path / "deep/er" / temporary_name(7, 3)).exists()
-    assert copy(replace(task, epoch=4), Free()).checksums == {"ADLER32": ADLER}
+    assert copy(task._replace(epoch=4), Free()).checksums == {"ADLER32": ADLER}
     assert [path.name for path in (tmp_path / "deep/er").iterdir()] == ["b"]

@@ -8,11 +8,12 @@ import stat
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
+from threading import Lock, Thread
 
 import pytest
 
+from gridlane_transfer.backends.embedded import places, syncing
 from gridlane_transfer.backends.embedded.copying import Copied, temporary_name
 from gridlane_transfer.backends.embedded.ends import Control, CopyTask
 from gridlane_transfer.backends.embedded.opening import Ends
@@ -71,14 +72,18 @@ def tasks(tmp_path: Path) -> list[CopyTask]:
 
 
 def run(
-    tasks: Sequence[CopyTask], controls: Sequence[Control] = (), asked: list[int] | None = None
+    tasks: Sequence[CopyTask],
+    controls: Sequence[Control] = (),
+    asked: list[int] | None = None,
+    writes: "Lock | None" = None,
 ) -> list[Copied | FailureClass]:
     def ask(whole: Sequence[Control]) -> None:
         if asked is not None:
             asked.append(len(whole))
 
     free = controls or [Free() for _ in tasks]
-    outcomes = copy_together(list(zip(tasks, free, strict=True)), Ends(), ask)
+    copies = list(zip(tasks, free, strict=True))
+    outcomes = copy_together(copies, Ends(), ask, Lock() if writes is None else writes)
     return [_plain(outcome) for outcome in outcomes]
 
 
@@ -116,7 +121,7 @@ def test_all_are_there_and_leave_is_asked_for_all_at_once(
 
 def test_each_ends_by_itself(tasks: list[CopyTask], tmp_path: Path) -> None:
     (tmp_path / "in/0").unlink()
-    wrong = replace(tasks[1], expected={"ADLER32": "00000001"})
+    wrong = tasks[1]._replace(expected={"ADLER32": "00000001"})
     (tmp_path / "out/0").mkdir(parents=True)
     (tmp_path / "out/0/2").write_bytes(b"other")
     controls = [Free(), Free(), Free(), Free(leave=False), Free()]
@@ -145,7 +150,7 @@ def test_what_an_attempt_before_left_is_removed_or_adopted(
     (tmp_path / "out/0").mkdir(parents=True)
     (tmp_path / "out/0" / temporary_name(1, 1)).write_bytes(b"half")
     (tmp_path / "out/0/2").write_bytes(content(2))
-    again = [replace(task, epoch=2, resumed=True) for task in tasks]
+    again = [task._replace(epoch=2, resumed=True) for task in tasks]
     outcomes = run(again)
     assert [one.adopted for one in outcomes if isinstance(one, Copied)] == [
         n == 2 for n in range(FILES)
@@ -153,23 +158,38 @@ def test_what_an_attempt_before_left_is_removed_or_adopted(
     assert there(tmp_path) == whole(*range(FILES))
 
 
+def known(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a directory's file system be one that is synced as a whole, little waiting there."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    monkeypatch.setattr(syncing, "_KNOWN", {syncing._kind(descriptor)})
+    monkeypatch.setattr(syncing, "_waiting_bytes", lambda: 0)
+    monkeypatch.setattr(syncing, "_tells_of_losses", lambda: True)
+    os.close(descriptor)
+
+
 @pytest.fixture
 def syscalls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is made durable and named, in order; the directories' syncs are told apart."""
     calls: list[str] = []
-    fsync, link = os.fsync, os.link
+    fsync, syncfs, renamed = os.fsync, syncing._syncfs, places._renamed_anew
 
     def synced(descriptor: int) -> None:
         folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
         calls.append("folder" if folder else "bytes")
         fsync(descriptor)
 
-    def named(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+    def all_synced(descriptor: int) -> int:
+        calls.append("all")
+        return 0 if syncfs is None else int(syncfs(descriptor))
+
+    def named(folder: int, old: str, new: str) -> bool:
         calls.append("name")
-        link(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        return renamed(folder, old, new)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "link", named)
+    monkeypatch.setattr(syncing, "_syncfs", all_synced)
+    monkeypatch.setattr(places, "_renamed_anew", named)
+    monkeypatch.setattr(syncing, "_KNOWN", frozenset[int]())
     return calls
 
 
@@ -180,6 +200,41 @@ def test_bytes_are_durable_before_names_and_a_directory_is_synced_once(
         (tmp_path / "out" / name).mkdir(parents=True)
     run(tasks)
     assert syscalls == ["bytes"] * FILES + ["name"] * FILES + ["folder"] * 2
+
+
+def test_bytes_are_durable_at_once_where_the_file_system_is_known(
+    tasks: list[CopyTask], tmp_path: Path, syscalls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(tmp_path, monkeypatch)
+    for name in ("0", "1"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    outcomes = run(tasks)
+    assert all(isinstance(one, Copied) for one in outcomes)
+    assert syscalls == ["all"] + ["name"] * FILES + ["folder"] * 2
+
+
+def test_when_not_all_could_be_written_the_one_that_was_lost_fails(
+    tasks: list[CopyTask], tmp_path: Path, syscalls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(tmp_path, monkeypatch)
+    for name in ("0", "1"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    fsync = os.fsync
+
+    def third_is_lost(descriptor: int) -> None:
+        fsync(descriptor)
+        if syscalls == ["bytes"] * 3:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(syncing, "_syncfs", lambda _: -1)
+    monkeypatch.setattr(os, "fsync", third_is_lost)
+    before = descriptors()
+    outcomes = run(tasks)
+    assert outcomes[2] is FailureClass.TARGET_UNWRITABLE
+    assert [isinstance(one, Copied) for one in outcomes] == [n != 2 for n in range(FILES)]
+    assert there(tmp_path) == whole(0, 1, 3, 4)
+    assert syscalls == ["bytes"] * FILES + ["name"] * (FILES - 1) + ["folder"] * 2
+    assert descriptors() == before
 
 
 def test_no_file_of_a_directory_that_is_not_durable_is_told_of(
@@ -209,7 +264,7 @@ def test_what_is_adopted_is_made_durable_before_it_is_told_of(
     """Whoever put it there may have died before its name was durable."""
     run(tasks[:1])
     syscalls.clear()
-    (outcome,) = run([replace(tasks[0], epoch=2, resumed=True)])
+    (outcome,) = run([tasks[0]._replace(epoch=2, resumed=True)])
     assert isinstance(outcome, Copied)
     assert outcome.adopted
     assert syscalls == ["bytes", "folder"]
@@ -260,7 +315,7 @@ def test_each_step_is_told_of(
 ) -> None:
     """A bundle on a slow disk is not taken for one that hangs."""
     told: list[str] = []
-    fsync, link = os.fsync, os.link
+    fsync, renamed = os.fsync, places._renamed_anew
 
     class Told(Free):
         def moved(self, total_bytes: int) -> None:
@@ -270,15 +325,43 @@ def test_each_step_is_told_of(
         told.append("slow")
         fsync(descriptor)
 
-    def named(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+    def named(folder: int, old: str, new: str) -> bool:
         told.append("slow")
-        link(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        return renamed(folder, old, new)
 
+    monkeypatch.setattr(syncing, "_KNOWN", frozenset[int]())
     run(tasks)
     for n in range(FILES):
         (tmp_path / f"out/{n % 2}/{n}").unlink()
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "link", named)
+    monkeypatch.setattr(places, "_renamed_anew", named)
     run(tasks, [Told() for _ in tasks])
     assert told.count("slow") == FILES * 2 + 2
     assert ["slow", "slow"] not in [told[n : n + 2] for n in range(len(told))]
+
+
+def test_what_hangs_while_it_writes_holds_up_no_other_for_long(
+    tmp_path: Path, tasks: list[CopyTask]
+) -> None:
+    writes = Lock()
+    with writes:
+        run(tasks, writes=writes)
+    assert there(tmp_path) == whole(*range(FILES))
+
+
+def test_others_write_while_one_waits_for_the_leave_to_publish(
+    tmp_path: Path, tasks: list[CopyTask]
+) -> None:
+    class Waiting(Free):
+        """Has its leave once the other files are there."""
+
+        def may_publish(self) -> bool:
+            other = Thread(target=run, args=(tasks[1:],), kwargs={"writes": writes})
+            other.start()
+            other.join(60)
+            self.others = {name for name in there(tmp_path) if ".part" not in name}
+            return not writes.locked()
+
+    writes, waiting = Lock(), Waiting()
+    assert isinstance(run(tasks[:1], [waiting], writes=writes)[0], Copied)
+    assert waiting.others == whole(*range(1, FILES)).keys()

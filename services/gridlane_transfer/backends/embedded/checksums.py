@@ -3,6 +3,7 @@
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol
 
 
@@ -19,8 +20,8 @@ class Checksum(Protocol):
 class _Adler32:
     """Adler-32 (RFC 1950) in the shape of hashlib's objects."""
 
-    def __init__(self) -> None:
-        self._value = 1
+    def __init__(self, data: bytes | bytearray = b"") -> None:
+        self._value = zlib.adler32(data)
 
     def update(self, data: bytes | memoryview, /) -> None:
         self._value = zlib.adler32(data, self._value)
@@ -29,10 +30,10 @@ class _Adler32:
         return f"{self._value:08x}"
 
 
-_ALGORITHMS: Mapping[str, Callable[[], Checksum]] = {
+_ALGORITHMS: Mapping[str, Callable[[bytes | bytearray], Checksum]] = {
     "ADLER32": _Adler32,
-    "MD5": lambda: hashlib.md5(usedforsecurity=False),
-    "SHA1": lambda: hashlib.sha1(usedforsecurity=False),
+    "MD5": partial(hashlib.md5, usedforsecurity=False),
+    "SHA1": partial(hashlib.sha1, usedforsecurity=False),
     "SHA256": hashlib.sha256,
 }
 CHECKSUMS = frozenset(_ALGORITHMS)
@@ -43,7 +44,7 @@ class Checksums:
     """Several checksums of the same bytes."""
 
     def __init__(self, algorithms: Iterable[str]) -> None:
-        self._running = {name: _ALGORITHMS[name]() for name in algorithms}
+        self._running = {name: _ALGORITHMS[name](b"") for name in algorithms}
 
     def update(self, data: bytes | memoryview) -> None:
         """Take more bytes."""
@@ -53,3 +54,8 @@ class Checksums:
     def values(self) -> dict[str, str]:
         """The values so far, by algorithm."""
         return {name: checksum.hexdigest() for name, checksum in self._running.items()}
+
+
+def checksums_of(data: bytes | bytearray, algorithms: Iterable[str]) -> dict[str, str]:
+    """Several checksums of bytes that are there already, by algorithm."""
+    return {name: _ALGORITHMS[name](data).hexdigest() for name in algorithms}

@@ -14,13 +14,12 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import closing
 from enum import Enum, auto
 from functools import partial
 from typing import NamedTuple, Self
 
-from gridlane_transfer.backends.embedded.checksums import Checksums
+from gridlane_transfer.backends.embedded.checksums import Checksums, checksums_of
 from gridlane_transfer.backends.embedded.ends import (
     BLOCK_BYTES,
     AnyPlace,
@@ -50,8 +49,7 @@ _REMOTE_EPOCHS_BACK = 16
 _LARGE_BYTES = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(NamedTuple):
     """A copy that is there, verified and durable. `source` is the index of the source that was
     used. It is `adopted` when it was there before, as an earlier attempt would have left it.
     """
@@ -172,15 +170,8 @@ def _copy_from(place: AnyPlace, index: int, task: CopyTask, control: Control, en
             as_written = _content(carried.target, task, carried.size)
             read = _Read(carried.size, carried.source_checksums, as_written)
             return (yield from _published(carried.target, place, index, read, task, control, ends))
-    source = ends.source(place, task, control)
-    with ExitStack() as stack:
-        with closing(source):
-            refuse_size(task, source.size, place.shown)
-            if not task.strict_copy:
-                ends.refuse_taken(task, control)
-            new = ends.target(task, temporary, source.size, control, partial(_leave, control))
-            stack.enter_context(_cleaned(new, task))
-            read = _pump(source, place, new, task, control)
+    new, read = _filled(place, temporary, task, control, ends)
+    with _cleaned(new, task):
         new.write_out()
         yield Step.WRITTEN
         new.finish()
@@ -188,6 +179,19 @@ def _copy_from(place: AnyPlace, index: int, task: CopyTask, control: Control, en
         if task.verify_target and read.as_written is None:
             read = read._replace(as_written=_content(new, task, read.total))
         return (yield from _published(new, place, index, read, task, control, ends))
+
+
+def _filled(
+    place: AnyPlace, temporary: str, task: CopyTask, control: Control, ends: Ends
+) -> tuple[Target, _Read]:
+    """Open both ends, and copy the bytes."""
+    with closing(ends.source(place, task, control)) as source:
+        refuse_size(task, source.size, place.shown)
+        if not task.strict_copy:
+            ends.refuse_taken(task, control)
+        new = ends.target(task, temporary, source.size, control, partial(_leave, control))
+        with _cleaned(new, task):
+            return new, _pump(source, place, new, task, control)
 
 
 class _cleaned:  # noqa: N801 - reads as a with statement
@@ -253,15 +257,12 @@ def _pump(source: Source, place: AnyPlace, new: Target, task: CopyTask, control:
     """
     reads_back = task.verify_target and new.reads_back
     skip_read = reads_back and task.expected.keys() == set(task.checksums)
-    large = source.size is None or source.size >= _LARGE_BYTES
-    lane = _ThreadLane if large else _Lane
-    as_read = None if skip_read else Checksums(task.checksums)
-    as_written = Checksums(task.checksums) if reads_back else None
-    with lane() as read, lane() as read_back:
-        total = _pump_blocks(source, new, task, control, (read, as_read), (read_back, as_written))
-        read.finish()
-        read_back.finish()
-    if not source.is_whole(total) or task.size_bytes not in (None, total):
+    # A storage is not to wait with an open request until all is read.
+    at_once = new.reads_back and task.max_bytes_per_second is None
+    small = source.size is not None and source.size < BLOCK_BYTES
+    pump = _pump_at_once if at_once and small else _pump_in_blocks
+    read = pump(source, new, task, control, skip_read=skip_read, reads_back=reads_back)
+    if not source.is_whole(read.total) or task.size_bytes not in (None, read.total):
         raise SourceError(
             Failed(
                 FailureClass.SOURCE_UNREADABLE,
@@ -270,6 +271,61 @@ def _pump(source: Source, place: AnyPlace, new: Target, task: CopyTask, control:
                 recoverable=True,
             )
         )
+    return read
+
+
+def _pump_at_once(
+    source: Source,
+    new: Target,
+    task: CopyTask,
+    control: Control,
+    *,
+    skip_read: bool,
+    reads_back: bool,
+) -> _Read:
+    """Copy what fits into one block."""
+    # One byte more than there is, to see that there is no more.
+    size = source.size or 0
+    data, total = bytearray(size + 1), 0
+    with memoryview(data) as block:
+        while True:
+            if control.stopped():
+                raise MoveError(canceled())
+            count = source.read_some(block[total:])
+            total += count
+            control.moved(0)
+            if count == 0 or total >= size:
+                break
+        new.write(block[:total])
+    del data[total:]
+    control.moved(total)
+    as_read = None if skip_read else checksums_of(data, task.checksums)
+    if not reads_back:
+        return _Read(total, as_read, None)
+    again = bytearray(total)
+    new.read_back(0, memoryview(again))
+    same = as_read is not None and again == data
+    return _Read(total, as_read, as_read if same else checksums_of(again, task.checksums))
+
+
+def _pump_in_blocks(
+    source: Source,
+    new: Target,
+    task: CopyTask,
+    control: Control,
+    *,
+    skip_read: bool,
+    reads_back: bool,
+) -> _Read:
+    """Copy in bounded memory."""
+    large = source.size is None or source.size >= _LARGE_BYTES
+    lane = _ThreadLane if large else _Lane
+    as_read = None if skip_read else Checksums(task.checksums)
+    as_written = Checksums(task.checksums) if reads_back else None
+    with lane() as read, lane() as read_back:
+        total = _pump_blocks(source, new, task, control, (read, as_read), (read_back, as_written))
+        read.finish()
+        read_back.finish()
     return _Read(
         total,
         None if as_read is None else as_read.values(),

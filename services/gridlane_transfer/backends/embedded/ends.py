@@ -7,7 +7,6 @@ a kind of storage (`local`, `webdav`). Ends say what went wrong as failures.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from gridlane_transfer.backends.embedded.places import Place
@@ -40,8 +39,7 @@ class Control(Protocol):
         the copy waits for is woken."""
 
 
-@dataclass(frozen=True, slots=True)
-class CopyTask:
+class CopyTask(NamedTuple):
     """One copy.
 
     Parameters:
@@ -135,7 +133,7 @@ class Target(ABC):
 
     @abstractmethod
     def write_out(self) -> None:
-        """Nothing more comes: begin what `finish` waits for, where that can be done apart."""
+        """Nothing more comes: `finish` may be done together with that of others."""
 
     @abstractmethod
     def finish(self) -> None:

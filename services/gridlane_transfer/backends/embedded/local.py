@@ -5,8 +5,8 @@ OSError means at each end; how a place is reached without leaving its directory 
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from gridlane_transfer.backends.embedded.checksums import Checksums
 from gridlane_transfer.backends.embedded.ends import (
@@ -27,7 +27,13 @@ from gridlane_transfer.backends.embedded.places import (
     remove_leftover,
     sync_file,
 )
-from gridlane_transfer.moving.failures import MoveError, canceled, source_failure, target_failure
+from gridlane_transfer.moving.failures import (
+    Failed,
+    MoveError,
+    canceled,
+    source_failure,
+    target_failure,
+)
 
 # So much is handed to the disk at once while a large file is still being copied.
 _WRITE_OUT_BYTES = 8 << 20
@@ -40,8 +46,8 @@ class LocalSource(Source):
     def __init__(self, place: Place, folders: Folders = _ANEW) -> None:
         self._place = place
         with _source_meaning(place), folders.of(place) as folder:
-            self._descriptor = folder.open_file(place.name)
-        self.size = os.fstat(self._descriptor).st_size
+            self._descriptor, known = folder.open_known(place.name)
+        self.size = known.st_size
 
     def read_some(self, block: memoryview) -> int:
         try:
@@ -68,13 +74,13 @@ class LocalTarget(Target):
     def __init__(
         self, place: Place, temporary: str, *, create: bool = True, folders: Folders = _ANEW
     ) -> None:
-        self._place = place
+        self._meaning = _target_meaning(place)
         self._written = 0
-        with _target_meaning(place):
+        with self._meaning:
             self._new = NewFile(place, temporary, create=create, folders=folders)
 
     def write(self, data: memoryview) -> None:
-        with _target_meaning(self._place):
+        with self._meaning:
             self._new.write(data)
         before = self._written
         self._written += len(data)
@@ -83,33 +89,32 @@ class LocalTarget(Target):
             self._new.write_out(begin, _WRITE_OUT_BYTES)
 
     def read_back(self, offset: int, block: memoryview) -> None:
-        with _target_meaning(self._place):
+        with self._meaning:
             if os.preadv(self._new.descriptor, [block], offset) != len(block):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def write_out(self) -> None:
-        with _target_meaning(self._place):
-            self._new.write_out(0, self._written)
+        self._new.written()
 
     def finish(self) -> None:
-        with _target_meaning(self._place):
+        with self._meaning:
             self._new.sync()
 
     def content(self, algorithms: Iterable[str]) -> Content:
         checksums, block = Checksums(algorithms), memoryview(bytearray(BLOCK_BYTES))
         offset = 0
-        with _target_meaning(self._place):
+        with self._meaning:
             while count := os.preadv(self._new.descriptor, [block], offset):
                 checksums.update(block[:count])
                 offset += count
         return Content(offset, checksums.values())
 
     def publish(self, *, overwrite: bool) -> None:
-        with _target_meaning(self._place):
+        with self._meaning:
             self._new.give_name(overwrite=overwrite)
 
     def settle(self) -> None:
-        with _target_meaning(self._place):
+        with self._meaning:
             self._new.settle()
 
     def discard(self) -> None:
@@ -173,11 +178,8 @@ def found(place: Place) -> Found:
         SourceError: it is not there, or is no file.
     """
     with _source_meaning(place), Folder.of(place) as folder:
-        descriptor = folder.open_file(place.name)
-        try:
-            known = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+        descriptor, known = folder.open_known(place.name)
+        os.close(descriptor)
     return Found(known.st_size, {}, known.st_mtime)
 
 
@@ -187,19 +189,27 @@ def remove(place: Place) -> bool:
         return remove_file(place)
 
 
-@contextmanager
-def _source_meaning(place: Place) -> Iterator[None]:
-    """Turn an OSError of the block into what it means at the source."""
-    try:
-        yield
-    except OSError as error:
-        raise SourceError(source_failure(error, place.shown)) from error
+class _Meaning:
+    """Turns an OSError of a block into what it means at an end; may be used again and again."""
+
+    def __init__(
+        self, place: Place, failure: Callable[[OSError, str], Failed], raised: type[MoveError]
+    ) -> None:
+        self._shown = place.shown
+        self._failure = failure
+        self._raised = raised
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            raise self._raised(self._failure(error, self._shown)) from error
 
 
-@contextmanager
-def _target_meaning(place: Place) -> Iterator[None]:
-    """Turn an OSError of the block into what it means at the target."""
-    try:
-        yield
-    except OSError as error:
-        raise MoveError(target_failure(error, place.shown)) from error
+def _source_meaning(place: Place) -> _Meaning:
+    return _Meaning(place, source_failure, SourceError)
+
+
+def _target_meaning(place: Place) -> _Meaning:
+    return _Meaning(place, target_failure, MoveError)

@@ -45,21 +45,19 @@ from gridlane_transfer.backends.embedded.orders import (
     answer,
     is_small,
     lost,
-    message_of,
     outcome_of,
-    place_message,
     timed_out,
     unjudged,
 )
-from gridlane_transfer.backends.embedded.tasks import ends_of, place_of
+from gridlane_transfer.backends.embedded.tasks import ends_of, place_of, task_of
 from gridlane_transfer.backends.embedded.webdav.options import HttpOptions
 from gridlane_transfer.backends.embedded.webdav.urls import SCHEMES
 from gridlane_transfer.channels.bundles import Bundle
 from gridlane_transfer.moving.failures import Failed, canceled
 
 _WORKER = "gridlane_transfer.backends.embedded.worker"
-# Lines of the protocol carry a few paths at most.
-_LINE_LIMIT = 1 << 20
+# Lines of the protocol carry a few paths for each file of a bundle at most.
+_LINE_LIMIT = 1 << 24
 _RESTART_S = 1.0
 _STOP_S = 5.0
 # How often within `stall_s` copies that hang are looked for.
@@ -119,8 +117,8 @@ class EmbeddedMover(TransferBackend):
         self._http = replace(http, idle_s=min(http.idle_s, stall_s / _SILENCES))
         self._workers: list[Worker] = []
         self._lives: dict[asyncio.Task[None], Worker] = {}
-        self._queue: deque[Sequence[Order]] = deque()
-        self._questions: deque[Sequence[Order]] = deque()
+        self._queue: deque[Slot] = deque()
+        self._questions: deque[Slot] = deque()
         self._by_number: dict[int, Order] = {}
         self._keys = 0
         self._keepers: list[asyncio.Task[None]] = []
@@ -154,8 +152,9 @@ class EmbeddedMover(TransferBackend):
             if late:
                 # One that hangs in the kernel ends when its file system answers.
                 await asyncio.wait(late, timeout=_STOP_S)
-        for order in chain(*self._questions, *self._queue):
-            answer(order, lost("the server is stopping"))
+        for slot in chain(self._questions, self._queue):
+            for order in slot.orders:
+                answer(order, lost("the server is stopping"))
         self._questions.clear()
         self._queue.clear()
 
@@ -190,29 +189,23 @@ class EmbeddedMover(TransferBackend):
         return [_outcome(order, entry) for (order, _), entry in zip(orders, entries, strict=True)]
 
     def _copy(self, order: MoveOrder, may_publish: MayPublish | None) -> Order:
-        message = {**message_of("copy", order), "guarded": may_publish is not None}
-        entry = self._order(message, ends_of(order))
+        guarded = may_publish is not None
+        entry = self._order("copy", ends_of(order), task=task_of(order), guarded=guarded)
         entry.may_publish, entry.timeout_s = may_publish, order.timeout_s
         return entry
 
     async def clean(self, order: MoveOrder) -> None:
-        entry = self._order(message_of("clean", order), ends_of(order))
+        entry = self._order("clean", ends_of(order), task=task_of(order))
         entry.quick, entry.timeout_s = True, _QUESTION_S
         with self._known([(order.number, entry)]):
             await self._carry_out([entry])
 
     async def stat(self, location: Location, checksums: Sequence[str] = ()) -> FileInfo | Failed:
-        message = {
-            "op": "stat",
-            "place": place_message(place_of(location)),
-            "checksums": list(checksums),
-        }
-        done = await self._ask(message, location)
+        done = await self._ask("stat", location, checksums=list(checksums))
         return done if isinstance(done, Failed) else FileInfo(**done)
 
     async def remove(self, location: Location) -> bool | Failed:
-        message = {"op": "remove", "place": place_message(place_of(location))}
-        done = await self._ask(message, location)
+        done = await self._ask("remove", location)
         return done if isinstance(done, Failed) else bool(done["removed"])
 
     def abort(self, number: int) -> None:
@@ -232,19 +225,16 @@ class EmbeddedMover(TransferBackend):
         message = "" if alive == self._wanted else f"{alive} of {self._wanted} worker processes run"
         return BackendReport(self.name, alive > 0, VERSION, message)
 
-    def _order(self, message: Mapping[str, Any], places: str) -> Order:
+    def _order(self, op: str, places: str, **more: Any) -> Order:
         self._keys += 1
-        answer = asyncio.get_running_loop().create_future()
-        return Order(self._keys, message, places, answer)
+        return Order(self._keys, {"op": op, "id": self._keys, **more}, places)
 
-    async def _ask(
-        self, message: Mapping[str, Any], location: Location
-    ) -> Mapping[str, Any] | Failed:
+    async def _ask(self, op: str, location: Location, **more: Any) -> Mapping[str, Any] | Failed:
         """Have a question answered, however many copies wait."""
-        entry = self._order(message, location.shown)
+        entry = self._order(op, location.shown, place=place_of(location), **more)
         entry.quick, entry.timeout_s = True, _QUESTION_S
         await self._carry_out([entry])
-        return await entry.answer
+        return entry.answer()
 
     @contextmanager
     def _known(self, entries: Sequence[tuple[int, Order]]) -> Iterator[None]:
@@ -259,26 +249,27 @@ class EmbeddedMover(TransferBackend):
                 if self._by_number.get(number) is entry:
                     del self._by_number[number]
 
-    async def _carry_out(self, group: Sequence[Order]) -> None:
+    async def _carry_out(self, group: list[Order]) -> None:
         """Have an order, or several together, carried out: comes back when all are answered."""
+        slot = Slot(group, asyncio.get_running_loop().create_future())
         if self._stopping:
             for entry in group:
                 answer(entry, lost("the server is stopping"))
             return
-        (self._questions if group[0].quick else self._queue).append(group)
+        (self._questions if group[0].quick else self._queue).append(slot)
         self._hand_out()
-        await asyncio.wait([entry.answer for entry in group])
+        await asyncio.wait([slot.answered])
 
     def _supersede(self, number: int) -> None:
         """End an order of an earlier epoch: nobody waits for what it would publish."""
         earlier = self._by_number.get(number)
         if earlier is None:
             return
-        for group in self._queue:
-            if earlier in group:
-                self._queue.remove(group)
-                if others := [entry for entry in group if entry is not earlier]:
-                    self._queue.append(others)
+        for slot in self._queue:
+            if earlier in slot.orders:
+                slot.orders.remove(earlier)
+                if not slot.orders:
+                    self._queue.remove(slot)
                 answer(earlier, canceled())
                 return
         self.abort(number)
@@ -293,14 +284,11 @@ class EmbeddedMover(TransferBackend):
             else:
                 return
 
-    def _give(self, worker: Worker, group: Sequence[Order]) -> None:
+    def _give(self, worker: Worker, slot: Slot) -> None:
         loop = asyncio.get_running_loop()
-        slot = Slot(loop.time())
-        for order in group:
-            worker.take(order, slot)
-        messages = [{**order.message, "id": order.key} for order in group]
-        worker.send(messages if len(messages) > 1 else messages[0])
-        for order in group:
+        slot.heard_s = loop.time()
+        worker.take(slot)
+        for order in slot.orders:
             if order.timeout_s is not None:
                 loop.call_later(order.timeout_s, self._end_overdue, order)
             if order.aborted:
@@ -309,7 +297,7 @@ class EmbeddedMover(TransferBackend):
     def _end_overdue(self, order: Order) -> None:
         """End an order whose time is over; one that does not end hangs."""
         worker = order.worker
-        if worker is None or order.answer.done():
+        if worker is None or order.outcome is not None:
             return
         loop = asyncio.get_running_loop()
         order.overdue_s = loop.time()
@@ -346,7 +334,8 @@ class EmbeddedMover(TransferBackend):
             code = await worker.process.wait()
             for order in worker.orders.values():
                 order.given_up = True
-                answer(order, lost(f"the mover's worker process ended with {code}"))
+                ended = f"the mover's worker process ended with {code}"
+                answer(order, lost(ended, order.slot))
             if not self._stopping:
                 _log.warning("a worker process of the mover ended", code=code)
 
@@ -392,7 +381,8 @@ class EmbeddedMover(TransferBackend):
     def _stalled(self, order: Order) -> Failed:
         return lost(
             f"the copy made no progress for {self._stall_s:g} s and was given up:"
-            f" the storage of {order.places} does not answer"
+            f" the storage of {order.places} does not answer",
+            order.slot,
         )
 
     async def _spawn(self) -> asyncio.subprocess.Process:
@@ -418,7 +408,10 @@ class EmbeddedMover(TransferBackend):
     async def _listen(self, worker: Worker) -> None:
         output = worker.process.stdout
         while output is not None and (line := await output.readline()):
-            self._hear(worker, json.loads(line))
+            told = json.loads(line)
+            for message in told if isinstance(told, list) else [told]:
+                self._hear(worker, message)
+            self._hand_out()
 
     def _hear(self, worker: Worker, message: Mapping[str, Any]) -> None:
         """Take note of what a worker tells of an order."""
@@ -435,16 +428,15 @@ class EmbeddedMover(TransferBackend):
         else:
             worker.drop(order)
             answer(order, outcome_of(order, message))
-            self._hand_out()
 
 
 def _outcome(order: MoveOrder, entry: Order) -> Moved | Failed:
     """What became of an order that is answered."""
-    done = entry.answer.result()
+    done = entry.answer()
     if isinstance(done, Failed):
         return replace(done, moved_bytes=entry.moved)
     source = order.sources[done["source"]]
-    return Moved(source, done["size_bytes"], done["checksums"], done.get("adopted", False))
+    return Moved(source, done["size_bytes"], done["checksums"], done["adopted"])
 
 
 async def _judge(worker: Worker, order: Order) -> None:
@@ -468,7 +460,7 @@ async def _first_of(life: "asyncio.Task[None]", event: asyncio.Event) -> None:
         waiting.cancel()
 
 
-def _groups(orders: Sequence[Ordered], entries: Sequence[Order]) -> Iterator[Sequence[Order]]:
+def _groups(orders: Sequence[Ordered], entries: Sequence[Order]) -> Iterator[list[Order]]:
     """Those that are carried out together, then the others one by one."""
     small = [is_small(order) for order, _ in orders]
     if together := [entry for entry, fits in zip(entries, small, strict=True) if fits]:

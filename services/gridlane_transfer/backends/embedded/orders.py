@@ -8,33 +8,47 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gridlane_transfer.backends.base import MayPublish, MoveOrder
-from gridlane_transfer.backends.embedded.ends import AnyPlace, CopyTask
-from gridlane_transfer.backends.embedded.places import Place
-from gridlane_transfer.backends.embedded.tasks import task_of
-from gridlane_transfer.backends.embedded.webdav.urls import RemotePlace, is_remote
+from gridlane_transfer.backends.embedded.webdav.urls import is_remote
 from gridlane_transfer.moving.failures import Failed, FailureClass
 
-BUNDLED_FILES: Final = 64
+BUNDLED_FILES: Final = 128
 BUNDLED_BYTES: Final = 1 << 20
 """So many files of at most so many bytes are copied together."""
 
-_TASK: Final = tuple(one.name for one in fields(CopyTask))
-_PLACES: Final = {kind: tuple(one.name for one in fields(kind)) for kind in (Place, RemotePlace)}
+# Messages are made here, and have no circles.
+_JSON: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """What one thread of a worker is at: an order, or several that are carried out together.
+    """What one thread of a worker is, or will be, at: an order, or several that are carried out
+    together.
 
     Parameters:
+        orders: which; one that is taken back before a worker has it leaves them.
+        answered: done when all of them are answered.
         heard_s: when the worker last told of any of them, on the event loop's clock.
     """
 
+    orders: "list[Order]" = field(repr=False)
+    answered: asyncio.Future[None]
     heard_s: float = 0.0
+    _left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._left = len(self.orders)
+        for order in self.orders:
+            order.slot = self
+
+    def note_answer(self) -> None:
+        """Take note that one more is answered."""
+        self._left -= 1
+        if not self._left and not self.answered.done():
+            self.answered.set_result(None)
 
 
 @dataclass(slots=True, eq=False)
@@ -43,28 +57,34 @@ class Order:
 
     Parameters:
         key: names it to the worker: a file's number may run twice, with two epochs.
-        message: what the worker is told, but for the key.
+        message: what the worker is told.
         places: what messages call its ends.
         quick: a question, or a cleaning, which does not wait until copies have ended.
-        answer: the worker's, or the failure.
+        outcome: the worker's answer, or the failure; None as long as there is neither.
         slot: shared with those that are carried out together with it.
     """
 
     key: int
     message: Mapping[str, Any]
     places: str
-    answer: "asyncio.Future[Mapping[str, Any] | Failed]"
+    outcome: Mapping[str, Any] | Failed | None = None
     may_publish: MayPublish | None = None
     timeout_s: float | None = None
     quick: bool = False
     moved: int = 0
-    slot: Slot = field(default_factory=Slot)
+    slot: Slot = field(init=False, repr=False)
     aborted: bool = False
     overdue_s: float | None = None
     """When its time was over; None as long as it is not."""
-    worker: "Worker | None" = None
+    worker: "Worker | None" = field(default=None, repr=False)
     given_up: bool = False
     """Whether its worker did not end it: nobody has removed what is half written."""
+
+    def answer(self) -> Mapping[str, Any] | Failed:
+        """Its outcome, when it was carried out."""
+        if self.outcome is None:
+            raise LookupError(f"order {self.key} is not answered")
+        return self.outcome
 
 
 @dataclass(slots=True, eq=False)
@@ -81,12 +101,15 @@ class Worker:
         """How many of its slots are taken."""
         return len(self._slots)
 
-    def take(self, order: Order, slot: Slot) -> None:
-        """Have it work on an order; a quick one takes no slot."""
-        order.worker, order.slot = self, slot
-        self.orders[order.key] = order
-        if not order.quick:
-            self._slots[slot] += 1
+    def take(self, slot: Slot) -> None:
+        """Have it work on orders; quick ones take no slot."""
+        for order in slot.orders:
+            order.worker = self
+            self.orders[order.key] = order
+            if not order.quick:
+                self._slots[slot] += 1
+        messages = [order.message for order in slot.orders]
+        self.send(messages if len(messages) > 1 else messages[0])
 
     def drop(self, order: Order) -> None:
         """Expect no more of an order."""
@@ -100,7 +123,7 @@ class Worker:
         """Tell it something, as long as it hears."""
         stdin = self.process.stdin
         if stdin is not None and not stdin.is_closing():
-            stdin.write(f"{json.dumps(message, separators=(',', ':'))}\n".encode())
+            stdin.write(f"{_JSON.encode(message)}\n".encode())
 
     def abort(self, order: Order) -> None:
         """Have it end an order of its."""
@@ -110,20 +133,6 @@ class Worker:
         """End it, unless it has ended."""
         if self.process.returncode is None:
             self.process.kill()
-
-
-def message_of(op: str, order: MoveOrder) -> dict[str, Any]:
-    """What a worker is told of an order, but for the key."""
-    task = task_of(order)
-    told = {name: getattr(task, name) for name in _TASK}
-    told["sources"] = [place_message(source) for source in task.sources]
-    told["target"] = place_message(task.target)
-    return {"op": op, "task": told}
-
-
-def place_message(place: AnyPlace) -> dict[str, str]:
-    """What a worker is told of a place."""
-    return {name: getattr(place, name) for name in _PLACES[type(place)]}
 
 
 def is_small(order: MoveOrder) -> bool:
@@ -144,13 +153,19 @@ def is_small(order: MoveOrder) -> bool:
 
 def answer(order: Order, outcome: Mapping[str, Any] | Failed) -> None:
     """Answer an order, once."""
-    if not order.answer.done():
-        order.answer.set_result(outcome)
+    if order.outcome is None:
+        order.outcome = outcome
+        order.slot.note_answer()
 
 
-def lost(message: str) -> Failed:
-    """The failure of an order that its worker did not end."""
-    return Failed(FailureClass.BACKEND_LOST, message, recoverable=True)
+def lost(message: str, slot: Slot | None = None) -> Failed:
+    """The failure of an order that its worker did not end.
+
+    Parameters:
+        slot: which its worker was at, if it was.
+    """
+    together = slot is not None and len(slot.orders) > 1
+    return Failed(FailureClass.BACKEND_LOST, message, recoverable=True, together=together)
 
 
 def unjudged(error: Exception) -> Failed:

@@ -12,22 +12,22 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
+
+from gridlane_transfer.backends.embedded.syncing import SharedSync, write_out
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_SYNC_FILE_RANGE_WRITE = 2
+_RENAME_NOREPLACE = 1
+# Where it is not known: of the kernel, of the file system.
+_NO_SUCH_RENAME = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
 # Linux's; the standard library does not have it.
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-if _sync_file_range is not None:
-    _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a file lies or is to lie.
 
     Parameters:
@@ -87,10 +87,15 @@ class Folder:
             OSError: EISDIR or EINVAL when it is a directory or another thing that is no regular
                 file.
         """
+        return self.open_known(name)[0]
+
+    def open_known(self, name: str) -> tuple[int, os.stat_result]:
+        """As `open_file`, with what is known of the file."""
         descriptor = os.open(name, _READ, dir_fd=self.descriptor)
-        mode = os.fstat(descriptor).st_mode
+        known = os.fstat(descriptor)
+        mode = known.st_mode
         if stat.S_ISREG(mode):
-            return descriptor
+            return descriptor, known
         os.close(descriptor)
         raise _os_error(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, name)
 
@@ -108,6 +113,13 @@ class Folder:
 
     def renamed(self) -> None:
         """Take note that a name in it has changed, which `sync` will make durable."""
+
+    def written(self, file: "NewFile") -> None:
+        """Take note that a file in it is written, which `sync_file` will make durable."""
+
+    def sync_file(self, file: "NewFile") -> None:
+        """Make the bytes of a file in it durable."""
+        os.fsync(file.descriptor)
 
     def close(self) -> None:
         """Let go of it."""
@@ -136,17 +148,21 @@ class Folders:
 class KeptFolders(Folders):
     """Opens each directory once, and keeps it for several files, for a moment; used by one thread.
 
-    What is renamed in a directory while it is kept is made durable together.
+    What is written below them while they are kept is made durable together, and what is renamed in
+    one of them is.
     """
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], _Kept] = {}
+        self._syncs: dict[int, SharedSync] = {}
 
     def of(self, place: Place, *, create: bool = False) -> Folder:
         key = place.base, place.relative.rpartition("/")[0]
         found = self._kept.get(key)
         if found is None:
             found = self._kept[key] = _Kept.of(place, create=create)
+            device = os.fstat(found.descriptor).st_dev
+            found.syncs = self._syncs.setdefault(device, SharedSync(found.descriptor))
         return found
 
     def close(self) -> None:
@@ -157,7 +173,9 @@ class KeptFolders(Folders):
 
 
 class _Kept(Folder):
-    """A directory that several files share."""
+    """A directory that several files share; `syncs` is its file system's."""
+
+    syncs: SharedSync
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
@@ -177,6 +195,12 @@ class _Kept(Folder):
 
     def renamed(self) -> None:
         self._renamed = True
+
+    def written(self, file: "NewFile") -> None:
+        self.syncs.expect(file)
+
+    def sync_file(self, file: "NewFile") -> None:
+        self.syncs.sync(file)
 
     def close(self) -> None:
         pass
@@ -215,16 +239,16 @@ class NewFile:
             rest = rest[os.write(self.descriptor, rest) :]
 
     def write_out(self, offset: int, count: int) -> None:
-        """Have the kernel begin to write a range to the disk, so that `sync` has little left to do.
+        """Have the kernel begin to write a range to the disk: `sync` has the less left to do."""
+        write_out(self.descriptor, offset, count)
 
-        A hint: what it says of errors is said by `sync` as well.
-        """
-        if _sync_file_range is not None:
-            _sync_file_range(self.descriptor, offset, count, _SYNC_FILE_RANGE_WRITE)
+    def written(self) -> None:
+        """Nothing more is written: others may be synced together with it."""
+        self._folder.written(self)
 
     def sync(self) -> None:
         """Make the bytes durable, and find out whether they all found room."""
-        os.fsync(self.descriptor)
+        self._folder.sync_file(self)
 
     def publish(self, *, overwrite: bool) -> None:
         """Give it its own name, in one step and durably; `sync` went before.
@@ -237,13 +261,13 @@ class NewFile:
 
     def give_name(self, *, overwrite: bool) -> None:
         """As `publish`, but that the name is durable with `settle` alone."""
-        folder = self._folder.descriptor
+        folder, name = self._folder.descriptor, self._place.name
         self._folder.renamed()
         if overwrite:
-            os.rename(self._temporary, self._place.name, src_dir_fd=folder, dst_dir_fd=folder)
-        else:
+            os.rename(self._temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        elif not _renamed_anew(folder, self._temporary, name):
             # A hard link is never made over an existing name; rename would replace it.
-            os.link(self._temporary, self._place.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.link(self._temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             os.unlink(self._temporary, dir_fd=folder)
 
     def settle(self) -> None:
@@ -325,6 +349,24 @@ def _enter(parent: int, name: str, create: bool) -> int:
             os.rmdir(name, dir_fd=parent)
         raise
     return os.open(name, _FOLDER, dir_fd=parent)
+
+
+def _renamed_anew(folder: int, old: str, new: str) -> bool:
+    """Rename a file to a name that is free, in one step; False where there is no such step.
+
+    Raises:
+        FileExistsError: it is not free.
+        OSError: it could not be renamed.
+    """
+    old_name, new_name = os.fsencode(old), os.fsencode(new)
+    if _renameat2 is None or b"\0" in new_name:  # C would take it for the end of the name
+        return False
+    if _renameat2(folder, old_name, folder, new_name, _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_SUCH_RENAME:
+        return False
+    raise _os_error(number, new)
 
 
 def _os_error(number: int, path: str) -> OSError:

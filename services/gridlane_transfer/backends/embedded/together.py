@@ -6,7 +6,10 @@ are `copying`'s, and hold what they hold of one that is copied alone: no file ha
 its bytes are on disk, and none is told of before its name is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import Final
 
 from gridlane_transfer.backends.embedded.copying import Copied, Step, Steps, copy_in_steps
 from gridlane_transfer.backends.embedded.ends import Control, CopyTask
@@ -17,28 +20,56 @@ Ask = Callable[[Sequence[Control]], None]
 """
 
 
+# So long one waits for another to have written; a storage that hangs holds up its own files alone.
+_PATIENCE_S: Final = 0.2
+
+
 def copy_together(
-    copies: Sequence[tuple[CopyTask, Control]], ends: Ends, ask: Ask
+    copies: Sequence[tuple[CopyTask, Control]], ends: Ends, ask: Ask, writes: Lock
 ) -> list[Copied | Exception]:
-    """Copy files, each with its own outcome: what `copying.copy` returns or raises for it."""
+    """Copy files, each with its own outcome: what `copying.copy` returns or raises for it.
+
+    Parameters:
+        writes: of the process: its threads write in turn, since two that make a system call for
+            every few lines of Python wait for each other at each of them. They sync at once.
+    """
     outcomes: dict[int, Copied | Exception] = {}
     with ends.together() as shared:
         running = {
             index: copy_in_steps(task, control, shared)
             for index, (task, control) in enumerate(copies)
         }
+        with _turn(writes):
+            whole = _step(running, outcomes)
         while running:
-            whole: list[Control] = []
-            for index, steps in list(running.items()):
-                reached = _next(steps)
-                if not isinstance(reached, Step):
-                    outcomes[index] = reached
-                    del running[index]
-                elif reached is Step.WHOLE:
-                    whole.append(copies[index][1])
             if whole:
-                ask(whole)
+                ask([copies[index][1] for index in whole])
+            whole = _step(running, outcomes)
     return [outcomes[index] for index in range(len(copies))]
+
+
+@contextmanager
+def _turn(lock: Lock) -> Iterator[None]:
+    """Have the block to oneself, unless that takes too long."""
+    mine = lock.acquire(timeout=_PATIENCE_S)
+    try:
+        yield
+    finally:
+        if mine:
+            lock.release()
+
+
+def _step(running: dict[int, Steps], outcomes: dict[int, Copied | Exception]) -> Sequence[int]:
+    """Do the next step of all copies; those that are whole now."""
+    whole: list[int] = []
+    for index, steps in list(running.items()):
+        reached = _next(steps)
+        if not isinstance(reached, Step):
+            outcomes[index] = reached
+            del running[index]
+        elif reached is Step.WHOLE:
+            whole.append(index)
+    return whole
 
 
 def _next(steps: Steps) -> Step | Copied | Exception:

@@ -11,7 +11,8 @@ In:  {"op": "copy", "id": N, "task": {…}, "guarded": BOOL} · {"op": "publish"
 {"op": "stat" or "remove", "id": N, "place": {…}, "checksums": […]} ·
 [{"op": "copy", …}, …]: to be made together, in one slot
 Out: {"id": N, "moved": BYTES} · {"id": N, "whole": true} · {"id": N, "done": {…}} ·
-{"id": N, "failed": {…}}
+{"id": N, "failed": {…}} · [{…}, …]: several of these
+Tasks and places are written as the tuples that they are.
 A guarded copy is published only when it was asked for: in answer to `whole`.
 `moved` comes as long as a copy does anything; it is 0 while files are only read.
 The end of the input aborts what runs, and ends the process.
@@ -49,6 +50,8 @@ _PROGRESS_S = 0.2
 _QUESTIONS = 4
 # Copies give way to the server's calls.
 _NICENESS = 5
+# Messages are made here, and have no circles.
+_JSON = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 class _Channel:
@@ -58,10 +61,10 @@ class _Channel:
         self._out = out
         self._lock = threading.Lock()
 
-    def send(self, *messages: Mapping[str, Any]) -> None:
-        lines = [f"{json.dumps(message, separators=(',', ':'))}\n" for message in messages]
+    def send(self, message: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+        line = f"{_JSON.encode(message)}\n"
         with self._lock:
-            self._out.writelines(lines)
+            self._out.write(line)
             self._out.flush()
 
 
@@ -71,17 +74,17 @@ class _Running:
     def __init__(self, key: int, channel: _Channel, *, guarded: bool) -> None:
         self._key = key
         self._channel = channel
-        self._guarded = guarded
         self._asked = False
-        self._stop = threading.Event()
-        self._judged = threading.Event()
+        self._stopped = False
+        # Of a copy that is not guarded there is nothing to be judged.
+        self._judged = threading.Event() if guarded else None
         self._told = time.monotonic()
         self._closers: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
     def stop(self) -> None:
-        self._stop.set()
-        self._judged.set()
+        self._stopped = True
+        self.publish()
         with self._lock:
             closers = list(self._closers)
         for close in closers:
@@ -98,25 +101,26 @@ class _Running:
                 self._closers.remove(close)
 
     def publish(self) -> None:
-        self._judged.set()
+        if self._judged is not None:
+            self._judged.set()
 
     def stopped(self) -> bool:
-        return self._stop.is_set()
+        return self._stopped
 
     def asks(self) -> Mapping[str, Any] | None:
         """The question for the leave to publish, when it is to be asked and was not yet."""
-        if not self._guarded or self._asked:
+        if self._judged is None or self._asked:
             return None
         self._asked = True
         return {"id": self._key, "whole": True}
 
     def may_publish(self) -> bool:
-        if self._guarded:
+        if self._judged is not None:
             if (question := self.asks()) is not None:
                 self._channel.send(question)
             while not self._judged.wait(_PROGRESS_S):
                 self.moved(0)
-        return not self._stop.is_set()
+        return not self._stopped
 
     def moved(self, total_bytes: int) -> None:
         now = time.monotonic()
@@ -125,26 +129,22 @@ class _Running:
             self._channel.send({"id": self._key, "moved": total_bytes})
 
 
-def task_from(message: Mapping[str, Any]) -> CopyTask:
-    """Read a task as `asdict` and JSON wrote it."""
-    return CopyTask(
-        **{
-            **message,
-            "sources": [place_from(source) for source in message["sources"]],
-            "target": place_from(message["target"]),
-        }
-    )
+def task_from(values: Sequence[Any]) -> CopyTask:
+    """Read a task as JSON wrote it."""
+    number, epoch, sources, target, *rest = values
+    return CopyTask(number, epoch, list(map(place_from, sources)), place_from(target), *rest)
 
 
-def place_from(message: Mapping[str, Any]) -> AnyPlace:
-    """Read a place as `asdict` and JSON wrote it."""
-    return RemotePlace(**message) if "url" in message else Place(**message)
+def place_from(values: Sequence[str]) -> AnyPlace:
+    """Read a place as JSON wrote it; a directory's base is an absolute path, and no URL is one."""
+    return Place(*values) if values[0].startswith("/") else RemotePlace(*values)
 
 
 def serve(lines: TextIO, out: TextIO, slots: int, ends: Ends) -> None:
     """Do what the lines ask until they end."""
     channel = _Channel(out)
     running: dict[int, _Running] = {}
+    writes = threading.Lock()
     with (
         ThreadPoolExecutor(slots, thread_name_prefix="copy") as copies,
         ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="question") as questions,
@@ -163,7 +163,7 @@ def serve(lines: TextIO, out: TextIO, slots: int, ends: Ends) -> None:
             message = json.loads(line)
             if isinstance(message, list):
                 controls = [taken(one) for one in message]
-                done = copies.submit(_do_together, message, controls, channel, ends)
+                done = copies.submit(_do_together, message, controls, channel, ends, writes)
                 done.add_done_callback(partial(forget, message))
                 continue
             if message["op"] in ("abort", "publish"):
@@ -192,19 +192,21 @@ def _do_together(
     controls: Sequence[_Running],
     channel: _Channel,
     ends: Ends,
+    writes: threading.Lock,
 ) -> None:
     def ask(whole: Sequence[Control]) -> None:
-        questions = [one.asks() for one in whole if isinstance(one, _Running)]
-        channel.send(*(question for question in questions if question is not None))
+        asked = [one.asks() for one in whole if isinstance(one, _Running)]
+        if questions := [question for question in asked if question is not None]:
+            channel.send(questions)
 
     outcomes: Sequence[Mapping[str, Any] | Exception]
     try:
         tasks = [task_from(message["task"]) for message in messages]
-        copied = copy_together(list(zip(tasks, controls, strict=True)), ends, ask)
-        outcomes = [one if isinstance(one, Exception) else asdict(one) for one in copied]
+        copied = copy_together(list(zip(tasks, controls, strict=True)), ends, ask, writes)
+        outcomes = [one if isinstance(one, Exception) else one._asdict() for one in copied]
     except Exception as error:
         outcomes = [error] * len(messages)
-    channel.send(*map(_answer, messages, outcomes))
+    channel.send(list(map(_answer, messages, outcomes)))
 
 
 def _answer(
@@ -227,7 +229,7 @@ def _failure(error: Exception) -> Failed:
 
 
 def _copy(message: Mapping[str, Any], control: _Running, ends: Ends) -> Mapping[str, Any]:
-    return asdict(copying.copy(task_from(message["task"]), control, ends))
+    return copying.copy(task_from(message["task"]), control, ends)._asdict()
 
 
 def _clean(message: Mapping[str, Any], control: _Running, ends: Ends) -> Mapping[str, Any]:

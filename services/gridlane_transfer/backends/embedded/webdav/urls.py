@@ -3,7 +3,6 @@
 `davs` and `dav` are WLCG's words for `https` and `http` with WebDAV verbs.
 """
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -33,8 +32,7 @@ class Origin(NamedTuple):
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class RemotePlace:
+class RemotePlace(NamedTuple):
     """Where a remote file lies or is to lie.
 
     Parameters:
