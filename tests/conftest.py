@@ -14,6 +14,7 @@ import memory
 import pytest
 from hypothesis import HealthCheck, settings
 from postgresql import PostgresqlServer
+from schemas import Schemas
 from support import EmbeddedServer, lent
 from workers import ByFile, Told, long_first
 
@@ -113,14 +114,31 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database_url(engine: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty database on the test's engine, which goes with the test."""
+def schema() -> str:
+    """The service whose schema a test's database has from the start; empty: it has no tables."""
+    return ""
+
+
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Schemas:
+    """Makes databases that have a service's schema."""
+    return Schemas(tmp_path_factory.mktemp("schemas"))
+
+
+@pytest.fixture
+def database_url(
+    engine: str, schema: str, schemas: Schemas, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The URL of a database on the test's engine, with its `schema`, which goes with the test."""
     if engine == "sqlite":
         where = memory.folder(_ROOM_BYTES)
         with tempfile.TemporaryDirectory(prefix="gridlane-sqlite-", dir=where) as folder:
-            yield sqlite_url(Path(folder) / "test.sqlite")
+            file = Path(folder) / "test.sqlite"
+            if schema:
+                schemas.copy_file(schema, file)
+            yield sqlite_url(file)
         return
     server: PostgresqlServer = request.getfixturevalue("postgresql_server")
-    url = server.new_database()
+    url = schemas.copy_on(server, schema) if schema else server.new_database()
     yield url
     server.drop(url)

@@ -129,10 +129,15 @@ class PostgresqlServer:
         time.sleep(away_s)
         self.start()
 
-    def new_database(self) -> str:
-        """Make an empty database; returns its URL."""
+    def new_database(self, like: str = "") -> str:
+        """Make a database; returns its URL.
+
+        Parameters:
+            like: the URL of one that nobody uses, to copy; empty: it has no tables.
+        """
         name = f"test_{next(self._numbers)}"
-        self._server.psql(f"CREATE DATABASE {name}")
+        original = f" TEMPLATE {make_url(like).database}" if like else ""
+        self._server.psql(f"CREATE DATABASE {name}{original}")
         url = make_url(self._server.get_uri(database=name))
         return url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
 

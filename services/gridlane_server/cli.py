@@ -9,6 +9,7 @@ Exit codes (sysexits.h): 64 usage or settings, 69 a port or the database cannot 
 directory is not to be initialised, 75 another process holds the data directory or the database.
 """
 
+import gc
 import json
 import sys
 from collections.abc import Mapping
@@ -228,6 +229,8 @@ token_commands.register(app)
 
 def main() -> None:
     """The entry point; typer's own code for a wrong usage becomes that of sysexits.h."""
+    # A command makes much and drops little; `serve` turns it on again.
+    gc.disable()
     try:
         app()
     except SystemExit as end:

@@ -4,6 +4,7 @@ Everything heavy is imported where it is needed, so that `--help` and a refused 
 """
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable
 from enum import StrEnum
@@ -118,6 +119,9 @@ async def serve(
     )
     try:
         server = make()
+        # What was imported and assembled stays: a start takes a tenth less when it is not walked.
+        gc.freeze()
+        gc.enable()
         server.stop_on_signals()
         serving = await _started(server)
     except refusals as error:

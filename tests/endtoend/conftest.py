@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from postgresql import PostgresqlServer
 from split import SplitServer
-from support import Deployment, lent
+from support import Deployment, EmbeddedServer, lent
 
 from gridlane.authorization.v1 import authorization_service_pb2_grpc
 from gridlane.gateway.v1 import task_pb2, task_service_pb2, task_service_pb2_grpc
@@ -214,14 +214,26 @@ def server(shape: str, request: pytest.FixtureRequest) -> Deployment:
     return found
 
 
+@pytest.fixture(scope="package")
+def _shared_mortal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(tmp_path_factory.mktemp("mortal-server"))
+    try:
+        yield server
+    finally:
+        server.close()
+
+
 @pytest.fixture
-def mortal_server(shape: str, request: pytest.FixtureRequest) -> Deployment:
-    """A server whose parts a test may end; it starts them again itself."""
+def mortal_server(shape: str, request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """A server whose parts a test may end; it starts them again itself. Those who end parts share
+    it, and leave jobs and files there.
+    """
     if shape == "split":
-        found: Deployment = request.getfixturevalue("split_server")
-        return found
-    started: Deployment = request.getfixturevalue("start_server")()
-    return started
+        yield request.getfixturevalue("split_server")
+        return
+    server: EmbeddedServer = request.getfixturevalue("_shared_mortal_server")
+    with lent(server):
+        yield server
 
 
 @pytest.fixture

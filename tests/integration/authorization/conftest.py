@@ -13,6 +13,12 @@ from gridlane_authorization.tokens import open_signer
 
 
 @pytest.fixture
+def schema() -> str:
+    """Databases are Authorization's."""
+    return "authorization"
+
+
+@pytest.fixture
 async def served(database_url: str) -> AsyncIterator[Office]:
     """One replica, with an administrator `root` and the VOs `cms` and `atlas`."""
     async with asyncio.timeout(60), office(database_url) as replica:

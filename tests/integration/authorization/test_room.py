@@ -27,6 +27,12 @@ Start = Callable[..., Awaitable[PolicyHolder]]
 
 
 @pytest.fixture
+def schema() -> str:
+    """A first start finds nothing."""
+    return ""
+
+
+@pytest.fixture
 async def data(tmp_path: Path) -> AsyncIterator[DataDirectory]:
     directory = DataDirectory.open(tmp_path / "data")
     yield directory

@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -37,6 +38,23 @@ def test_the_token_s_path_is_printed_and_its_value_is_not(start_server: Any) -> 
         assert time.monotonic() < deadline, server.output
         time.sleep(0.02)
     assert server.token not in server.output
+
+
+def test_a_server_collects_what_it_drops_before_it_waits_for_others() -> None:
+    program = """
+import asyncio, gc
+from gridlane_server import command
+
+class Server:
+    def stop_on_signals(self):
+        assert gc.isenabled()
+        raise OSError("seen")
+
+gc.disable()
+assert asyncio.run(command.serve(Server, (), print)) == command.EX_UNAVAILABLE
+assert gc.get_freeze_count() > 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_on_a_terminal_the_token_s_value_is_printed(tmp_path: Path) -> None:

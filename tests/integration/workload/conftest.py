@@ -16,6 +16,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
+from schemas import Schemas
 
 from gridlane.authorization.v1 import authorization_service_pb2, token_service_pb2
 from gridlane.workload.v1 import event_service_pb2, event_service_pb2_grpc, job_service_pb2_grpc
@@ -43,6 +44,8 @@ from gridlane_workload.settings import WorkloadSettings
 
 ISSUER = "https://issuer.test/"
 PATIENCE_S = 30
+# As many copies at once as by default, by one process, which starts sooner than two.
+MOVER = {"workers": 1, "copies_per_worker": 4}
 assert authorization_service_pb2.DESCRIPTOR.name
 assert token_service_pb2.DESCRIPTOR.name
 assert event_service_pb2.DESCRIPTOR.name
@@ -201,7 +204,13 @@ def engine() -> str:
 
 
 @pytest.fixture
-async def make_grid(tmp_path: Path, database_url: str) -> AsyncIterator[MakeGrid]:
+def schema() -> str:
+    """Databases are Workload's."""
+    return "workload"
+
+
+@pytest.fixture
+async def make_grid(tmp_path: Path, database_url: str, schemas: Schemas) -> AsyncIterator[MakeGrid]:
     """Starts servers, one after the other on the same data directory and database."""
     key = new_key()
     async with AsyncExitStack() as all_of_them:
@@ -212,6 +221,9 @@ async def make_grid(tmp_path: Path, database_url: str) -> AsyncIterator[MakeGrid
             stack = await all_of_them.enter_async_context(AsyncExitStack())
             data = DataDirectory.open(tmp_path / "data")
             stack.callback(data.close)
+            transfers = data.database_file("transfer")
+            if with_transfer and not transfers.exists():
+                schemas.copy_file("transfer", transfers)
             signer = TokenSigner(key, ISSUER, "gridlane")
             holder = PolicyHolder(policy)
             spans: list[FinishedSpan] = []
@@ -236,8 +248,8 @@ async def make_grid(tmp_path: Path, database_url: str) -> AsyncIterator[MakeGrid
                 exclusive=sqlite_file(database_url) is not None,
             )
             transfer = TransferRoom(
-                TransferSettings.load("transfer").with_storage_elements(elements),
-                database_url=sqlite_url(data.database_file("transfer")),
+                TransferSettings.load("transfer", **MOVER).with_storage_elements(elements),
+                database_url=sqlite_url(transfers),
                 telemetry=telemetry,
                 policy=holder,
                 exclusive=True,

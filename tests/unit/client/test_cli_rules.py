@@ -248,6 +248,17 @@ def test_help_ends_with_0(arguments: list[str]) -> None:
     assert end_with(arguments) == ExitCode.OK
 
 
+@pytest.mark.parametrize("noun", typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+def test_a_noun_s_help_is_what_the_whole_tree_says(
+    noun: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a noun that is asked for, the commands of the others are not made."""
+    app(args=[noun, "--help"], prog_name="gridlane", standalone_mode=False)
+    said = capsys.readouterr().out
+    assert end_with([noun, "--help"]) == ExitCode.OK
+    assert capsys.readouterr().out == said != ""
+
+
 def test_a_name_that_is_none_ends_with_65_and_one_message(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -266,6 +277,16 @@ def test_help_does_not_load_grpc() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_a_command_that_calls_collects_what_it_drops() -> None:
+    """It may follow for days; before, there is next to nothing to collect."""
+    program = (
+        "import gc, sys; from gridlane.cli import main, session; main.end_with = lambda _: 0;"
+        " sys.exit = lambda _: None; main.main(); off = not gc.isenabled(); session.connect();"
+        " assert off and gc.isenabled()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_importing_gridlane_loads_nothing_heavy() -> None:

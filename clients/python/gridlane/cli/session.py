@@ -6,6 +6,7 @@ second, not after the library's half minute.
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,4 +22,8 @@ def connect() -> Client:
     from gridlane.client import Client
     from gridlane.retry import RetryPolicy
 
+    if not gc.isenabled():
+        # A command may follow for days; what was imported stays.
+        gc.freeze()
+        gc.enable()
     return Client(retry=RetryPolicy(max_attempts=5))
