@@ -133,7 +133,7 @@ class ChangedRights:
             self._changed.clear()
             policy = self._holder.current
             settled = policy.closed or await self._look_under(policy)
-            pause_s = self._pause_s() if settled else again_s
+            pause_s = self._pause_s(policy) if settled else again_s
             again_s = _AGAIN_S if settled else min(2 * again_s, _LONGEST_AGAIN_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
@@ -178,6 +178,10 @@ class ChangedRights:
             if binding.expires_us is not None:
                 heapq.heappush(self._ends, (binding.expires_us, binding.owner))
 
-    def _pause_s(self) -> float | None:
-        """Seconds until a binding ends; None when none does."""
-        return max(0.0, (self._ends[0][0] - now_us()) / 1e6) if self._ends else None
+    def _pause_s(self, policy: Policy) -> float | None:
+        """Seconds until a binding ends; None when none does, and under a closed policy, which is
+        looked under only once it is another one.
+        """
+        if policy.closed or not self._ends:
+            return None
+        return max(0.0, (self._ends[0][0] - now_us()) / 1e6)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,17 @@ class Looks:
         return self.asked[-1]
 
 
+class Turning(PolicyHolder):
+    """A holder that counts how often it is asked."""
+
+    turns = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "current":
+            self.turns += 1
+        return super().__getattribute__(name)
+
+
 async def test_everybodys_work_is_looked_at_first_and_then_theirs_that_changed() -> None:
     holder, looks = PolicyHolder(Policy(1, [ADAS])), Looks()
     rights = ChangedRights(holder, looks.look, "test")
@@ -133,6 +145,25 @@ async def test_nothing_is_looked_at_under_a_closed_policy() -> None:
     await asyncio.sleep(0.05)
     await rights.stop()
     assert len(looks.asked) == 1
+
+
+async def test_a_binding_that_ends_under_a_closed_policy_wakes_nobody_until_it_is_open_again() -> (
+    None
+):
+    ending = Binding(ISSUER, "ada", Role.SUBMITTER, "cms", expires_us=now_us() + 20_000)
+    policy = Policy(1, [ending])
+    holder, looks = Turning(policy), Looks()
+    rights = ChangedRights(holder, looks.look, "test")
+    rights.start()
+    assert await looks.next() is None
+    holder.replace(Policy(1, closed=True))
+    await asyncio.sleep(0.1)
+    turns = holder.turns
+    await asyncio.sleep(0.1)
+    assert holder.turns - turns == 0
+    holder.replace(policy)
+    assert await looks.next() == [ADA.owner]
+    await rights.stop()
 
 
 async def test_what_could_not_be_done_is_looked_at_again_with_what_changed_meanwhile() -> None:
