@@ -156,6 +156,16 @@ def append(conn: Connection, table: Table, entries: Sequence[AuditEntry]) -> Non
     insert_values(conn, table, kept, [entry[: len(kept)] for entry in entries])
 
 
+def about_files(call: AuditEntry, names: Sequence[str]) -> AuditEntry:
+    """An entry of its own, of the same call, that names files.
+
+    Parameters:
+        names: of those that were changed; as many as one transaction changes.
+    """
+    told = _dumped({"files": list(names)})
+    return call._replace(uid=uuid7(), time_us=now_us(), after_json=told)
+
+
 def prune(conn: Connection, table: Table, before_us: int, limit: int) -> int:
     """Delete the oldest entries that were written before a time; how many, at most `limit`."""
     old = (

@@ -31,11 +31,13 @@ from sqlalchemy import (
     Select,
     String,
     Table,
+    Update,
     Uuid,
     bindparam,
     insert,
     make_url,
     select,
+    update,
 )
 
 from gridlane_kit.errors import GridlaneError
@@ -217,20 +219,55 @@ def insert_values(
         conn.exec_driver_sql(_insert_statement(table, columns, conn.dialect), rows)
 
 
+class RowUpdate:
+    """Writes some columns of many rows at the least cost, as `insert_values` inserts them.
+
+    Parameters:
+        row: the type of the rows that are given: a named tuple whose fields are columns.
+        key: the columns by which a row is found.
+        columns: those that are written.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        row: type[tuple[Any, ...]],
+        *,
+        key: Sequence[str],
+        columns: Sequence[str],
+    ) -> None:
+        values: Mapping[str, Any] = {name: bindparam(name) for name in columns}
+        found = (table.c[name] == bindparam(f"key_{name}") for name in key)
+        self._statement = update(table).where(*found).values(values)
+        self._fields: tuple[str, ...] = row._fields  # type: ignore[attr-defined]
+
+    def __call__(self, conn: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write rows, of the type that was given."""
+        if rows:
+            text, values = _row_statement(self._statement, self._fields, conn.dialect)
+            conn.exec_driver_sql(text, [values(row) for row in rows])
+
+
 def rows_by_key(
-    conn: Connection, columns: Sequence[Column[Any]], key: Column[Any], keys: Sequence[Any]
+    conn: Connection,
+    columns: Sequence[Column[Any]],
+    key: Column[Any],
+    keys: Sequence[Any],
+    *,
+    locked: bool = False,
 ) -> Sequence[Row[*tuple[Any, ...]]]:
     """Read columns of the rows whose `key` is one of `keys`, at the least cost.
 
     Parameters:
         columns: of one table, of types that the driver gives as they are.
         keys: as the driver takes them; rows come in no order.
+        locked: keep other transactions from changing them (SELECT FOR UPDATE).
     """
     if not keys:
         return ()
     # Filled up to a power of two, so that few statements serve all sizes.
     size = 1 << (len(keys) - 1).bit_length()
-    statement = _by_key_statement(tuple(columns), key, size)
+    statement = _by_key_statement(tuple(columns), key, size, locked)
     text, _, _ = _driver_statement(statement, conn.dialect)
     return conn.exec_driver_sql(text, (*keys, *repeat(keys[-1], size - len(keys)))).all()
 
@@ -251,8 +288,11 @@ def run_kept(conn: Connection, statement: Executable, **values: Any) -> CursorRe
 
 
 @lru_cache(maxsize=512)
-def _by_key_statement(columns: tuple[Column[Any], ...], key: Column[Any], size: int) -> Select[Any]:
-    return select(*columns).where(key.in_([bindparam(f"key_{n}") for n in range(size)]))
+def _by_key_statement(
+    columns: tuple[Column[Any], ...], key: Column[Any], size: int, locked: bool
+) -> Select[Any]:
+    found = select(*columns).where(key.in_([bindparam(f"key_{n}") for n in range(size)]))
+    return found.with_for_update() if locked else found
 
 
 @lru_cache(maxsize=512)
@@ -262,6 +302,15 @@ def _driver_statement(
     """The statement's text, the names of its parameters in order, the values that it brings."""
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
     return str(compiled), tuple(compiled.positiontup or ()), compiled.params
+
+
+@lru_cache(maxsize=512)
+def _row_statement(
+    statement: Update, fields: tuple[str, ...], dialect: Dialect
+) -> tuple[str, Callable[[tuple[Any, ...]], Any]]:
+    """The statement's text, and what takes the values of its parameters out of a row."""
+    text, names, _ = _driver_statement(statement, dialect)
+    return text, itemgetter(*(fields.index(name.removeprefix("key_")) for name in names))
 
 
 @lru_cache(maxsize=512)

@@ -27,9 +27,18 @@ from gridlane_kit.feed_store import (
     Position,
     StoredEvent,
     feed_tables,
+    put_events,
 )
 
-__all__ = ["Feed", "FeedTables", "NewEvent", "Position", "StoredEvent", "feed_tables"]
+__all__ = [
+    "Feed",
+    "FeedTables",
+    "NewEvent",
+    "Position",
+    "StoredEvent",
+    "feed_tables",
+    "put_events",
+]
 
 # A wake-up may be missed by a writer that forgets it; this is what it costs then.
 _POLL_S = 1.0

@@ -13,11 +13,12 @@ A restored database starts a new epoch, on which a follower stops. Retention del
 past what a consumer has acknowledged.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
+from google.protobuf.message import Message
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -81,6 +82,21 @@ class StoredEvent(NamedTuple):
     owner: str
     vo: str
     position: int
+
+
+class Messages(Protocol):
+    """A repeated field of messages."""
+
+    def add(self) -> Message:
+        """Append an empty one."""
+
+
+def put_events(into: Messages, events: Iterable[StoredEvent]) -> None:
+    """Append events to a field of a message: to read them there costs half of what it costs to copy
+    them into it.
+    """
+    for event in events:
+        into.add().MergeFromString(event.payload)
 
 
 @dataclass(frozen=True, slots=True)

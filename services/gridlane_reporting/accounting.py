@@ -97,8 +97,8 @@ def job_record(event: job_event_pb2.JobEvent) -> NewRecord | None:
 
 
 def file_record(event: transfer_event_pb2.TransferEvent) -> NewRecord | None:
-    """Returns the record of the file whose transfer ends with this event, None when none ends: a
-    file that is removed is not moved.
+    """Returns the record of the file whose transfer or removal ends with this event, None when none
+    ends.
 
     Raises:
         UnaccountableEventError: the event does not carry the transfer job.
@@ -108,23 +108,18 @@ def file_record(event: transfer_event_pb2.TransferEvent) -> NewRecord | None:
     if not event.HasField("job"):
         raise UnaccountableEventError(f"the event {event.event_id} ends a file without its job")
     job, file = event.job, event.file
-    if job.kind == transfer_job_pb2.TRANSFER_JOB_KIND_DELETION:
-        return None
     end = file.end_time if file.HasField("end_time") else event.time
     tag = job.tags.get(JOB_TAG, "")
-    return _stored(
-        event.event_id,
-        DATA_OPERATION,
-        job.owner,
-        accounting_record_pb2.AccountingRecord(
-            name=_name(file.name, DATA_OPERATION),
-            start_time=file.start_time if file.HasField("start_time") else end,
-            end_time=end,
-            vo=job.vo,
-            job=f"jobs/{tag}" if tag else "",
-            data_operation=_data_operation(file),
-        ),
+    record = accounting_record_pb2.AccountingRecord(
+        name=_name(file.name, DATA_OPERATION), vo=job.vo, job=f"jobs/{tag}" if tag else ""
     )
+    record.start_time.CopyFrom(file.start_time if file.HasField("start_time") else end)
+    record.end_time.CopyFrom(end)
+    _tell_data_operation(record.data_operation, file)
+    if job.kind == transfer_job_pb2.TRANSFER_JOB_KIND_DELETION:
+        record.data_operation.operation_type = "removal"
+        record.data_operation.protocol = file.source_url.partition(":")[0]
+    return _stored(event.event_id, DATA_OPERATION, job.owner, record)
 
 
 def _job_usage(event: job_event_pb2.JobEvent) -> accounting_record_pb2.JobUsage:
@@ -151,7 +146,9 @@ def _job_usage(event: job_event_pb2.JobEvent) -> accounting_record_pb2.JobUsage:
     )
 
 
-def _data_operation(file: transfer_job_pb2.FileTransfer) -> accounting_record_pb2.DataOperation:
+def _tell_data_operation(
+    told: accounting_record_pb2.DataOperation, file: transfer_job_pb2.FileTransfer
+) -> None:
     finished = file.state == transfer_job_pb2.FILE_TRANSFER_STATE_FINISHED
     # A refusal of the catalogue comes after the bytes when a registration was tried, else before.
     registering = file.HasField("registration_time")
@@ -164,22 +161,21 @@ def _data_operation(file: transfer_job_pb2.FileTransfer) -> accounting_record_pb
         # It ended when it was registered.
         elapsed_us -= file.registration_time.ToMicroseconds()
     word = transfer_job_pb2.FileTransferState.Name(file.state)
-    return accounting_record_pb2.DataOperation(
-        operation_type="transfer",
-        execution_site=_TRANSFER_SITE,
-        source=file.source_storage_element.removeprefix("storageElements/"),
-        target=file.target_storage_element.removeprefix("storageElements/"),
-        protocol=file.protocol,
-        final_status=word.removeprefix("FILE_TRANSFER_STATE_"),
-        transfer_bytes=file.transferred_bytes,
-        transfer_time=to_duration(max(0, elapsed_us)),
-        registration_time=file.registration_time if registering else None,
-        transfer_ok=int(moved),
-        transfer_total=1,
-        registration_ok=int(registering and finished),
-        registration_total=int(registering),
-        file_transfer=file.name,
-    )
+    told.operation_type = "transfer"
+    told.execution_site = _TRANSFER_SITE
+    told.source = file.source_storage_element.removeprefix("storageElements/")
+    told.target = file.target_storage_element.removeprefix("storageElements/")
+    told.protocol = file.protocol
+    told.final_status = word.removeprefix("FILE_TRANSFER_STATE_")
+    told.transfer_bytes = file.transferred_bytes
+    told.transfer_time.FromMicroseconds(max(0, elapsed_us))
+    if registering:
+        told.registration_time.CopyFrom(file.registration_time)
+    told.transfer_ok = int(moved)
+    told.transfer_total = 1
+    told.registration_ok = int(registering and finished)
+    told.registration_total = int(registering)
+    told.file_transfer = file.name
 
 
 def _name(*parts: str) -> str:

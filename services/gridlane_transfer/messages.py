@@ -3,7 +3,7 @@ I/O.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from gridlane.ids import uuid7
@@ -16,7 +16,7 @@ from gridlane.transfer.v1 import (
     transfer_job_pb2,
 )
 from gridlane.type.v1 import checksum_pb2, failure_pb2, principal_pb2
-from gridlane_kit.clock import to_duration, to_timestamp
+from gridlane_kit.clock import set_timestamp, to_duration, to_timestamp
 from gridlane_kit.identity import Principal
 from gridlane_kit.principal_messages import principal_message
 from gridlane_transfer.catalogue.base import LogicalFile
@@ -109,22 +109,31 @@ def file_message(
     Parameters:
         moved: bytes moved by the attempt that runs; None when none runs.
     """
-    message = transfer_job_pb2.FileTransfer(
-        name=f"{PREFIX}{job.uuid}/files/{row.n}",
-        number=row.number,
-        source=row.source,
-        target=row.target,
-        state=transfer_job_pb2.FileTransferState.ValueType(row.state),
-        channel=channels.name_of(row.channel_uid),
-        attempt=row.attempt,
-        transferred_bytes=row.transferred_bytes if moved is None else moved,
-        source_url=row.source_url or "",
-        target_url=row.target_url,
-        protocol=row.target_url.partition(":")[0],
-        source_storage_element=row.source_element,
-        target_storage_element=row.target_element,
-        overwrite=transfer_job_pb2.OverwriteMode.ValueType(row.overwrite),
-    )
+    message = transfer_job_pb2.FileTransfer()
+    tell_file(message, row, job, channels)
+    if moved is not None:
+        message.transferred_bytes = moved
+    return message
+
+
+def tell_file(
+    message: transfer_job_pb2.FileTransfer, row: FileRow, job: JobRow, channels: Channels
+) -> None:
+    """Make an empty message a file's; to make one where it is needed costs less than to copy it."""
+    message.name = f"{PREFIX}{job.uuid}/files/{row.n}"
+    message.number = row.number
+    message.source = row.source
+    message.target = row.target
+    message.state = transfer_job_pb2.FileTransferState.ValueType(row.state)
+    message.channel = channels.name_of(row.channel_uid)
+    message.attempt = row.attempt
+    message.transferred_bytes = row.transferred_bytes
+    message.source_url = row.source_url or ""
+    message.target_url = row.target_url
+    message.protocol = row.target_url.partition(":")[0]
+    message.source_storage_element = row.source_element
+    message.target_storage_element = row.target_element
+    message.overwrite = transfer_job_pb2.OverwriteMode.ValueType(row.overwrite)
     if row.size_bytes is not None:
         message.size_bytes = row.size_bytes
     if row.checksum is not None:
@@ -132,15 +141,14 @@ def file_message(
     if row.actual_checksum is not None:
         message.actual_checksum.CopyFrom(checksum_message(row.actual_checksum))
     if row.start_us is not None:
-        message.start_time.CopyFrom(to_timestamp(row.start_us))
+        set_timestamp(message.start_time, row.start_us)
     if row.end_us is not None:
-        message.end_time.CopyFrom(to_timestamp(row.end_us))
+        set_timestamp(message.end_time, row.end_us)
     if row.failure is not None:
         message.failure.ParseFromString(row.failure)
     if row.registration_us is not None:
         message.registration_time.CopyFrom(to_duration(row.registration_us))
     _tell_asked(message, row, job)
-    return message
 
 
 def _tell_asked(message: transfer_job_pb2.FileTransfer, row: FileRow, job: JobRow) -> None:
@@ -265,10 +273,13 @@ def owner_message(principal_json: str) -> principal_pb2.Principal:
     return principal_message(Principal.from_json(principal_json))
 
 
-def state_counts(text: str) -> list[tuple[int, int]]:
-    """How many files are in each state, by the states' numbers."""
+@lru_cache(maxsize=4096)
+def state_counts(text: str) -> tuple[tuple[int, int], ...]:
+    """How many files are in each state, by the states' numbers. Remembered, for most jobs are of
+    few files, in one of few states.
+    """
     counts = json.loads(text).items()
-    return sorted((int(state), count) for state, count in counts if state != MOVED)
+    return tuple(sorted((int(state), count) for state, count in counts if state != MOVED))
 
 
 def file_count(text: str) -> int:
@@ -276,7 +287,7 @@ def file_count(text: str) -> int:
     return sum(count for _, count in state_counts(text))
 
 
-def _completeness(counts: list[tuple[int, int]], files: int) -> int:
+def _completeness(counts: Sequence[tuple[int, int]], files: int) -> int:
     """How many of the files have ended, in percent, rounded down."""
     return sum(count for state, count in counts if state in FILE_FINAL) * 100 // files
 

@@ -232,7 +232,7 @@ class _Parts:
         self.refresh = refresh
         self.feed = Feed(db, FEED)
         self.group = GroupCommit(db, on_commit=self.feed.wake, turn=TURN)
-        self.catalogue = EmbeddedCatalogue(db, self.group)
+        self.catalogue = EmbeddedCatalogue(db, self.group, self._elements)
         self._successes = Successes()
         self._order = SourceOrder(self._elements, self._successes)
         self._work = FileWork(
@@ -263,15 +263,6 @@ class _Parts:
     def _make_movers(self) -> None:
         """What moves files, registers them, and removes copies on their way."""
         room, settings, writes = self._room, self._settings, self._writes
-        self.registrar = Registrar(
-            self.db,
-            self._work.registering,
-            self.catalogue,
-            claim=writes.claim_owed,
-            report=writes.registered,
-            exclusive=room._exclusive,
-            lease_s=settings.lease_s,
-        )
         self.reconciler = Reconciler(
             self.db,
             self._work.moving,
@@ -286,6 +277,16 @@ class _Parts:
             exclusive=room._exclusive,
             poll_s=settings.poll_s,
             lease_s=settings.lease_s,
+        )
+        self.registrar = Registrar(
+            self.db,
+            self._work.registering,
+            self.catalogue,
+            claim=writes.claim_owed,
+            report=writes.registered,
+            exclusive=room._exclusive,
+            lease_s=settings.lease_s,
+            wake=self.reconciler.wake,
         )
         self.channels.subscribe(self.reconciler.wake)
         self.hop_copies = HopCopies(
@@ -355,13 +356,9 @@ class _Parts:
         """The backends, and the settings of storage elements."""
         elements, mover, settings = self._elements, self._mover, self._settings
         self.backends = TransferBackends(mover)
-        self.status = Status(self.db, mover, elements)
-        rules = ElementRules(
-            elements,
-            mover,
-            AddressPolicy(settings.http.allowed_networks),
-            settings.storage_file_roots,
-        )
+        addresses = AddressPolicy(settings.http.allowed_networks)
+        self.status = Status(self.db, mover, elements, addresses)
+        rules = ElementRules(elements, mover, addresses, settings.storage_file_roots)
         self.storage_admin = StorageAdmin(
             self.db, elements, rules, self.refresh, self.status.element_messages
         )
@@ -376,12 +373,17 @@ class _Parts:
             self.refresh,
             held=self._writes.hold,
             wake=self.reconciler.wake,
-            has=self._mover.capabilities,
+            backend=self._mover,
             max_files=settings.max_files,
         )
         self.activities = Activities(self.db, self.refresh)
         self.channel_care = ChannelCare(
-            self.db, self.feed, self.channels, self.refresh, settings.optimizer_every_s
+            self.db,
+            self.feed,
+            self.channels,
+            self._elements,
+            self.refresh,
+            settings.optimizer_every_s,
         )
 
     def _wake(self) -> None:

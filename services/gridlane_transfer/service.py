@@ -19,7 +19,6 @@ from gridlane.transfer.v1 import (
     backend_pb2,
     backend_service_pb2,
     content_pb2,
-    event_pb2,
     event_service_pb2,
     replica_pb2,
     replica_service_pb2,
@@ -34,7 +33,7 @@ from gridlane_kit import errors
 from gridlane_kit.audit_reading import AuditReader
 from gridlane_kit.call import Call
 from gridlane_kit.errors import GridlaneError
-from gridlane_kit.feed import Feed, Position
+from gridlane_kit.feed import Feed, Position, put_events
 from gridlane_kit.pages import page_request
 from gridlane_transfer.backends.transfer_backends import TransferBackends
 from gridlane_transfer.catalogue.replicas import Replicas
@@ -254,10 +253,11 @@ class TransferEventShell:
         after = _position(request.after) if request.after.epoch else None
         epoch = (await self._feed.position()).epoch
         async for events in self._feed.follow(after):
-            yield event_service_pb2.FollowTransferEventsResponse(
-                events=[event_pb2.TransferEvent.FromString(event.payload) for event in events],
-                position=feed_pb2.FeedPosition(epoch=epoch, position=events[-1].position),
+            page = event_service_pb2.FollowTransferEventsResponse(
+                position=feed_pb2.FeedPosition(epoch=epoch, position=events[-1].position)
             )
+            put_events(page.events, events)
+            yield page
 
     async def AckTransferEvents(  # noqa: N802
         self, request: event_service_pb2.AckTransferEventsRequest, call: Call

@@ -114,6 +114,11 @@ DUE = frozenset({_F.READY, _F.RETRYING})
 RUNNING = frozenset({_F.ACTIVE, _F.CANCELING})
 """Files that a mover works on."""
 
+WRITING = RUNNING | {_F.REGISTERING}
+"""Files whose targets nobody else may write: their bytes are on the way there, or are there and not
+registered yet.
+"""
+
 BLOCKED = frozenset({_F.BLOCKED})
 """Files that wait for the end of a ban."""
 

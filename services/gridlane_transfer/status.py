@@ -15,6 +15,7 @@ from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.version import VERSION
 from gridlane_transfer.backends.base import TransferBackend
+from gridlane_transfer.backends.embedded.webdav.addresses import AddressPolicy
 from gridlane_transfer.storage.bans import Operation
 from gridlane_transfer.storage.conditions import Conditions
 from gridlane_transfer.storage.storage_elements import PREFIX, StorageElement, StorageElements
@@ -25,13 +26,23 @@ _MIB = 1 << 20
 
 
 class Status:
-    """Asks all that stands behind the service."""
+    """Asks all that stands behind the service.
 
-    def __init__(self, db: Database, backend: TransferBackend, elements: StorageElements) -> None:
+    Parameters:
+        addresses: where remote storages may be asked.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        backend: TransferBackend,
+        elements: StorageElements,
+        addresses: AddressPolicy,
+    ) -> None:
         self._db = db
         self._backend = backend
         self._elements = elements
-        self._conditions = Conditions()
+        self._conditions = Conditions(addresses)
 
     async def service(self) -> status_pb2.ServiceStatus:
         """The service and its backends."""

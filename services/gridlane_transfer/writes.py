@@ -169,7 +169,9 @@ class Writes:
             in_turn=True,
         )
         self.finish_upload: WriteKind[Finished, LogicalFile | Unregistered] = group.kind(
-            "uploads.finish", contents.finish, key=lambda one: one.upload.uuid
+            "uploads.finish",
+            partial(contents.finish, elements=elements),
+            key=lambda one: one.upload.uuid,
         )
         self.hold: WriteKind[HeldFiles, HeldDone] = group.kind(
             "files.held",

@@ -10,7 +10,6 @@ from typing import Final
 
 from gridlane.type.v1.feed_pb2 import FeedPosition
 from gridlane.type.v1.status_pb2 import ServiceStatus
-from gridlane.workload.v1.event_pb2 import JobEvent
 from gridlane.workload.v1.event_service_pb2 import (
     AckJobEventsRequest,
     AckJobEventsResponse,
@@ -40,7 +39,7 @@ from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.errors import GridlaneError
 from gridlane_kit.failpoints import failpoint
-from gridlane_kit.feed import Feed, Position
+from gridlane_kit.feed import Feed, Position, put_events
 from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.resume_tokens import ResumeTokens
 from gridlane_workload.changes import KillWish
@@ -141,10 +140,9 @@ class JobShell:
         async for events in self._feed.follow(after, subjects=frozenset(request.names)):
             token = tokens.encode(Position(epoch, events[-1].position))
             call.resume_token = token
-            yield WatchJobsResponse(
-                events=[JobEvent.FromString(event.payload) for event in events],
-                resume_token=token,
-            )
+            page = WatchJobsResponse(resume_token=token)
+            put_events(page.events, events)
+            yield page
 
     async def ReadJobLog(  # noqa: N802
         self, request: ReadJobLogRequest, call: Call
@@ -177,10 +175,11 @@ class JobEventShell:
             after = Position(request.after.epoch, request.after.position)
         epoch = (await self._feed.position()).epoch
         async for events in self._feed.follow(after):
-            yield FollowJobEventsResponse(
-                events=[JobEvent.FromString(event.payload) for event in events],
-                position=FeedPosition(epoch=epoch, position=events[-1].position),
+            page = FollowJobEventsResponse(
+                position=FeedPosition(epoch=epoch, position=events[-1].position)
             )
+            put_events(page.events, events)
+            yield page
 
     async def AckJobEvents(  # noqa: N802
         self, request: AckJobEventsRequest, call: Call

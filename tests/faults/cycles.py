@@ -71,6 +71,7 @@ _LIVES: Final[Mapping[str, tuple[type[lives.Life], ...]]] = {
     "transfer.cancel.aborted": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.cancel.committed": (lives.KilledInStaging, lives.KilledInDelivery),
     "transfer.content.removed": (file_lives.FilesLife,),
+    "transfer.content.removing": (file_lives.FilesLife,),
     "transfer.content.unregistered": (file_lives.FilesLife,),
     "transfer.copy.ordered": (lives.TaskLife, remote_lives.RemoteTransfer),
     "transfer.copy.published": (

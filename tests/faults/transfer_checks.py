@@ -18,7 +18,6 @@ from support import Deployment
 
 from gridlane.reporting.v1.accounting_record_pb2 import AccountingRecord
 from gridlane.transfer.v1.event_pb2 import TransferEvent
-from gridlane.transfer.v1.transfer_job_pb2 import TransferJobKind
 from gridlane_transfer import messages
 from gridlane_transfer.states import (
     FILE_FINAL,
@@ -30,7 +29,6 @@ from gridlane_transfer.states import (
 
 # Files come to be in these: of a small job, of one that comes as a stream.
 _FIRST: Final = frozenset({FileState.READY, FileState.SUBMITTED})
-_DELETION: Final = TransferJobKind.TRANSFER_JOB_KIND_DELETION
 
 _COUNTS = """
     SELECT j.uuid, j.counts, j.state, j.kind, j.moved_bytes, f.state, count(f.number),
@@ -102,7 +100,7 @@ def moves_are_sound(url: str, since_us: int) -> Mapping[str, int]:
         url: the database's.
 
     Returns:
-        How many bytes each file moved, by its name; of those that were not to be removed.
+        How many bytes each file moved, by its name; none of those that were to be removed.
     """
     kinds = _counts_are_those_of_the_files(checks.rows(url, _COUNTS.format(since=since_us)))
     files = _read_files(checks.rows(url, _FILES.format(since=since_us)))
@@ -111,11 +109,7 @@ def moves_are_sound(url: str, since_us: int) -> Mapping[str, int]:
     found = checks.rows(url, _EVENTS.format(since=since_us))
     events = [TransferEvent.FromString(payload) for (payload,) in found]
     _each_change_is_told_once(events, files, kinds)
-    return {
-        name: file.transferred_bytes
-        for name, file in files.items()
-        if kinds[name.partition("/files/")[0]] != _DELETION
-    }
+    return {name: file.transferred_bytes for name, file in files.items()}
 
 
 def _counts_are_those_of_the_files(rows: Sequence[tuple[Any, ...]]) -> Mapping[str, int]:

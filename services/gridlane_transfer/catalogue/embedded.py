@@ -20,20 +20,26 @@ from gridlane_transfer.catalogue.base import (
     Registration,
     Removal,
 )
-from gridlane_transfer.store import catalogue
+from gridlane_transfer.storage.storage_elements import StorageElements
+from gridlane_transfer.store import banned, catalogue
 
 
 class EmbeddedCatalogue(Catalogue):
-    """The catalogue, made before the group commit is started."""
+    """The catalogue, made before the group commit is started.
+
+    Parameters:
+        elements: whose bans keep files waiting, for other copies too.
+    """
 
     name = "embedded"
 
-    def __init__(self, db: Database, group: GroupCommit) -> None:
+    def __init__(self, db: Database, group: GroupCommit, elements: StorageElements) -> None:
         self._db = db
+        self._elements = elements
         self._files = GroupedRead(db, catalogue.files)
         # Of copies of one file the first that came is the first registered.
         self._register: WriteKind[Registration, LogicalFile] = group.kind(
-            "replicas.register", _register, key=lambda copy: copy.lfn
+            "replicas.register", self._register_all, key=lambda copy: copy.lfn
         )
         self._unregister: WriteKind[Removal, int] = group.kind(
             "replicas.unregister", _unregister, key=lambda removal: removal.lfn
@@ -67,16 +73,17 @@ class EmbeddedCatalogue(Catalogue):
 
     def register_with(self, conn: Connection, copy: Registration) -> LogicalFile:
         """In the transaction itself: it and the registration are kept together or not at all."""
-        (answer,) = catalogue.register(conn, [copy])
+        (answer,) = self._register_all(conn, [copy])
         if isinstance(answer, ConflictError):
             raise answer
         return answer
 
-
-def _register(
-    conn: Connection, copies: Sequence[Registration]
-) -> Sequence[LogicalFile | Exception]:
-    return catalogue.register(conn, copies)
+    def _register_all(
+        self, conn: Connection, copies: Sequence[Registration]
+    ) -> Sequence[LogicalFile | ConflictError]:
+        answers = catalogue.register(conn, copies)
+        banned.copies_came(conn, self._elements, {copy.lfn for copy in copies})
+        return answers
 
 
 def _unregister(conn: Connection, removals: Sequence[Removal]) -> Sequence[int | Exception]:

@@ -7,13 +7,14 @@ share a place, as pure functions. Whose turn it is, is `scheduling`'s.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 
 class Waiting(NamedTuple):
     """A file that may start now. `source` and `target` are names of storage elements; the source's
     is empty while it is not known. Lower ranks and numbers come first. The size is the one that was
-    said when it was submitted.
+    said when it was submitted, else that of a logical source.
     """
 
     rank: int
@@ -22,6 +23,10 @@ class Waiting(NamedTuple):
     target: str
     job_number: int = 0
     size_bytes: int | None = None
+
+
+# What files that share a place have in common.
+_in_common = attrgetter("rank", "source", "target", "job_number")
 
 
 class Bundle(NamedTuple):
@@ -134,5 +139,5 @@ class Files:
 
     def _joins(self, file: Waiting, first: Waiting) -> bool:
         known = bool(first.source) or self._room.unlimited
-        alike = file._replace(number=0, size_bytes=0) == first._replace(number=0, size_bytes=0)
+        alike = _in_common(file) == _in_common(first)
         return known and alike and self._bundle.takes(first) and self._bundle.takes(file)

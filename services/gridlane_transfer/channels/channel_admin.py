@@ -28,6 +28,7 @@ from gridlane_kit.group_commit import WriteKind
 from gridlane_kit.pages import page_request
 from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer import messages
+from gridlane_transfer.backends.base import TransferBackend
 from gridlane_transfer.channels.channel_rules import (
     changed_fields,
     channel_message,
@@ -39,6 +40,7 @@ from gridlane_transfer.storage.storage_elements import PREFIX as ELEMENTS
 from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import channels as rows
 from gridlane_transfer.store import optimizing
+from gridlane_transfer.store.channels import Usage
 from gridlane_transfer.store.held import HeldAction, HeldDone, HeldFiles
 from gridlane_transfer.store.refresh import Kind, Refresh, bump, lock
 from gridlane_transfer.store.tables import AUDIT, REQUEST_ID
@@ -55,7 +57,7 @@ class ChannelAdmin:
         refresh: puts what was committed in force in this process.
         held: the write of held files, through the group commit.
         wake: has due files looked for.
-        has: the capabilities of the backend.
+        backend: whose capabilities channels may ask for, and who knows how far files have come.
         max_files: of channels that do not say it.
     """
 
@@ -68,7 +70,7 @@ class ChannelAdmin:
         *,
         held: WriteKind[HeldFiles, HeldDone],
         wake: Callable[[], None],
-        has: frozenset[str],
+        backend: TransferBackend,
         max_files: int,
     ) -> None:
         self._db = db
@@ -77,7 +79,8 @@ class ChannelAdmin:
         self._refresh = refresh
         self._held = held
         self._wake = wake
-        self._has = has
+        self._backend = backend
+        self._has = backend.capabilities
         self._max_files = max_files
 
     async def get(self, name: str, call: Call) -> channel_pb2.Channel:
@@ -87,11 +90,12 @@ class ChannelAdmin:
             GridlaneError: NOT_FOUND, PERMISSION_DENIED.
         """
 
-        def read(conn: Connection) -> channel_pb2.Channel:
+        def read(conn: Connection) -> tuple[Channel, Usage]:
             channel = _managed(conn, name, call)
-            return channel_message(channel, rows.usage(conn, channel.uid))
+            return channel, rows.usage(conn, channel.uid)
 
-        return await self._db.read(read)
+        channel, usage = await self._db.read(read)
+        return channel_message(channel, usage.with_running(self._backend.progress, now_us()))
 
     async def create(self, request: pb.CreateChannelRequest, call: Call) -> channel_pb2.Channel:
         """Makes a channel.
@@ -261,7 +265,7 @@ class ChannelAdmin:
             files += done.files
             if done.after is None:
                 return files
-            after, wish = done.after, replace(wish, entry=None)
+            after = done.after
 
     async def _write(self, transact: Callable[[Connection], T]) -> T:
         found = await self._db.write_after_lock(transact)

@@ -66,7 +66,8 @@ class Content:
         Raises:
             GridlaneError: INVALID_FIELDS, NO_STORAGE_ELEMENT, PERMISSION_DENIED, SCOPE_TOO_NARROW,
                 ALREADY_EXISTS, CHECKSUM_MISMATCH, NO_SPACE, CAPABILITY_MISSING for a remote
-                storage, PRECONDITION when the place cannot be written.
+                storage, PRECONDITION when the place cannot be written, or a transfer is writing to
+                it.
         """
         header = await _first(requests)
         located = self._place(header.file, Operation.WRITE, field="header.file")
@@ -127,7 +128,8 @@ class Content:
 
         Raises:
             GridlaneError: NOT_FOUND when it is gone or not to be seen, PERMISSION_DENIED,
-                SCOPE_TOO_NARROW, PRECONDITION when it cannot be removed.
+                SCOPE_TOO_NARROW, PRECONDITION when it cannot be removed, or a transfer is writing
+                to it.
         """
         located = self._place(file)
         known = await self._replicas.find(located.lfn)
@@ -137,15 +139,30 @@ class Content:
         copies = self._removable(file, known)
         for copy in copies:
             barred_ends.require_free(self._elements, copy, Operation.REMOVE)
-        gone, failure = await self._remove_all(file, copies)
-        _REMOVED()
-        registered = [] if known is None else [url for copy in gone for url in _urls(known, copy)]
-        if registered:
-            await self._replicas.forget(located.lfn, registered, call)
-            _UNREGISTERED()
+        removing = asyncio.ensure_future(self._removed(file, located, known, copies, call))
+        # Whoever leaves meanwhile leaves nothing half done.
+        self._uploads.keep(removing)
+        await asyncio.shield(removing)
+
+    async def _removed(
+        self,
+        file: str,
+        located: Located,
+        known: LogicalFile | None,
+        copies: Sequence[Located],
+        call: Call,
+    ) -> None:
+        """Remove copies and their registrations, while nobody writes to their places."""
+        async with self._uploads.removing(copies, call.principal.owner):
+            gone, failure = await self._remove_all(file, copies)
+            _REMOVED()
+            urls = [] if known is None else [url for copy in gone for url in _urls(known, copy)]
+            if urls:
+                await self._replicas.forget(located.lfn, urls, call)
+                _UNREGISTERED()
         if failure is not None:
             raise failure
-        if not registered and not any(gone.values()):
+        if not urls and not any(gone.values()):
             raise errors.not_found(file)
 
     def _place(

@@ -11,13 +11,15 @@ removes the temporary file before all else.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from gridlane.ids import uuid7
 from gridlane_kit import errors, logs
@@ -34,13 +36,15 @@ from gridlane_transfer.catalogue.base import ConflictError, LogicalFile, Registr
 from gridlane_transfer.catalogue.replicas import conflict, registration
 from gridlane_transfer.moving.failures import FailureClass, target_failure
 from gridlane_transfer.storage.storage_elements import Located, StorageElements
-from gridlane_transfer.store import contents
+from gridlane_transfer.store import contents, places
 from gridlane_transfer.store.contents import (
     Finished,
     LostUploadError,
     Unregistered,
     Upload,
+    Writer,
 )
+from gridlane_transfer.store.tables import TURN
 
 T = TypeVar("T")
 
@@ -49,11 +53,15 @@ _WRITTEN = failpoint("transfer.upload.written")
 _VERIFIED = failpoint("transfer.upload.verified")
 _PUBLISHED = failpoint("transfer.upload.published")
 _REGISTERED = failpoint("transfer.upload.registered")
+_REMOVING = failpoint("transfer.content.removing")
 
 _BLOCK_BYTES = 1 << 20
 _RECOVERED_AT_ONCE = 20
-# How often one that replaces a file asks whether others that do so have ended.
+# How often it is asked whether others that write to a place have ended; less and less often.
 _TURN_S = 0.02
+_LONGEST_TURN_S = 0.5
+# So long a put or a removal waits for a file of a transfer job, which may move for hours.
+_PATIENCE_S = 5.0
 
 _log = logs.logger("transfer.uploads")
 
@@ -110,20 +118,10 @@ class Uploads:
             raise
 
     async def _begin(self, located: Located, owner: str, algorithms: list[str]) -> "OpenUpload":
-        uuid = uuid7()
-        upload = Upload(
-            uuid=uuid,
-            url=located.location.url,
-            temporary=f".gridlane-{uuid}.part",
-            owner=owner,
-            size_bytes=None,
-            checksum=None,
-            create_us=now_us(),
-            lease_holder=self._holder,
-            lease_epoch=1,
-        )
+        upload = self._new(located, owner)
+        upload = replace(upload, temporary=f".gridlane-{upload.uuid}.part")
         await self._db.write(lambda conn: contents.begin(conn, upload, self._ttl))
-        self._open[uuid] = upload
+        self._open[upload.uuid] = upload
         _BEGUN()
         place = place_of(located)
         try:
@@ -131,7 +129,70 @@ class Uploads:
         except BaseException:
             await self.forget(upload)
             raise
-        return OpenUpload(self, self._db, self._finish, located, upload, file, algorithms)
+        return OpenUpload(self, self._finish, located, upload, file, algorithms)
+
+    def _new(
+        self, located: Located, owner: str, *, temporary: str = "", checksum: str | None = None
+    ) -> Upload:
+        return Upload(
+            uuid=uuid7(),
+            url=located.location.url,
+            temporary=temporary,
+            owner=owner,
+            size_bytes=None,
+            checksum=checksum,
+            create_us=now_us(),
+            lease_holder=self._holder,
+            lease_epoch=1,
+        )
+
+    @asynccontextmanager
+    async def removing(self, copies: Sequence[Located], owner: str) -> AsyncIterator[None]:
+        """Remove files while nobody else writes to their places, from other processes too.
+
+        Raises:
+            GridlaneError: PRECONDITION: a transfer writes to one of them.
+        """
+        rows = [self._new(copy, owner, temporary="", checksum="") for copy in copies]
+        urls = {url for copy in copies for url in self.urls(copy)}
+        await self.in_turn(copies[0], lambda conn: contents.remove(conn, rows, urls, self._ttl))
+        self._open.update({row.uuid: row for row in rows})
+        _REMOVING()
+        try:
+            yield
+        finally:
+            for row in rows:
+                self.ended(row)
+            try:
+                await self._db.write(partial(_forget_all, rows))
+            except GridlaneError as error:
+                # Their leases run out.
+                _log.warning("the end of a removal could not be noted", reason=error.reason)
+
+    def urls(self, located: Located) -> Sequence[str]:
+        """All by which a place is reached."""
+        location = located.location
+        return places.urls_of(self._elements, location.url, location.storage_element)
+
+    async def in_turn(self, located: Located, write: Callable[[Connection], Writer | None]) -> None:
+        """Begin to write to a place, after others that do.
+
+        Parameters:
+            write: the transaction that begins, unless it finds one of them.
+
+        Raises:
+            GridlaneError: PRECONDITION: a transfer writes there, and has not ended soon.
+        """
+        loop = asyncio.get_running_loop()
+        late_s, pause_s = loop.time() + _PATIENCE_S, _TURN_S
+        while (writer := await self._db.write(write, turn=TURN)) is not None:
+            if writer is Writer.FILE and loop.time() >= late_s:
+                shown = located.location.shown
+                raise errors.precondition(
+                    shown, f"a transfer is writing to {shown}: try again when it has ended"
+                )
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_TURN_S)
 
     async def run(self, located: Located, work: Callable[[], T]) -> T:
         """Do file work in a thread; an OSError is answered as what it means at the target."""
@@ -192,7 +253,7 @@ class Uploads:
                 await self._recover(upload)
 
     async def _recover(self, upload: Upload) -> None:
-        located = self._elements.locate(upload.url)
+        located = self._elements.locate(upload.url) if upload.temporary else None
         try:
             published = located is not None and await self.run(
                 located, partial(_recovered, located, upload)
@@ -207,7 +268,9 @@ class Uploads:
         algorithm, _, value = upload.checksum.partition(":")
         size_bytes = upload.size_bytes or 0
         copy = registration(located, upload.owner, size_bytes, {algorithm: value}, replaces=True)
-        await self._db.write(lambda conn: contents.finish(conn, [Finished(upload, copy)]))
+        await self._db.write(
+            lambda conn: contents.finish(conn, [Finished(upload, copy)], self._elements)
+        )
 
     async def stop(self) -> None:
         """Wait for what is being cleaned up."""
@@ -224,7 +287,6 @@ class OpenUpload:
     def __init__(
         self,
         uploads: Uploads,
-        db: Database,
         finish: WriteKind[Finished, LogicalFile | Unregistered],
         located: Located,
         upload: Upload,
@@ -232,7 +294,6 @@ class OpenUpload:
         algorithms: list[str],
     ) -> None:
         self._uploads = uploads
-        self._db = db
         self._finish = finish
         self._located = located
         self._upload = upload
@@ -267,7 +328,8 @@ class OpenUpload:
         Raises:
             GridlaneError: ALREADY_EXISTS when other bytes are there and `overwrite` is not set, or
                 the logical name is registered with others; REVISION_CONFLICT when this process was
-                held up for so long that another one ended the upload; NO_SPACE, PRECONDITION.
+                held up for so long that another one ended the upload; PRECONDITION when the place
+                cannot be written, or a transfer is writing to it; NO_SPACE.
         """
         ending = asyncio.ensure_future(self._finish_it(overwrite))
         self._uploads.keep(ending)
@@ -304,21 +366,17 @@ class OpenUpload:
         await self._uploads.run(self._located, self._file.sync)
         _WRITTEN()
         whole = replace(self._upload, size_bytes=copy.size_bytes, checksum=copy.checksum)
+        urls = self._uploads.urls(self._located)
         try:
-            await self._note(whole, copy)
+            await self._uploads.in_turn(
+                self._located, lambda conn: contents.verified(conn, whole, copy, urls)
+            )
         except ConflictError as error:
             raise conflict(error) from error
         except LostUploadError as error:
             raise errors.revision_conflict(self._located.location.shown) from error
         _VERIFIED()
         await self._uploads.run(self._located, lambda: self._name(copy.checksums, copy.replaces))
-
-    async def _note(self, whole: Upload, copy: Registration) -> None:
-        """Keep that the bytes are whole, after others that are about to get the same name."""
-        while True:
-            if await self._db.write(lambda conn: contents.verified(conn, whole, copy)):
-                return
-            await asyncio.sleep(_TURN_S)
 
     def _name(self, values: Mapping[str, str], overwrite: bool) -> None:
         try:
@@ -340,6 +398,11 @@ class OpenUpload:
             self._uploads.ended(self._upload)
             return
         await self._uploads.forget(self._upload)
+
+
+def _forget_all(uploads: Sequence[Upload], conn: Connection) -> None:
+    for upload in uploads:
+        contents.forget(conn, upload)
 
 
 async def _abandon(beginning: "asyncio.Task[OpenUpload]") -> None:

@@ -18,7 +18,7 @@ from gridlane_transfer.jobs.reach import Reach
 from gridlane_transfer.jobs.waiting import Facts
 from gridlane_transfer.moving.file_transfers import is_logical, source_of
 from gridlane_transfer.storage.storage_elements import StorageElements
-from gridlane_transfer.store import catalogue, jobs, queues
+from gridlane_transfer.store import catalogue, jobs, places, queues
 from gridlane_transfer.store.tables import FileRow, JobRow
 
 
@@ -74,15 +74,17 @@ class Explanations:
     def _facts(self, conn: Connection, rows: list[FileRow]) -> Facts:
         lfns = sorted({name for name in map(source_of, rows) if is_logical(name)})
         uids = sorted({row.channel_uid for row in rows})
+        known = catalogue.files(conn, lfns) if lfns else {}
         return Facts(
             channels={uid: self._channels.by_uid(uid) for uid in uids if self._knows(uid)},
             elements=self._elements,
-            known=catalogue.files(conn, lfns) if lfns else {},
+            known=known,
             running=queues.running(conn, uids, elements=True),
             running_of_vos=queues.running_of_vos(conn, uids),
             policy=self._policy.current,
             backend=self._backend.report(),
             capacity=self._backend.capacity(),
+            in_work=places.in_work(conn, self._elements, rows, known),
             time_us=now_us(),
         )
 

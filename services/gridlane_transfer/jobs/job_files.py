@@ -22,7 +22,7 @@ from gridlane_kit.pages import page_request
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import BACKENDS, TransferBackend
 from gridlane_transfer.channels.channels import Channels
-from gridlane_transfer.jobs.reach import Reach, place_of, require_its_files, uuid_of
+from gridlane_transfer.jobs.reach import Reach, if_anothers, place_of, require_its_files, uuid_of
 from gridlane_transfer.states import FileState
 from gridlane_transfer.store import attempts, jobs
 from gridlane_transfer.store.attempts import AttemptRow
@@ -131,7 +131,7 @@ class JobFiles:
         """
         require_its_files(request.parent, "names", request.names)
         ns = [place_of(name) for name in request.names]
-        wish = CancelFiles(uuid_of(request.parent), ns, call.visibility)
+        wish = CancelFiles(uuid_of(request.parent), ns, call.visibility, if_anothers(call))
         try:
             canceled = await self._cancel(wish, deadline=call.deadline)
         except GridlaneError as error:

@@ -4,9 +4,10 @@ Responsible for the order of the two answers: what a caller may not see is NOT_F
 not exist; what it may see and not touch is PERMISSION_DENIED.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from gridlane_kit import errors
+from gridlane_kit import audit, errors
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
@@ -68,6 +69,21 @@ class Reach:
         uuid = uuid_of(name)
         found = await self._db.read(lambda conn: jobs.visible(conn, [uuid], viewing.visibility))
         return bool(found)
+
+
+def if_anothers(call: Call, reason: str = "") -> Callable[[JobRow], AuditEntry | None]:
+    """What makes a call's entry in the audit for a job; None of the caller's own.
+
+    Parameters:
+        reason: why, by the caller's words.
+    """
+
+    def entry(job: JobRow) -> AuditEntry | None:
+        if job.owner == call.principal.owner:
+            return None
+        return audit.entry(call, resource=messages.PREFIX + job.uuid, vo=job.vo, reason=reason)
+
+    return entry
 
 
 def uuid_of(name: str) -> str:

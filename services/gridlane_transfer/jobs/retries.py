@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
-from gridlane_kit import audit, errors
+from gridlane_kit import errors
 from gridlane_kit.audit import AuditEntry
 from gridlane_kit.call import Call
 from gridlane_kit.clock import now_us
@@ -23,7 +23,7 @@ from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer import messages
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.jobs.earlier_calls import key_of
-from gridlane_transfer.jobs.reach import Reach, place_of, require_its_files
+from gridlane_transfer.jobs.reach import Reach, if_anothers, place_of, require_its_files
 from gridlane_transfer.jobs.streamed_jobs import IncomingJob, StreamedJobs
 from gridlane_transfer.moving import rights
 from gridlane_transfer.moving.file_transfers import VERIFY_BOTH
@@ -88,9 +88,7 @@ class Retries:
         if job.state not in JOB_FINAL:
             raise _not_from(request.name, JobState(job.state).name)
         owner = self._owners_call(job, call)
-        entry = None
-        if job.owner != call.principal.owner:
-            entry = audit.entry(call, resource=request.name, vo=job.vo, reason=request.reason)
+        entry = if_anothers(call, request.reason)(job)
         if job.kind == JobKind.DELETION:
             files = [row async for rows in self._files(request, job) for row in rows]
             return await self._remove_again(job, files, key, owner, entry)

@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 
 from gridlane.ids import uuid7
-from gridlane.transfer.v1 import event_pb2, transfer_job_pb2, transfer_service_pb2
+from gridlane.transfer.v1 import transfer_job_pb2, transfer_service_pb2
 from gridlane_kit import errors, request_ids
 from gridlane_kit.call import Call
-from gridlane_kit.clock import given_us, now_us, to_timestamp
+from gridlane_kit.clock import given_us, now_us
 from gridlane_kit.request_ids import RequestKey
 from gridlane_transfer import access, capabilities, messages
 from gridlane_transfer.catalogue.base import Catalogue
@@ -108,7 +108,9 @@ class Submissions:
             new.of(file, n, end, asks=rare)
             for n, (file, end, rare) in enumerate(zip(described, ends, asks, strict=True), 1)
         ]
-        return barred_ends.blocked(NewTransferJob(key, row, files, _event(job, row)), waiting)
+        return barred_ends.blocked(
+            NewTransferJob(key, row, files, messages.accepted_event(row)), waiting
+        )
 
     async def _copies(
         self, lfns: Sequence[str], protocols: Sequence[str], vo: str
@@ -306,15 +308,4 @@ def _job_row(job: transfer_job_pb2.TransferJob, call: Call, vo: str) -> JobRow:
         metadata=job.metadata or None,
         expire_us=given_us(job, "expire_time"),
         options=options.asked_of(job).to_json(),
-    )
-
-
-def _event(job: transfer_job_pb2.TransferJob, row: JobRow) -> event_pb2.TransferEvent:
-    """What is told of a new job; its number comes with its row."""
-    message = messages.job_message(row)
-    return event_pb2.TransferEvent(
-        event_id=uuid7(),
-        time=to_timestamp(row.create_us),
-        transfer_job=message.name,
-        job=message,
     )

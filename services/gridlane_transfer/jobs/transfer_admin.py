@@ -12,7 +12,6 @@ from typing import Final
 from gridlane.transfer.v1 import transfer_admin_service_pb2 as admin_pb2
 from gridlane.transfer.v1 import transfer_job_pb2
 from gridlane_kit import audit, errors
-from gridlane_kit.audit import AuditEntry
 from gridlane_kit.call import Call
 from gridlane_kit.database import Database
 from gridlane_kit.errors import GridlaneError
@@ -126,7 +125,7 @@ class TransferAdmin:
         """Settle held files, some at a time; how many."""
         require_its_files(name, "files", files)
         job, channels = await self._acted_on(name, call)
-        entry: AuditEntry | None = audit.entry(call, resource=name, vo=job.vo, reason=reason)
+        entry = audit.entry(call, resource=name, vo=job.vo, reason=reason)
         ns = [place_of(file) for file in files] or None
         count, after = 0, 0
         while True:
@@ -136,7 +135,7 @@ class TransferAdmin:
             count += done.files
             if done.after is None:
                 return count
-            after, entry = done.after, None
+            after = done.after
 
     async def _acted_on(self, name: str, call: Call) -> tuple[JobRow, frozenset[str] | None]:
         """The job, and the channels on which the caller may act on its files; None: on all."""

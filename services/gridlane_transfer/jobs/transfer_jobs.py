@@ -26,7 +26,7 @@ from gridlane_transfer.jobs import transactions
 from gridlane_transfer.jobs.earlier_calls import EarlierCalls
 from gridlane_transfer.jobs.job_files import JobFiles
 from gridlane_transfer.jobs.progress import Progress
-from gridlane_transfer.jobs.reach import Reach, uuid_of
+from gridlane_transfer.jobs.reach import Reach, if_anothers, uuid_of
 from gridlane_transfer.jobs.submission import JOB_TAG, Submissions
 from gridlane_transfer.moving.failures import canceled
 from gridlane_transfer.states import JobState
@@ -209,7 +209,7 @@ class TransferJobs:
         """
         by = call.principal.display_name or call.principal.subject
         why = canceled(f"cancelled by {by}: {reason}") if reason else None
-        wish = Cancel(uuid_of(name), call.visibility, why=why)
+        wish = Cancel(uuid_of(name), call.visibility, why=why, entry=if_anothers(call, reason))
         try:
             ended = await self._cancel(wish, deadline=call.deadline)
         except GridlaneError as error:
@@ -234,7 +234,8 @@ class TransferJobs:
     async def _cancel_some(
         self, names: Sequence[str], call: Call
     ) -> list[transfer_job_pb2.TransferJob | GridlaneError]:
-        wishes = [Cancel(uuid_of(name), call.visibility, bare=True) for name in names]
+        entry = if_anothers(call)
+        wishes = [Cancel(uuid_of(name), call.visibility, bare=True, entry=entry) for name in names]
         outcomes = await self._cancel.many(wishes, deadline=call.deadline)
         _CANCELED()
         done = [outcome for outcome in outcomes if isinstance(outcome, Canceled)]

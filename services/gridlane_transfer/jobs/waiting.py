@@ -2,10 +2,10 @@
 
 Responsible for the words of each reason, and for their order: what must be cured first comes first.
 The facts are gathered by `explanations`. Of the contract's reasons those are told that can hold in
-this version: nothing here waits for credentials, quotas, tape, parents, or another file's end.
+this version: nothing here waits for credentials, quotas, tape or parents.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +46,7 @@ class Facts:
         known: the catalogue's answers to the logical names that the files come from.
         running_of_vos: how many files move, by channel uid and VO.
         capacity: how many files the backend moves at once, all together.
+        in_work: the numbers of the files to whose targets others write now.
     """
 
     channels: Mapping[str, Channel]
@@ -56,6 +57,7 @@ class Facts:
     policy: Policy
     backend: BackendReport
     capacity: int
+    in_work: Collection[int]
     time_us: int
 
 
@@ -312,6 +314,17 @@ def _registration(waits: _Waits) -> Told:
     )
 
 
+def _writer(waits: _Waits) -> Told:
+    """Who else writes to its target, or removes what is there."""
+    due = waits.file.state in (FileState.READY, FileState.RETRYING)
+    if due and waits.file.number in waits.facts.in_work:
+        name = waits.file.target or waits.file.source
+        yield waits.say(
+            _E.WAIT_REASON_PREDECESSOR,
+            f"something else is being written to {name}, or removed from there",
+        )
+
+
 def _down(waits: _Waits) -> Told:
     """A backend that answers."""
     backend = waits.facts.backend
@@ -356,10 +369,11 @@ _OF_MOVES: Final[_Rules] = (
     _limits,
     _full,
     _retry,
+    _writer,
     _down,
     _queue,
 )
-_OF_REMOVALS: Final[_Rules] = (_held, _right, _removal_bans, _retry, _down)
+_OF_REMOVALS: Final[_Rules] = (_held, _right, _removal_bans, _retry, _writer, _down)
 _OF_REGISTRATIONS: Final[_Rules] = (_registration,)
 
 

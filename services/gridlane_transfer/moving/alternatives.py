@@ -7,7 +7,7 @@ lately is told by those who call.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
@@ -126,6 +126,21 @@ class Alternatives:
                 tried.add(len(sources))
             sources.append(copy)
         return replace(self, sources=sources, tried=frozenset(tried))
+
+    def with_new_copies(self, copies: Mapping[str, Sequence[str]]) -> "Alternatives":
+        """As they are when logical sources whose copies are tried one by one have got others.
+
+        Parameters:
+            copies: by logical name, the plain names of the storage elements of its copies.
+        """
+        one_by_one = dict.fromkeys(source.name for source in self.sources if source.element)
+        found = (Source(name, one) for name in one_by_one for one in copies.get(name, ()))
+        new = [source for source in found if source not in self.sources]
+        return replace(self, sources=[*self.sources, *new]) if new else self
+
+    def without(self, indexes: Collection[int]) -> "Alternatives":
+        """As they are when some will not be asked again."""
+        return replace(self, gone=self.gone.union(indexes))
 
     def to_json(self) -> str:
         """The text for the store."""

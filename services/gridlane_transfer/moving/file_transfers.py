@@ -138,10 +138,22 @@ def attempts_of_hop(file: FileRow) -> int:
     return file.attempt - (0 if file.route is None else routes.read(file.route).begun)
 
 
+def is_spared(failed: Failed, file: FileRow) -> bool:
+    """Whether an attempt spends no retry: the first one to a target, which ended with several that
+    were moved together. Nobody knows whose fault that was; tried again, each is alone.
+    """
+    return failed.together and attempts_of_hop(file) <= 1
+
+
 def names_to_resolve(file: FileRow) -> list[str]:
     """The logical names that a file's order depends on."""
-    names = [name for name in _source_names(file) if is_logical(name)]
+    names = logical_sources(file)
     return [*names, file.target_lfn] if file.target_lfn else names
+
+
+def logical_sources(file: FileRow) -> list[str]:
+    """The logical names that a file may be read by."""
+    return [name for name in _source_names(file) if is_logical(name)]
 
 
 def _source_names(file: FileRow) -> list[str]:
@@ -175,6 +187,8 @@ def after_failure(
     budget: Budget,
     sources: Alternatives | None = None,
     order: Order | None = None,
+    *,
+    spared: bool = False,
 ) -> Next:
     """The state that follows a failed attempt.
 
@@ -183,9 +197,12 @@ def after_failure(
         sources: what may be read, where there are several names for it; then another one is tried
             when the failure lies with the present one, without spending a retry.
         order: which of the sources comes first; needed with them.
+        spared: whether it is tried again as it is, without spending anything.
     """
     if state is FileState.CANCELING or failed.failure_class is FailureClass.CANCELED:
         return Next(FileState.CANCELED)
+    if spared:
+        return Next(FileState.RETRYING)
     if sources is not None and order is not None and failed.failure_class in OF_THE_SOURCE:
         following = sources.after(order, recoverable=failed.recoverable)
         if following is None:

@@ -35,8 +35,9 @@ from gridlane_transfer.moving.failures import Failed, FailureClass, TargetFound,
 from gridlane_transfer.moving.source_order import Successes
 from gridlane_transfer.states import FileState
 from gridlane_transfer.storage.storage_elements import PREFIX
+from gridlane_transfer.store.claims import Claimed, ClaimRequest, Claims
 from gridlane_transfer.store.keeping import Keep
-from gridlane_transfer.store.moving import Claimed, ClaimRequest, Claims, Moving, Report
+from gridlane_transfer.store.moving import Moving, Report
 from gridlane_transfer.store.tables import FileRow
 
 _CLAIMED = failpoint("transfer.claim.committed")
@@ -49,6 +50,8 @@ _ABORTED = failpoint("transfer.cancel.aborted")
 _STORE_RETRY_S = 1.0
 # How often a holder looks whether another process has accepted the cancel of a file of its.
 _FIND_CANCELS_S = 1.0
+# How soon files are looked for once one of a place has ended, but for the last one.
+_SOON_S = 0.5
 # So many leases are renewed in one go: small files by the thousand may move at the same time.
 _RENEWED_TOGETHER = 500
 
@@ -122,6 +125,7 @@ class Reconciler:
             self._loops.append(
                 self._again("cancels", "cancels could not be looked for", self._find_cancels)
             )
+        self._waking: asyncio.TimerHandle | None = None
         self._stopping = False
 
     async def start(self) -> None:
@@ -208,6 +212,8 @@ class Reconciler:
                 self._begin(moving)
             if len(moving) < len(place):
                 self.wake()  # some have ended: there may be room for others
+        if claims.again_us is not None:
+            self._wake_at(claims.again_us)
         self._ledger.saw(claims.seen, standing)
         if claims.more:
             self.wake()
@@ -230,7 +236,9 @@ class Reconciler:
     async def _work(self, place: Sequence[Claimed]) -> None:
         first = place[0].file
         try:
-            for part in self._parts(place):
+            for before, part in enumerate(self._parts(place)):
+                if before:
+                    self._wake_soon()
                 await self._work_on(part)
         finally:
             self._places -= 1
@@ -364,6 +372,17 @@ class Reconciler:
             except GridlaneError as error:
                 _log.warning("movers' answers could not be stored", reason=error.reason)
                 await asyncio.sleep(_STORE_RETRY_S)
+
+    def _wake_soon(self) -> None:
+        """Have files looked for that wait for a place that one of several has written to, some
+        times a second while the others move.
+        """
+        if self._waking is None:
+            self._waking = asyncio.get_running_loop().call_later(_SOON_S, self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._waking = None
+        self.wake()
 
     def _wake_at(self, due_us: int) -> None:
         delay_s = max(0.0, (due_us - now_us()) / 1_000_000) + 0.002

@@ -6,7 +6,7 @@ is `store.registering`'s, what may be registered `registrations`'. Leases are no
 register twice does no harm, and the answer of who was taken over changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -43,6 +43,7 @@ class Registrar:
         claim, report: the writes, through the group commit.
         exclusive: no other process has this database, so that all leases in it are void at start.
         lease_s: how long a file is leased.
+        wake: has files looked for that may be written to places that became free.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Registrar:
         report: WriteKind[RegistrationReport, FileRow | None],
         exclusive: bool,
         lease_s: float,
+        wake: Callable[[], None],
     ) -> None:
         self._db = db
         self._registering = registering
@@ -62,6 +64,7 @@ class Registrar:
         self._claim = claim
         self._report = report
         self._exclusive = exclusive
+        self._wake = wake
         self._ttl = timedelta(seconds=lease_s)
         self._holder = new_holder()
         self._background = Background(
@@ -104,6 +107,7 @@ class Registrar:
         ]
         reported = await self._report.many(reports)
         _REPORTED()
+        self._wake()
         # A defect is told once the others' answers are stored; its file waits for its lease's end.
         for outcome in (*outcomes, *reported):
             if isinstance(outcome, Exception):

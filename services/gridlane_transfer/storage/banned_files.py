@@ -1,8 +1,9 @@
 """Has files stand as the bans of storage elements say, whenever those change.
 
 Responsible for going through the files at the elements concerned, some at once: at the start, when
-bans are laid on or lifted, when one ends by itself, and when a file has waited long enough. What
-becomes of a file is `bans`', the statements are `store.banned`'s.
+bans are laid on or lifted, when one ends by itself, when a file has waited long enough, and when
+its source has got another copy. What becomes of a file is `bans`', the statements are
+`store.banned`'s.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from gridlane_kit.clock import now_us
 from gridlane_kit.database import Database
 from gridlane_kit.failpoints import failpoint
 from gridlane_kit.group_commit import WriteKind
-from gridlane_transfer.storage.bans import Ban, BanAction
+from gridlane_transfer.storage.bans import Ban
 from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import banned
 from gridlane_transfer.store.banned import Review, Reviewed
@@ -113,7 +114,7 @@ class BannedFiles:
         return await self._db.read(lambda conn: banned.at_element(conn, element, end, after))
 
     async def _look_at_blocked(self, until_us: int | None) -> None:
-        """Go through the files that are blocked: all, or those that waited until a time."""
+        """Go through the files that are blocked: all, or those that are due at a time."""
         after = (0, 0)
         while True:
             found = await self._blocked(after)
@@ -152,19 +153,14 @@ class BannedFiles:
     async def _pause_s(self) -> float | None:
         """Seconds until there is something to look at; None: until a change."""
         now = now_us()
+        bans = self._elements.bans
         ends = [
-            self._elements.bans.next_end_us(now),
-            await self._db.read(banned.next_deadline_us) if self._anybody_may_tire() else None,
+            bans.next_end_us(now),
+            await self._db.read(banned.next_deadline_us) if bans.any else None,
         ]
         pauses = [max(0.0, (end - now) / 1e6) + 0.002 for end in ends if end is not None]
         loop_s = asyncio.get_running_loop().time()
         pauses += [max(0.0, due_s - loop_s) for due_s in self._look_again.values()]
-        # Files that other processes accept may tire first.
-        pauses += [_AGAIN_S] if self._anybody_may_tire() else []
+        # Files that other processes accept may tire first, and others get a copy.
+        pauses += [_AGAIN_S] if bans.any else []
         return min(pauses, default=None)
-
-    def _anybody_may_tire(self) -> bool:
-        return any(
-            ban.action is BanAction.WAIT and ban.wait_timeout_us is not None
-            for ban in self._elements.bans.all()
-        )

@@ -366,6 +366,8 @@ class StorageElements:
             vo: None: everybody, so that bans of single VOs do not count.
             time_us: the present.
         """
+        if not self.bans.any:
+            return None
         return self.bans.barring(element, operation, vo, now_us() if time_us is None else time_us)
 
     def is_probed(self, element: str) -> bool:
@@ -380,8 +382,10 @@ class StorageElements:
     def copies_between(self, location: Location, operation: Operation) -> bool:
         """Whether the endpoint of a place is one for third-party reading, or writing."""
         element = self.get(location.storage_element)
-        endpoints = () if element is None else element.endpoints
-        return any(one.base == location.base and one.serves(operation) for one in endpoints)
+        for one in () if element is None else element.endpoints:
+            if one.base == location.base and one.serves(operation):
+                return True
+        return False
 
     def locate(
         self,

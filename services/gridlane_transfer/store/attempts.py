@@ -5,12 +5,12 @@ transactions that change the file (`changes`), so that the two never disagree; i
 (`sweeps`).
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, select
 
 from gridlane.type.v1 import failure_pb2
-from gridlane_kit.database import insert_values
+from gridlane_kit.database import RowUpdate, insert_values
 from gridlane_kit.pages import Keyset, Page, fetch_page
 from gridlane_transfer.states import FileState
 from gridlane_transfer.store.tables import FILE_ATTEMPT, FileRow
@@ -47,13 +47,8 @@ _ENDING: Final = (
     "failure",
     "actual_checksum",
 )
-_UPDATE = (
-    update(FILE_ATTEMPT)
-    .where(
-        FILE_ATTEMPT.c.file_number == bindparam("key_file"),
-        FILE_ATTEMPT.c.attempt == bindparam("key_attempt"),
-    )
-    .values({name: bindparam(name) for name in _ENDING})
+_UPDATE: Final = RowUpdate(
+    FILE_ATTEMPT, AttemptRow, key=["file_number", "attempt"], columns=_ENDING
 )
 _UNDER_WAY: Final = frozenset(
     {FileState.ACTIVE, FileState.CANCELING, FileState.REGISTERING, FileState.ARCHIVING}
@@ -104,9 +99,7 @@ class Attempts:
     def save(self, conn: Connection) -> None:
         """Write everything."""
         insert_values(conn, FILE_ATTEMPT, AttemptRow._fields, list(self._begun.values()))
-        if self._changed:
-            values = [_values(row) for row in self._changed.values()]
-            conn.execute(_UPDATE, values)
+        _UPDATE(conn, list(self._changed.values()))
 
 
 def page(conn: Connection, file_number: int, page_: Page) -> tuple[list[AttemptRow], str]:
@@ -133,8 +126,3 @@ def _row(file: FileRow, outcome: FileState, end_us: int | None) -> AttemptRow:
         failure=file.failure,
         actual_checksum=file.actual_checksum,
     )
-
-
-def _values(row: AttemptRow) -> dict[str, Any]:
-    ending = {name: getattr(row, name) for name in _ENDING}
-    return {"key_file": row.file_number, "key_attempt": row.attempt, **ending}

@@ -5,26 +5,26 @@ that are blocked, and for the transaction that blocks, cancels and lets them go.
 `bans`'; a file that is missed here is stopped when it is claimed (`moving`).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, select, update
 
 from gridlane_kit.clock import now_us
 from gridlane_kit.feed import Feed
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import MoveOrder
-from gridlane_transfer.catalogue.base import LogicalFile
 from gridlane_transfer.channels.channels import Channels
 from gridlane_transfer.moving import file_transfers
 from gridlane_transfer.moving.alternatives import Alternatives, Source
 from gridlane_transfer.states import BLOCKED, UNFINISHED, FileState, JobKind
 from gridlane_transfer.storage.bans import BannedFile, Barred, Operation, banned_file, cancelled
-from gridlane_transfer.storage.storage_elements import PREFIX, StorageElements
-from gridlane_transfer.store import catalogue
+from gridlane_transfer.storage.storage_elements import StorageElements
+from gridlane_transfer.store import catalogue, onward
 from gridlane_transfer.store.changes import Changes
-from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, file_in
+from gridlane_transfer.store.onward import Ways
+from gridlane_transfer.store.tables import BLOCKED_FOR, FILE, FILE_COLUMNS, FileRow, JobRow, file_in
 
 PAGE: Final = 200
 """So many files are looked at at once."""
@@ -42,6 +42,12 @@ _FILES: Final = (
     .where(FILE.c.number.in_(bindparam("numbers", expanding=True)), FILE.c.state.in_(_CONCERNED))
     .order_by(FILE.c.number)
     .with_for_update()
+)
+# It waits as long as it may, says its review.
+_LOOK_AGAIN: Final = (
+    update(FILE)
+    .where(BLOCKED_FOR, FILE.c.source.in_(bindparam("names", expanding=True)))
+    .values(due_us=bindparam("now"))
 )
 
 
@@ -102,6 +108,17 @@ def next_deadline_us(conn: Connection) -> int | None:
     return found
 
 
+def copies_came(conn: Connection, elements: StorageElements, lfns: Collection[str]) -> None:
+    """Have the files that a ban keeps waiting looked at again whose logical source has a new copy:
+    in the transaction that registers it, so that they are whoever dies then.
+
+    Parameters:
+        lfns: the logical names.
+    """
+    if lfns and elements.bans.any:
+        conn.execute(_LOOK_AGAIN, {"now": now_us(), "names": sorted(lfns)})
+
+
 def review(
     conn: Connection,
     entries: Sequence[Review],
@@ -119,13 +136,14 @@ def review(
     known = catalogue.files(conn, sorted(lfns)) if lfns else {}
     done: dict[int, Reviewed] = {}
     for row in rows:
-        found = _barred(row, changes.job(row.job_number), elements, known)
-        done[row.number] = _stand(changes, row, found)
+        ways = Ways(channels, elements, row, changes.job(row.job_number), known)
+        done[row.number] = _stand(changes, ways)
     changes.save()
     return [done.get(entry.number, Reviewed()) for entry in entries]
 
 
-def _stand(changes: Changes, row: FileRow, found: Barred | None) -> Reviewed:
+def _stand(changes: Changes, ways: Ways) -> Reviewed:
+    row, found = ways.row, _barred(ways)
     state = FileState(row.state)
     if state is FileState.ACTIVE:
         if found is None or not found.cancels:
@@ -136,10 +154,28 @@ def _stand(changes: Changes, row: FileRow, found: Barred | None) -> Reviewed:
     if found is None:
         if state is not FileState.BLOCKED:
             return Reviewed()
-        changes.file(row, FileState.READY, due_us=now_us())
+        _let_go(changes, ways)
         return Reviewed(started=True)
     stop(changes, row, found)
     return Reviewed()
+
+
+def _let_go(changes: Changes, ways: Ways) -> None:
+    """Have a file start that waited; elsewhere, if the source that it waits at is banned."""
+    row = changes.file(ways.row, FileState.READY, due_us=now_us())
+    if not ways.elements.barred(row.source_element, Operation.READ, ways.job.vo):
+        return
+    several = another_source(ways)
+    if several is not None:
+        onward.to_source(changes, ways, row, FileState.READY, several)
+        return
+    logical = ways.known.get(file_transfers.source_of(row))
+    if logical is None or ways.job.kind == JobKind.DELETION:
+        return
+    for name, channel in ways.of_copies(logical).items():
+        if not ways.elements.barred(name, Operation.READ, ways.job.vo):
+            changes.file(row, FileState.READY, source_element=name, channel_uid=channel.uid)
+            return
 
 
 def stop(changes: Changes, row: FileRow, found: Barred) -> BannedFile:
@@ -172,20 +208,22 @@ def stop_at_claim(changes: Changes, row: FileRow, order: MoveOrder, found: Barre
     stop(changes, waiting, found)
 
 
-def another_source(row: FileRow, job: JobRow, elements: StorageElements) -> Alternatives | None:
+def another_source(ways: Ways) -> Alternatives | None:
     """The sources of a file with one chosen that may be read, where the present one may not; None
     when there is no such one, or the target is what is banned.
     """
+    row, job, elements = ways.row, ways.job, ways.elements
     several = file_transfers.alternatives_of(row)
     if several is None or elements.barred(row.target_element, Operation.WRITE, job.vo):
         return None
-    free = [
-        index
-        for index, source in enumerate(several.sources)
-        if index not in several.gone
-        and index != several.now
-        and not elements.barred(PREFIX + source.element, Operation.READ, job.vo)
-    ]
+    several = ways.with_new_copies(several)
+    free = []
+    for index, source in enumerate(several.sources):
+        if index == several.now or index in several.gone:
+            continue
+        places = ways.of(source)
+        if places and not _sources_barred(places, job, elements):
+            free.append(index)
     if not free:
         return None
     fresh = [index for index in free if index not in several.tried]
@@ -222,14 +260,13 @@ def _may_copy_between(order: MoveOrder, job: JobRow, elements: StorageElements) 
     )
 
 
-def _barred(
-    row: FileRow, job: JobRow, elements: StorageElements, known: Mapping[str, LogicalFile]
-) -> Barred | None:
+def _barred(ways: Ways) -> Barred | None:
     """What keeps a file from starting, whichever of its sources were taken."""
+    row, job, elements = ways.row, ways.job, ways.elements
     if job.kind == JobKind.DELETION:
         return _removal_barred(row, job, elements)
     target = elements.barred(row.target_element, Operation.WRITE, job.vo)
-    return _together(target, _sources_barred(_source_elements(row, known), job, elements))
+    return _together(target, _sources_barred(_source_elements(ways), job, elements))
 
 
 def _removal_barred(row: FileRow, job: JobRow, elements: StorageElements) -> Barred | None:
@@ -239,25 +276,21 @@ def _removal_barred(row: FileRow, job: JobRow, elements: StorageElements) -> Bar
     return elements.barred(row.source_element, Operation.REMOVE, job.vo)
 
 
-def _source_elements(row: FileRow, known: Mapping[str, LogicalFile]) -> Collection[str]:
-    """The resource names of the elements that a file can be read from, as far as they are known."""
+def _source_elements(ways: Ways) -> Collection[str]:
+    """The resource names of the elements that a file can be read from; an empty one stands for
+    those of a name that is not registered.
+    """
+    row = ways.row
     if row.state == FileState.ACTIVE:
         return [row.source_element]
     several = file_transfers.alternatives_of(row)
     if several is not None:
-        left = [one for n, one in enumerate(several.sources) if n not in several.gone]
-        found = [_elements_of(one, known) for one in left]
-        return [name for names in found for name in names] if all(found) else []
-    present = Source(file_transfers.source_of(row), "")
-    return _elements_of(present, known) or [name for name in (row.source_element,) if name]
-
-
-def _elements_of(source: Source, known: Mapping[str, LogicalFile]) -> Sequence[str]:
-    """The same of one source; none when they are not known."""
-    if source.element:
-        return [PREFIX + source.element]
-    logical = known.get(source.name)
-    return [] if logical is None else [one.storage_element for one in logical.replicas]
+        several = ways.with_new_copies(several)
+        left = (one for n, one in enumerate(several.sources) if n not in several.gone)
+        return [name for one in left for name in ways.of(one)]
+    name = file_transfers.source_of(row)
+    found = ways.of(Source(name, "")) if name in ways.known else ()
+    return found or [one for one in (row.source_element,) if one]
 
 
 def _sources_barred(

@@ -5,12 +5,13 @@ of a large job the first files, and the others bit by bit (`sweeps`). How a file
 `changes`'.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, select
 
-from gridlane_kit import errors
+from gridlane_kit import audit, errors
+from gridlane_kit.audit import AuditEntry
 from gridlane_kit.clock import now_us
 from gridlane_kit.decision import Visibility
 from gridlane_kit.feed import Feed
@@ -29,11 +30,19 @@ from gridlane_transfer.store.jobs import (
     visible,
 )
 from gridlane_transfer.store.sweeps import SweepKind
-from gridlane_transfer.store.tables import FILE, FileRow, JobRow
+from gridlane_transfer.store.tables import AUDIT, FILE, FileRow, JobRow
 
 _CANCELING = select(FILE.c.number).where(
     FILE.c.job_number == bindparam("number"), FILE.c.state == int(FileState.CANCELING)
 )
+
+
+EntryOf = Callable[[JobRow], AuditEntry | None]
+"""The entry in the audit for a job whose end is asked for; None: there is to be none."""
+
+
+def _no_entry(_: JobRow) -> AuditEntry | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +52,14 @@ class Cancel:
     Parameters:
         bare: to be answered without files.
         why: what its files keep of it.
+        entry: what goes into the audit with it.
     """
 
     uuid: str
     visibility: Visibility
     bare: bool = False
     why: Failed | None = None
+    entry: EntryOf = _no_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,8 @@ def _cancel(
         swept = sweeps.cancel_files(conn, feed, channels, found.number, entry.why)
         if not swept.done:
             sweeps.begin(conn, found.number, SweepKind.CANCEL)
+        if (told := entry.entry(found)) is not None:
+            audit.append(conn, AUDIT, [told])
     running = conn.execute(_CANCELING, {"number": found.number}).scalars().all()
     if entry.bare:
         return Canceled(read(conn, [entry.uuid])[entry.uuid], (), running)
@@ -94,11 +107,13 @@ class CancelFiles:
 
     Parameters:
         ns: their numbers in the job.
+        entry: what goes into the audit with those that are changed, and names them.
     """
 
     uuid: str
     ns: Sequence[int]
     visibility: Visibility
+    entry: EntryOf = _no_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +152,15 @@ def _cancel_files(
     }
     changes = Changes(conn, feed, channels, now_us())
     changes.load([found.number])
+    ended: list[str] = []
     for n, row in files.items():
-        if n not in denied and row.state in UNSTARTED:
-            files[n] = changes.file(row, FileState.CANCELED)
-        elif n not in denied and row.state == FileState.ACTIVE:
-            files[n] = changes.file(row, FileState.CANCELING)
+        if n in denied or (row.state not in UNSTARTED and row.state != FileState.ACTIVE):
+            continue
+        unstarted = row.state in UNSTARTED
+        files[n] = changes.file(row, FileState.CANCELED if unstarted else FileState.CANCELING)
+        ended.append(f"{messages.PREFIX}{entry.uuid}/files/{n}")
     changes.save()
+    if ended and (told := entry.entry(found)) is not None:
+        audit.append(conn, AUDIT, [audit.about_files(told, ended)])
     running = [row.number for row in files.values() if row.state == FileState.CANCELING]
     return CanceledFiles(changes.job(found.number), files, denied, running)

@@ -10,14 +10,15 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select
 
 from gridlane.ids import uuid7
-from gridlane.transfer.v1 import event_pb2, transfer_job_pb2
+from gridlane.transfer.v1 import event_pb2
 from gridlane.type.v1 import failure_pb2
 from gridlane_kit.clock import to_timestamp
+from gridlane_kit.database import RowUpdate
 from gridlane_kit.feed import Feed, NewEvent
 from gridlane_transfer import messages
 from gridlane_transfer.channels.channels import Channels
@@ -52,6 +53,8 @@ _FILE_CHANGING = (
     "end_us",
     "registration_us",
     "failure",
+    "lease_holder",
+    "lease_epoch",
     "lease_until_us",
     "failure_class",
 )
@@ -90,25 +93,23 @@ _LOAD = (
     .where(JOB.c.number.in_(bindparam("numbers", expanding=True)))
     .with_for_update()
 )
-_UPDATE_FILE = (
-    update(FILE)
-    .where(FILE.c.number == bindparam("key"))
-    .values({name: bindparam(name) for name in _FILE_CHANGING})
-)
-_UPDATE_FILE_RARELY = (
-    update(FILE)
-    .where(FILE.c.number == bindparam("key"))
-    .values({name: bindparam(name) for name in _FILE_RARELY_CHANGING})
-)
-_UPDATE_JOB = (
-    update(JOB)
-    .where(JOB.c.number == bindparam("key"))
-    .values({name: bindparam(name) for name in _JOB_CHANGING})
-)
+_UPDATE_FILES = RowUpdate(FILE, FileRow, key=["number"], columns=_FILE_CHANGING)
+_UPDATE_FILES_RARELY = RowUpdate(FILE, FileRow, key=["number"], columns=_FILE_RARELY_CHANGING)
+_UPDATE_JOBS = RowUpdate(JOB, JobRow, key=["number"], columns=_JOB_CHANGING)
+# The keys of a job's counts.
+_KEYS = {state: str(int(state)) for state in FileState}
 
 
 class IllegalTransitionError(Exception):
     """A file cannot go from its state to the one asked for: a defect of the caller."""
+
+
+class _Step(NamedTuple):
+    """A change of a file's state: the file after it."""
+
+    file: FileRow
+    before: FileState
+    after: FileState
 
 
 @dataclass(slots=True)
@@ -126,8 +127,7 @@ class _JobChanges:
     files: dict[int, FileRow] = field(default_factory=dict)
     rarely: set[int] = field(default_factory=set)
     """The numbers of the files of which something changes that hardly any change touches."""
-    steps: list[tuple[FileRow, int]] = field(default_factory=list)
-    """Each change of a file's state: the file after it, and the state before."""
+    steps: list[_Step] = field(default_factory=list)
 
 
 class Changes:
@@ -219,9 +219,10 @@ class Changes:
             self._on_channels.add((changed.channel_uid, row.job_number))
         if state in FILE_FINAL and row.route is not None:
             self._left_behind += leftovers.of_file(changed, self._time_us)
-        _count(job, row, changed, moved=moved)
+        step = _Step(changed, before, state)
+        _count(job, step, moved=moved)
         if state is not before and told:
-            job.steps.append((changed, int(before)))
+            job.steps.append(step)
         return changed
 
     def _imply(
@@ -268,24 +269,15 @@ class Changes:
         """Write everything, with its events."""
         touched = [job for job in self._jobs.values() if _is_changed(job)]
         events: list[NewEvent] = []
-        job_values: list[dict[str, Any]] = []
+        jobs: list[JobRow] = []
         for job in touched:
             after = self._job_after(job)
-            job_values.append({"key": after.number, **_picked(after, _JOB_CHANGING)})
+            jobs.append(after)
             events += self._events(job, after)
-        files = [row for job in touched for row in job.files.values()]
-        if job_values:
-            self._conn.execute(_UPDATE_JOB, job_values)
-        if files:
-            self._conn.execute(
-                _UPDATE_FILE, [{"key": row.number, **_picked(row, _FILE_CHANGING)} for row in files]
-            )
+        _UPDATE_JOBS(self._conn, jobs)
+        _UPDATE_FILES(self._conn, [row for job in touched for row in job.files.values()])
         rarely = [job.files[number] for job in touched for number in sorted(job.rarely)]
-        if rarely:
-            self._conn.execute(
-                _UPDATE_FILE_RARELY,
-                [{"key": row.number, **_picked(row, _FILE_RARELY_CHANGING)} for row in rarely],
-            )
+        _UPDATE_FILES_RARELY(self._conn, rarely)
         channel_jobs.note(self._conn, self._on_channels)
         leftovers.insert(self._conn, self._left_behind)
         storage.count_affected(self._conn, self._by_bans)
@@ -322,42 +314,25 @@ class Changes:
 
     def _events(self, job: _JobChanges, after: JobRow) -> Iterable[NewEvent]:
         message = messages.job_message(after)
-        for row, before in job.steps:
-            event = event_pb2.TransferEvent(
-                file=messages.file_message(row, after, self._channels),
-                previous_state=FileState(before).name,
+        # What all of them say of the job. A message may be encoded in parts, one behind the other.
+        told = event_pb2.TransferEvent(
+            time=to_timestamp(self._time_us), transfer_job=message.name, job=message
+        ).SerializeToString()
+
+        def event(own: event_pb2.TransferEvent, kind: str) -> NewEvent:
+            payload = own.SerializeToString() + told
+            return NewEvent(
+                own.event_id, message.name, kind, self._time_us, payload, after.owner, after.vo
             )
-            yield new_event(
-                event, message, after, f"file.{FileState(row.state).name}", self._time_us
-            )
+
+        for step in job.steps:
+            own = event_pb2.TransferEvent(event_id=uuid7(), previous_state=step.before.name)
+            messages.tell_file(own.file, step.file, after, self._channels)
+            yield event(own, f"file.{step.after.name}")
         if after.state != job.row.state:
-            event = event_pb2.TransferEvent(previous_state=JobState(job.row.state).name)
-            yield new_event(
-                event, message, after, f"job.{JobState(after.state).name}", self._time_us
-            )
-
-
-def new_event(
-    event: event_pb2.TransferEvent,
-    job: transfer_job_pb2.TransferJob,
-    row: JobRow,
-    kind: str,
-    time_us: int,
-) -> NewEvent:
-    """An event for the feed.
-
-    Parameters:
-        event: what is particular to it; completed here.
-        job: the job after the event, without files.
-        row: the same as a row.
-        kind: "file.ACTIVE", "job.FINISHED".
-    """
-    event_id = uuid7()
-    event.event_id = event_id
-    event.time.CopyFrom(to_timestamp(time_us))
-    event.transfer_job = job.name
-    event.job.CopyFrom(job)
-    return NewEvent(event_id, job.name, kind, time_us, event.SerializeToString(), row.owner, row.vo)
+            before = JobState(job.row.state).name
+            own = event_pb2.TransferEvent(event_id=uuid7(), previous_state=before)
+            yield event(own, f"job.{JobState(after.state).name}")
 
 
 def _reason(
@@ -379,20 +354,20 @@ def _reason(
     return row.failure if kept else None
 
 
-def _count(job: _JobChanges, row: FileRow, changed: FileRow, *, moved: bool) -> None:
+def _count(job: _JobChanges, step: _Step, *, moved: bool) -> None:
     """Take a file's change into the sums of its job."""
-    before, state = FileState(row.state), FileState(changed.state)
-    job.start_us = job.start_us or changed.start_us
-    if before in _MOVING and state in _BROUGHT:
-        job.moved_bytes += changed.transferred_bytes
-        job.total_bytes += 0 if row.size_bytes is not None else changed.transferred_bytes
-    if state is before:
+    file, before, after = step
+    job.start_us = job.start_us or file.start_us
+    if before in _MOVING and after in _BROUGHT:
+        job.moved_bytes += file.transferred_bytes
+        job.total_bytes += 0 if file.size_bytes is not None else file.transferred_bytes
+    if after is before:
         return
-    job.counts[str(int(before))] -= 1
-    job.counts[str(int(state))] += 1
+    job.counts[_KEYS[before]] -= 1
+    job.counts[_KEYS[after]] += 1
     job.counts[messages.MOVED] += moved
-    if job.failure is None and (state in _FAILED or _is_cut_short(changed)):
-        job.failure = changed.failure
+    if job.failure is None and (after in _FAILED or _is_cut_short(file)):
+        job.failure = file.failure
 
 
 def _is_cut_short(row: FileRow) -> bool:
@@ -405,7 +380,3 @@ def _is_cut_short(row: FileRow) -> bool:
 
 def _is_changed(job: _JobChanges) -> bool:
     return bool(job.files) or job.cancel_us != job.row.cancel_us
-
-
-def _picked(row: FileRow | JobRow, names: Collection[str]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names}

@@ -3,20 +3,25 @@
 Responsible for the table that keeps it, a row for each job and channel, so that a manager's
 listings go from one job to the next whatever number of files each has. A row stays when its job's
 last file there has moved to another channel: who lists by it asks for the files too (`lies_on`).
+An older version of the service that still runs notes nothing: its jobs are found, and noted later.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, select
 
 from gridlane_kit.database import insert_values
 from gridlane_kit.pages import Keyset, Page
 from gridlane_transfer.channels.channels import NO_CHANNEL
-from gridlane_transfer.store.tables import JOB, JOB_CHANNEL
+from gridlane_transfer.states import JobKind
+from gridlane_transfer.store.tables import FILE, JOB, JOB_CHANNEL
 from gridlane_transfer.store.visibility import lies_on
 
 _NEWEST_FIRST: Final = Keyset(JOB_CHANNEL.c.job_number, descending=True)
+
+PAGE: Final = 100
+"""Of so many jobs it is noted at once where their files lie."""
 
 OnChannel = tuple[str, int]
 """A channel's uid, and the number of a job."""
@@ -39,6 +44,33 @@ def note(conn: Connection, found: Collection[OnChannel]) -> None:
     numbers = {number for _, number in found}
     known = select(JOB_CHANNEL).where(JOB_CHANNEL.c.job_number.in_(numbers))
     note_new(conn, set(found) - {(row.channel_uid, row.job_number) for row in conn.execute(known)})
+
+
+def unnoted(conn: Connection, after: int) -> Sequence[int]:
+    """The numbers of the next jobs of which nothing is noted, in order.
+
+    Parameters:
+        after: the number of the last one seen.
+    """
+    is_noted = exists().where(JOB_CHANNEL.c.job_number == JOB.c.number)
+    statement = (
+        select(JOB.c.number)
+        .where(JOB.c.number > after, JOB.c.kind != JobKind.DELETION, ~is_noted)
+        .order_by(JOB.c.number)
+        .limit(PAGE)
+    )
+    return conn.execute(statement).scalars().all()
+
+
+def newest_number(conn: Connection) -> int:
+    """The number of the newest job; 0: there is none."""
+    return conn.execute(select(func.max(JOB.c.number))).scalar_one() or 0
+
+
+def complete(conn: Connection, job_numbers: Collection[int]) -> None:
+    """Note where the files of jobs lie of which nothing is noted."""
+    lie = select(FILE.c.channel_uid, FILE.c.job_number).where(FILE.c.job_number.in_(job_numbers))
+    note(conn, {(uid, number) for uid, number in conn.execute(lie.distinct())})
 
 
 def forget(conn: Connection, job_numbers: Collection[int]) -> None:

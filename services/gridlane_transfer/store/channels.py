@@ -5,8 +5,8 @@ that a new service begins with. What may be changed is `channel_admin`'s and `ac
 """
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, exists, func, insert, select, update
@@ -176,32 +176,54 @@ def held_numbers(conn: Connection, uid: str, names: Collection[str]) -> list[int
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What is on a channel: counts of files, and bytes of attempts that ended in the last minute,
-    as far as they fall into it, by second.
+    """What is on a channel: counts of files, and bytes of attempts in the last minute, as far as
+    they fall into it, by second.
+
+    Parameters:
+        running: the files that move, by their numbers, and since when, microseconds.
     """
 
     active_by_vo: Mapping[str, int] = field(default_factory=dict)
     queued: int = 0
     held: int = 0
     bytes_per_second: int = 0
+    running: Sequence[tuple[int, int]] = ()
+
+    def with_running(self, moved: Callable[[int], int | None], time_us: int) -> "Usage":
+        """The same with what those have moved that run; at first of ended attempts alone.
+
+        Parameters:
+            moved: how many bytes a file has moved by its number; None of one of which no more is
+                known.
+        """
+        from_us = time_us - _WINDOW_US
+        found = sum(
+            _inside(moved(number) or 0, start_us, time_us, from_us)
+            for number, start_us in self.running
+        )
+        rate = self.bytes_per_second + _rate(found, _WINDOW_US)
+        return replace(self, bytes_per_second=rate)
 
 
-_WINDOW_S: Final = 60
+_WINDOW_US: Final = 60_000_000
 
 
 def usage(conn: Connection, uid: str) -> Usage:
     """What is on a channel now; along the indexes of what waits, runs and is held."""
     on_channel = FILE.c.channel_uid == uid
-    running = select(FILE.c.queue).where(on_channel, file_in(RUNNING))
+    statement = select(FILE.c.queue, FILE.c.number, FILE.c.start_us)
     by_vo: dict[str, int] = {}
-    for queue in conn.execute(running).scalars():
+    running = []
+    for queue, number, start_us in conn.execute(statement.where(on_channel, file_in(RUNNING))):
+        running.append((number, start_us))
         vo = queue.partition("/")[0]
         by_vo[vo] = by_vo.get(vo, 0) + 1
     count = select(func.count()).select_from(FILE)
     queued = conn.execute(count.where(on_channel, file_in(DUE))).scalar_one()
     held = conn.execute(count.where(on_channel, FILE.c.held_us.is_not(None))).scalar_one()
     now = now_us()
-    return Usage(by_vo, queued, held, traffic(conn, uid, now - _WINDOW_S * 1_000_000, now).rate)
+    ended = traffic(conn, uid, now - _WINDOW_US, now)
+    return Usage(by_vo, queued, held, ended.rate, running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +248,21 @@ def traffic(conn: Connection, uid: str, from_us: int, to_us: int) -> Traffic:
     )
     moved, outcomes = 0.0, {True: 0, False: 0}
     for start_us, end_us, size, outcome in conn.execute(statement):
-        inside = (end_us - max(start_us, from_us)) / max(1, end_us - start_us)
-        moved += size * min(1.0, max(0.0, inside))
+        moved += _inside(size, start_us, end_us, from_us)
         if outcome in _TELLING:
             outcomes[outcome in _GOOD] += 1
-    rate = round(moved * 1_000_000 / max(1, to_us - from_us))
-    return Traffic(rate, outcomes[True], outcomes[False])
+    return Traffic(_rate(moved, to_us - from_us), outcomes[True], outcomes[False])
+
+
+def _inside(size: int, start_us: int, end_us: int, from_us: int) -> float:
+    """How much of the bytes of an attempt moved after a time."""
+    inside = (end_us - max(start_us, from_us)) / max(1, end_us - start_us)
+    return size * min(1.0, max(0.0, inside))
+
+
+def _rate(size: float, within_us: int) -> int:
+    """Bytes in a second."""
+    return round(size * 1_000_000 / max(1, within_us))
 
 
 def _settings(channel: Channel) -> dict[str, Any]:

@@ -6,23 +6,24 @@ file gets its own name, and ended in the transaction that registers the replica.
 process that writes it; once that lease ran out, another one may end it in its place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any
+from enum import Enum
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, true, update
 
 from gridlane_kit.leases import claim_due, database_now_us, held_by, renew
 from gridlane_transfer.catalogue.base import ConflictError, LogicalFile, Registration
-from gridlane_transfer.store import catalogue
+from gridlane_transfer.storage.storage_elements import StorageElements
+from gridlane_transfer.store import banned, catalogue, places
 from gridlane_transfer.store.tables import UPLOAD
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
     """A file that is being put. `size_bytes` and `checksum` are set once its bytes are whole and
-    durable.
+    durable. Without a temporary name: one that is being removed.
     """
 
     uuid: str
@@ -37,6 +38,13 @@ class Upload:
 
 
 _COLUMNS = [UPLOAD.c[field.name] for field in fields(Upload)]
+
+
+class Writer(Enum):
+    """Who else writes to a place, or removes what is there."""
+
+    FILE = "a file of a transfer job"
+    CONTENT = "a put or a removal, which soon ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ def begin(conn: Connection, upload: Upload, ttl: timedelta) -> None:
             url=upload.url,
             temporary=upload.temporary,
             owner=upload.owner,
+            size_bytes=upload.size_bytes,
+            checksum=upload.checksum,
             create_us=upload.create_us,
             lease_holder=upload.lease_holder,
             lease_epoch=upload.lease_epoch,
@@ -75,19 +85,26 @@ def keep(conn: Connection, uploads: Sequence[Upload], ttl: timedelta) -> None:
         renew(conn, UPLOAD, where=mine, holder=holder, epoch=epoch, ttl=ttl)
 
 
-def verified(conn: Connection, upload: Upload, copy: Registration) -> bool:
+def verified(
+    conn: Connection, upload: Upload, copy: Registration, urls: Sequence[str]
+) -> Writer | None:
     """Keep that the bytes are whole, and what they are.
 
+    Parameters:
+        urls: all by which the place is reached.
+
     Returns:
-        False: others that are whole are about to get the same name, and nothing was kept. Of two
-        that replace each other the one that is named last is to be registered last.
+        Who writes there now: nothing was kept then. Of two that replace each other the one that is
+        named last is to be registered last.
 
     Raises:
         ConflictError: they could not be registered.
         LostUploadError: it is not the holder's any more; the temporary file is not to be published.
     """
-    if copy.replaces and conn.execute(_others(upload)).first() is not None:
-        return False
+    if places.written(conn, urls):
+        return Writer.FILE
+    if places.at_work(conn, puts=copy.replaces).has(urls, copy.storage_element, copy.lfn):
+        return Writer.CONTENT
     catalogue.require_agreement(conn, copy)
     noted = conn.execute(
         update(UPLOAD)
@@ -96,13 +113,28 @@ def verified(conn: Connection, upload: Upload, copy: Registration) -> bool:
     )
     if noted.rowcount == 0:
         raise LostUploadError
-    return True
+    return None
 
 
-def _others(upload: Upload) -> Select[Any]:
-    """Uploads to the same place whose bytes are whole."""
-    u = UPLOAD.c
-    return select(u.uuid).where(u.url == upload.url, u.checksum.is_not(None), u.uuid != upload.uuid)
+def remove(
+    conn: Connection, removals: Sequence[Upload], urls: Collection[str], ttl: timedelta
+) -> Writer | None:
+    """Keep the intent to remove files: nobody else writes there, leased for so long.
+
+    Parameters:
+        removals: a row without a temporary name for each of them.
+        urls: all by which their places are reached.
+
+    Returns:
+        Who writes to one of them now: nothing was kept then.
+    """
+    if places.written(conn, urls):
+        return Writer.FILE
+    if not places.at_work(conn).urls.isdisjoint(urls):
+        return Writer.CONTENT
+    for removal in removals:
+        begin(conn, removal, ttl)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +145,7 @@ class Unregistered:
 
 
 def finish(
-    conn: Connection, finished: Sequence[Finished]
+    conn: Connection, finished: Sequence[Finished], elements: StorageElements
 ) -> list[LogicalFile | Unregistered | Exception]:
     """End uploads and register their replicas; LostUploadError for one that another process ended
     or is about to, whatever came of it there.
@@ -128,6 +160,7 @@ def finish(
             answers.append(Unregistered(registered))
         else:
             answers.append(registered)
+            banned.copies_came(conn, elements, [registered.lfn])
     return answers
 
 

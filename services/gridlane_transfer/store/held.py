@@ -51,7 +51,8 @@ class HeldFiles:
             channel alone those that were changed are not found again, and it says nothing.
         numbers: of a channel alone: only those with these numbers of their own; None: all.
         until_us: of a channel alone: those that were held by then.
-        entry: what goes into the audit with it; None with the calls that go on.
+        entry: what goes into the audit with it, and with each transaction that goes on and changes
+            files: it names those that its transaction changed.
     """
 
     action: HeldAction
@@ -93,13 +94,18 @@ def _settle(conn: Connection, feed: Feed, channels: Channels, wish: HeldFiles) -
     rows = [FileRow._make(row) for row in conn.execute(_held(wish))]
     changes = Changes(conn, feed, channels, now_us())
     changes.load({row.job_number for row in rows})
-    files = sum(_change(changes, row, wish.action) for row in rows)
+    done = [row for row in rows if _change(changes, row, wish.action)]
     changes.save()
-    if wish.entry is not None:
-        audit.append(conn, AUDIT, [wish.entry])
+    if wish.entry is not None and (done or not wish.after):
+        names = [_name(changes, row) for row in done]
+        audit.append(conn, AUDIT, [audit.about_files(wish.entry, names)])
     if len(rows) < PAGE:
-        return HeldDone(files, None)
-    return HeldDone(files, rows[-1].number if wish.job_number is None else rows[-1].n)
+        return HeldDone(len(done), None)
+    return HeldDone(len(done), rows[-1].number if wish.job_number is None else rows[-1].n)
+
+
+def _name(changes: Changes, row: FileRow) -> str:
+    return f"{messages.PREFIX}{changes.job(row.job_number).uuid}/files/{row.n}"
 
 
 def _held(wish: HeldFiles) -> Select[Any]:

@@ -10,22 +10,22 @@ answer, if it still is the answer of the newest attempt, and has the replica reg
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select, update
+from sqlalchemy import Connection, and_, select, update
 
 from gridlane_kit.clock import now_us
+from gridlane_kit.database import rows_by_key
 from gridlane_kit.feed import Feed
 from gridlane_kit.leases import database_now_us
-from gridlane_kit.policy import Policy, WorkAction
+from gridlane_kit.policy import WorkAction
 from gridlane_transfer import messages
 from gridlane_transfer.backends.base import Moved, MoveOrder
 from gridlane_transfer.catalogue.base import Catalogue, LogicalFile
-from gridlane_transfer.channels.bundles import ALONE, Bundle, ElementRoom, Waiting
-from gridlane_transfer.channels.channels import Channel, Channels
-from gridlane_transfer.channels.scheduling import Choice, Seen, Standing
+from gridlane_transfer.channels.bundles import ElementRoom, Waiting
+from gridlane_transfer.channels.channels import Channels
+from gridlane_transfer.channels.scheduling import Choice, Seen
 from gridlane_transfer.moving import file_transfers, limits, rights, routes
 from gridlane_transfer.moving.alternatives import OF_THE_SOURCE, Alternatives, Order
 from gridlane_transfer.moving.failures import Failed, FailureClass
@@ -38,6 +38,9 @@ from gridlane_transfer.storage.bans import Barred, cancelled, waits
 from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import banned, onward, queues
 from gridlane_transfer.store.changes import Changes
+from gridlane_transfer.store.claims import Claimed, ClaimRequest, Claims, Step
+from gridlane_transfer.store.onward import Ways
+from gridlane_transfer.store.places import Places
 from gridlane_transfer.store.queues import MOST_FILES
 from gridlane_transfer.store.registering import Registering
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, file_in
@@ -45,66 +48,8 @@ from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, 
 # Kept: to build them anew costs more than to run them.
 _RUNNING = file_in(RUNNING)
 _DUE_NOW = and_(file_in(DUE), FILE.c.due_us <= database_now_us())
-_REPORTED = (
-    select(*FILE_COLUMNS)
-    .where(FILE.c.number.in_(bindparam("numbers", expanding=True)))
-    .with_for_update()
-)
 # A file whose sources are all in use is looked at again so much later.
 _POSTPONED_US = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimRequest:
-    """Asks for files to move.
-
-    Parameters:
-        channels: on these.
-        limit: at most so many places.
-        holder: who will move them.
-        ttl: for how long they are leased.
-        policy: what submitters may do now.
-        abandoned: also take up files whose lease ran out: their process is no more.
-        standing: what everybody had of the places so far.
-        bundle: which files may share a place.
-    """
-
-    channels: Sequence[Channel]
-    limit: int
-    holder: str
-    ttl: timedelta
-    policy: Policy
-    abandoned: bool
-    standing: Standing
-    bundle: Bundle = ALONE
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A file to work on: to be moved as ordered, or (`canceling`) to be cleaned up after."""
-
-    file: FileRow
-    job: JobRow
-    order: MoveOrder
-    canceling: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a claim came to.
-
-    Parameters:
-        places: the files that take each place together; None for each that cannot be moved at all
-            and was ended or put off.
-        seen: who waits, for the account.
-        more_abandoned: whether there may be more files whose process is no more.
-        more: whether there may be others that could begin now: it was as many as one claim takes.
-    """
-
-    places: Sequence[Sequence[Claimed | None]]
-    seen: Seen
-    more_abandoned: bool = False
-    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +94,7 @@ class Moving:
         changes nothing.
         """
         numbers = [report.number for report in reports]
-        found = conn.execute(_REPORTED, {"numbers": numbers})
+        found = rows_by_key(conn, FILE_COLUMNS, FILE.c.number, numbers, locked=True)
         rows = {row.number: row for row in map(FileRow._make, found)}
         changes = Changes(conn, self._feed, self._channels, now_us())
         changes.load({row.job_number for row in rows.values()})
@@ -198,16 +143,16 @@ class Moving:
         changes.load({row.job_number for row in rows})
         lfns = {name for row in rows for name in file_transfers.names_to_resolve(row)}
         known = self._catalogue.known(conn, sorted(lfns)) if lfns else {}
+        step = Step(changes, known, request.policy, room, Places(conn, self._elements, rows))
         claimed: list[list[Claimed | None]] = []
         for place in places:
             # Not one of the files: it may end, and start anew in a place of its own, before others.
             shared = random.getrandbits(62) if len(place) > 1 else None
             files = (row._replace(place=shared) for row in place)
-            claimed.append(
-                [self._begin(changes, row, known, request.policy, room) for row in files]
-            )
+            claimed.append([self._begin(step, row) for row in files])
         changes.save()
-        return Claims(claimed, seen, more_abandoned, more=sum(map(len, begun)) >= MOST_FILES)
+        more = sum(map(len, begun)) >= MOST_FILES
+        return Claims(claimed, seen, more_abandoned, more, step.again_us)
 
     def _chosen(
         self, conn: Connection, request: ClaimRequest, limit: int
@@ -234,18 +179,12 @@ class Moving:
                 break
         if not chosen:
             return [], choice.seen, room
-        rows = queues.lease(conn, numbers, holder=request.holder, ttl=request.ttl)
+        rows = queues.leased(conn, numbers, holder=request.holder, ttl=request.ttl)
         leased = ([rows[one.number] for one in place if one.number in rows] for place in chosen)
         return [place for place in leased if place], choice.seen, room
 
-    def _begin(
-        self,
-        changes: Changes,
-        row: FileRow,
-        known: Mapping[str, LogicalFile],
-        policy: Policy,
-        room: ElementRoom,
-    ) -> Claimed | None:
+    def _begin(self, step: Step, row: FileRow) -> Claimed | None:
+        changes, known, policy = step.changes, step.known, step.policy
         job = changes.job(row.job_number)
         order = file_transfers.plan(row, job, self._elements, known, self._computable, self._order)
         if row.state == FileState.CANCELING:
@@ -257,37 +196,44 @@ class Moving:
             # Of a large job, whose files are cancelled bit by bit.
             changes.file(row, FileState.CANCELED, lease_until_us=0)
             return None
-        action = rights.action(job, policy, FileState(row.state))
+        action = step.action(job, FileState(row.state))
         if action is not WorkAction.KEEP:
             return self._stop(changes, row, job, order, rights.stopped(job, policy, action))
+        if not isinstance(order, Failed):
+            order = onward.on_channels(self._channels, row, order)
+        ways = Ways(self._channels, self._elements, row, job, known)
         if isinstance(order, Failed):
-            self._refuse(changes, row, job, order)
+            self._refuse(changes, ways, order)
             return None
         found = banned.barred_at_claim(row, job, order, self._elements)
         if found is not None and row.state != FileState.ACTIVE:
-            self._wait_for_bans(changes, row, job, order, found)
+            self._wait_for_bans(changes, ways, order, found)
             return None
         if found is not None and found.cancels:
             ended = Stopped(FileState.CANCELED, cancelled(found.ban))
             return self._stop(changes, row, job, order, ended)
         order = banned.without_barred(order, job, self._elements)
-        return self._start(changes, row, job, order, room)
+        return self._start(step, row, job, order)
 
-    def _start(
-        self, changes: Changes, row: FileRow, job: JobRow, order: MoveOrder, room: ElementRoom
-    ) -> Claimed | None:
-        """Commit the intent to move a file; one whose sources are all in use is put off, and one
-        that is to be read on another channel waits there.
+    def _start(self, step: Step, row: FileRow, job: JobRow, order: MoveOrder) -> Claimed | None:
+        """Commit the intent to move a file; one whose sources are all in use is put off, one that
+        is to be read on another channel waits there, and one whose target has a writer waits for
+        its end.
         """
+        changes, places = step.changes, step.places
+        if row.state in DUE and (due_us := step.waits_until_us(row)) is not None:
+            changes.file(row, FileState(row.state), due_us=due_us, lease_until_us=0)
+            return None
         of_copies = onward.to_copy(changes, self._channels, self._order, row, order)
         if of_copies is None:
             return None
-        placed = queues.placed(row, of_copies, room)
+        placed = queues.placed(row, of_copies, step.room)
         if placed is None:
             changes.file(
                 row, FileState(row.state), due_us=now_us() + _POSTPONED_US, lease_until_us=0
             )
             return None
+        places.take(row)
         channel = self._channels.by_uid(row.channel_uid)
         order = limits.within(placed, channel, self._channels.all(), self._elements)
         source = order.sources[0]
@@ -302,21 +248,22 @@ class Moving:
         )
         return Claimed(begun, job, order, canceling=False)
 
-    def _wait_for_bans(
-        self, changes: Changes, row: FileRow, job: JobRow, order: MoveOrder, found: Barred
-    ) -> None:
+    def _wait_for_bans(self, changes: Changes, ways: Ways, order: MoveOrder, found: Barred) -> None:
         """Have another of its sources taken for a file that may not start, else have it wait."""
-        following = banned.another_source(row, job, self._elements)
+        row = ways.row
+        following = banned.another_source(ways)
         if following is not None:
             failed = waits(found.ban)
-            onward.to_source(changes, self._channels, row, FileState(row.state), following, failed)
+            onward.to_source(changes, ways, row, FileState(row.state), following, failed)
             return
         banned.stop_at_claim(changes, row, order, found)
 
-    def _refuse(self, changes: Changes, row: FileRow, job: JobRow, failed: Failed) -> None:
+    def _refuse(self, changes: Changes, ways: Ways, failed: Failed) -> None:
         """Have another of its sources taken for a file that cannot be started, else end it."""
+        row, job = ways.row, ways.job
+        sources = file_transfers.alternatives_of(row)
         following = file_transfers.after_failure(
-            FileState.ACTIVE, failed, self._budget(row, job), *self._sources(row, job)
+            FileState.ACTIVE, failed, self._budget(row, job), *self._led(ways, sources)
         )
         if following.sources is None:
             catalogue_failed = failed.failure_class is FailureClass.CATALOGUE
@@ -334,7 +281,7 @@ class Moving:
             retries=row.retries + following.retry,
             due_us=now_us() + (self._retry.wait_us(job, channel, row.retries) * following.retry),
         )
-        onward.to_source(changes, self._channels, waiting, state, following.sources, failed)
+        onward.to_source(changes, ways, waiting, state, following.sources, failed)
 
     def _stop(
         self,
@@ -386,11 +333,13 @@ class Moving:
             return self._moved(conn, changes, row, outcome, known)
         job = changes.job(row.job_number)
         channel = self._channels.by_uid(row.channel_uid)
+        ways = self._ways(conn, row, job, outcome)
         following = file_transfers.after_failure(
             FileState(row.state),
             outcome,
             self._budget(row, job),
-            *self._sources_left(conn, row, job, outcome),
+            *self._sources_left(ways),
+            spared=file_transfers.is_spared(outcome, row),
         )
         reported: dict[str, Any] = {}
         if outcome.target is not None:
@@ -408,34 +357,39 @@ class Moving:
         )
         if following.sources is None:
             return changed
-        return onward.to_source(
-            changes, self._channels, changed, following.state, following.sources, outcome
-        )
+        return onward.to_source(changes, ways, changed, following.state, following.sources, outcome)
 
     def _budget(self, row: FileRow, job: JobRow) -> Budget:
         return file_transfers.budget(row, job, self._channels.by_uid(row.channel_uid))
 
-    def _sources(self, row: FileRow, job: JobRow) -> tuple[Alternatives | None, Order | None]:
-        """The sources of a file that has several, and in which order they are tried now."""
-        sources = file_transfers.alternatives_of(row)
-        return (None, None) if sources is None else (sources, self._order_of(row, job))
+    def _ways(self, conn: Connection, row: FileRow, job: JobRow, failed: Failed) -> Ways:
+        """The ways from the sources of a file after an attempt; what the catalogue has of them is
+        asked when another one may do better.
+        """
+        of_source = failed.failure_class in OF_THE_SOURCE
+        names = file_transfers.logical_sources(row) if of_source else []
+        known = self._catalogue.known(conn, names) if names else {}
+        return Ways(self._channels, self._elements, row, job, known)
 
-    def _sources_left(
-        self, conn: Connection, row: FileRow, job: JobRow, failed: Failed
-    ) -> tuple[Alternatives | None, Order | None]:
-        """The same after an attempt, with copies of a logical source that it did not try."""
-        name = file_transfers.source_of(row)
-        logical = None
-        if failed.failure_class in OF_THE_SOURCE and file_transfers.is_logical(name):
-            logical = self._catalogue.known(conn, [name]).get(name)
+    def _sources_left(self, ways: Ways) -> tuple[Alternatives | None, Order | None]:
+        """The sources of a file after an attempt, with copies of a logical one that it did not
+        try.
+        """
+        logical = ways.known.get(file_transfers.source_of(ways.row))
         if logical is None:
-            return self._sources(row, job)
-        sources = onward.with_copies(self._channels, self._elements, row, job, logical)
-        return (None, None) if sources is None else (sources, self._order_of(row, job))
+            return self._led(ways, file_transfers.alternatives_of(ways.row))
+        return self._led(ways, onward.with_copies(ways, logical))
 
-    def _order_of(self, row: FileRow, job: JobRow) -> Order:
-        strategy, target = file_transfers.strategy_of(row), onward.plain(row.target_element)
-        return self._order.by(strategy, target, job.vo)
+    def _led(
+        self, ways: Ways, sources: Alternatives | None
+    ) -> tuple[Alternatives | None, Order | None]:
+        """Those of several sources that channels lead from, and in which order they are tried
+        now.
+        """
+        if sources is None:
+            return None, None
+        strategy, target = file_transfers.strategy_of(ways.row), ways.row.target_element
+        return ways.led(sources), self._order.by(strategy, onward.plain(target), ways.job.vo)
 
     def _moved(
         self,
@@ -451,24 +405,24 @@ class Moving:
             known: what was registered of some logical names; what may have changed is taken out.
         """
         algorithm, value = next(iter(moved.checksums.items()))
-        arrived = row._replace(
-            source_url=moved.source.url,
-            source_element=moved.source.storage_element,
-            actual_checksum=f"{algorithm}:{value}",
-            transferred_bytes=file_transfers.transferred(moved, row, changes.job(row.job_number)),
-            lease_until_us=0,
-        )
         job = changes.job(row.job_number)
+        arrived: dict[str, Any] = {
+            "source_url": moved.source.url,
+            "source_element": moved.source.storage_element,
+            "actual_checksum": f"{algorithm}:{value}",
+            "transferred_bytes": file_transfers.transferred(moved, row, job),
+            "lease_until_us": 0,
+        }
         route = None if row.route is None else routes.read(row.route)
         if route is not None and not route.is_last(row.hop):
-            return onward.to_hop(changes, self._channels, arrived, route)
+            return onward.to_hop(changes, self._channels, row._replace(**arrived), route)
         if not row.target_lfn or not (job.placement or self._is_registered(conn, row, known)):
-            return changes.file(arrived, FileState.FINISHED)
+            return changes.file(row, FileState.FINISHED, **arrived)
         earlier = file_transfers.attempts_of_hop(row) - 1
         replaced = file_transfers.replaces(row, job, earlier)
         brought = Arrived(moved.size_bytes, moved.checksums, replaced)
         known.pop(row.target_lfn, None)
-        return self._registering.begin(conn, changes, arrived, brought)
+        return self._registering.begin(conn, changes, row._replace(**arrived), brought)
 
     def _is_registered(
         self, conn: Connection, row: FileRow, known: dict[str, LogicalFile | None]

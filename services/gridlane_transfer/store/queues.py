@@ -6,7 +6,7 @@ Which files start is decided in `scheduling`, how they are claimed in `moving`.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -19,12 +19,12 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Select,
-    Update,
+    String,
     and_,
     bindparam,
+    case,
     func,
     select,
-    update,
 )
 
 from gridlane_kit.database import run_kept
@@ -35,7 +35,8 @@ from gridlane_transfer.channels.channels import NO_CHANNEL, Channel
 from gridlane_transfer.channels.scheduling import Lane
 from gridlane_transfer.states import DUE, RUNNING
 from gridlane_transfer.storage.storage_elements import StorageElements
-from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, file_in
+from gridlane_transfer.store.places import unwritten
+from gridlane_transfer.store.tables import FILE, LOGICAL_FILE, FileRow, file_in
 
 LOOK_AHEAD: Final = 1000
 """So many files of a queue are looked at when storage elements are full: one behind them waits
@@ -48,6 +49,15 @@ waits for them.
 
 _AHEAD: Final = FILE.alias("ahead")
 _HEAD: Final = FILE.alias("head")
+# The size that was said, else that of the logical source.
+_LOGICAL_SIZE: Final = (
+    select(LOGICAL_FILE.c.size_bytes)
+    .where(LOGICAL_FILE.c.lfn == FILE.c.source)
+    .correlate(FILE)
+    .scalar_subquery()
+)
+_IS_LOGICAL: Final = func.substr(FILE.c.source, 1, 4) == "LFN:"
+_SIZE: Final = func.coalesce(FILE.c.size_bytes, case((_IS_LOGICAL, _LOGICAL_SIZE)))
 # The columns of `Waiting`.
 _WAITING: Final = (
     FILE.c.rank,
@@ -55,17 +65,20 @@ _WAITING: Final = (
     FILE.c.source_element,
     FILE.c.target_element,
     FILE.c.job_number,
-    FILE.c.size_bytes,
+    _SIZE.label("size_bytes"),
 )
 
 
 def _of_queue(table: FromClause, queue: ColumnElement[Any]) -> ColumnElement[bool]:
-    """The due files of a queue that are not waiting for their time."""
+    """The due files of a queue that wait neither for their time nor for who writes to their
+    targets.
+    """
     return and_(
         table.c.channel_uid == bindparam("uid"),
         table.c.queue == queue,
         file_in(DUE, table),
         table.c.due_us <= database_now_us(),
+        unwritten(table),
     )
 
 
@@ -298,22 +311,24 @@ def _files(conn: Connection, uid: str, queue: str, head: Waiting, most: int) -> 
                 yield Waiting._make(row)
 
 
-def lease(
+def leased(
     conn: Connection, numbers: Sequence[int], *, holder: str, ttl: timedelta
 ) -> dict[int, FileRow]:
-    """Lease files that are due and that nobody has meanwhile, at the least cost; by number."""
+    """Files that are due and that nobody has meanwhile, locked, as they are when they are leased to
+    a holder; by number. The lease is written with what becomes of them (`changes`).
+    """
     # Filled up to a power of two, so that few statements serve all sizes.
     size = 1 << (len(numbers) - 1).bit_length()
     keys = {f"key_{n}": number for n, number in zip_longest(range(size), numbers)}
     last = numbers[-1]
     found = run_kept(
         conn,
-        _lease(size),
+        _leased(size),
         **{name: last if number is None else number for name, number in keys.items()},
         holder=holder,
         ttl_us=ttl // timedelta(microseconds=1),
     )
-    return {row.number: row for row in map(FileRow._make, found)}
+    return {row.number: row for row in map(FileRow._make, found.all())}
 
 
 def lease_abandoned(
@@ -350,22 +365,21 @@ def lease_abandoned(
 
 
 @lru_cache(maxsize=32)
-def _lease(size: int) -> Update:
-    free = and_(
-        _AHEAD.c.number.in_([bindparam(f"key_{n}") for n in range(size)]),
-        file_in(DUE, _AHEAD),
-        _AHEAD.c.due_us <= database_now_us(),
-        _AHEAD.c.lease_until_us <= database_now_us(),
-    )
+def _leased(size: int) -> Select[Any]:
+    lease: Mapping[str, ColumnElement[Any]] = {
+        "lease_holder": bindparam("holder", type_=String),
+        "lease_epoch": FILE.c.lease_epoch + 1,
+        "lease_until_us": database_now_us() + bindparam("ttl_us", type_=BigInteger),
+    }
+    columns = (lease.get(name, FILE.c[name]).label(name) for name in FileRow._fields)
     # Of holders that claim at the same time (PostgreSQL) each passes by what another is claiming.
-    due = select(_AHEAD.c.number).where(free).with_for_update(skip_locked=True)
     return (
-        update(FILE)
-        .where(FILE.c.number.in_(due))
-        .values(
-            lease_holder=bindparam("holder"),
-            lease_epoch=FILE.c.lease_epoch + 1,
-            lease_until_us=database_now_us() + bindparam("ttl_us", type_=BigInteger),
+        select(*columns)
+        .where(
+            FILE.c.number.in_([bindparam(f"key_{n}") for n in range(size)]),
+            file_in(DUE),
+            FILE.c.due_us <= database_now_us(),
+            FILE.c.lease_until_us <= database_now_us(),
         )
-        .returning(*FILE_COLUMNS)
+        .with_for_update(skip_locked=True)
     )

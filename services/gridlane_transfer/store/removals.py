@@ -29,13 +29,15 @@ from gridlane_transfer.moving.removal_orders import RemoveOrder, plan
 from gridlane_transfer.states import DUE, RUNNING, FileState
 from gridlane_transfer.storage.bans import Operation
 from gridlane_transfer.storage.storage_elements import StorageElements
-from gridlane_transfer.store import banned, catalogue
+from gridlane_transfer.store import banned, catalogue, places
 from gridlane_transfer.store.changes import Changes
 from gridlane_transfer.store.tables import FILE, FILE_COLUMNS, FileRow, JobRow, file_in
 
 _NOWHERE: Final = FILE.c.channel_uid == NO_CHANNEL
 _RUNNING: Final = and_(_NOWHERE, file_in(RUNNING))
 _DUE: Final = and_(_NOWHERE, file_in(DUE), FILE.c.due_us <= database_now_us())
+# A file to whose place another one is written is looked at again so much later.
+_WRITTEN_US: Final = 1_000_000
 _REPORTED = (
     select(*FILE_COLUMNS)
     .where(FILE.c.number.in_(bindparam("numbers", expanding=True)))
@@ -118,13 +120,48 @@ class Removing:
         changes = Changes(conn, self._feed, self._channels, now_us())
         changes.load({row.job_number for row in rows})
         known = catalogue.files(conn, sorted({row.target_lfn for row in rows})) if rows else {}
-        begun = [self._begin(changes, row, known, request.policy) for row in rows]
+        orders = [(row, self._order(changes, row, known, request.policy)) for row in rows]
+        planned = [(row, order) for row, order in orders if order is not None]
+        begun = self._begin(conn, changes, planned)
         changes.save()
-        return [removal for removal in begun if removal is not None]
+        return begun
 
     def _begin(
+        self, conn: Connection, changes: Changes, planned: Sequence[tuple[FileRow, RemoveOrder]]
+    ) -> list[Removal]:
+        """Commit the intent to remove files; one to whose place another one writes waits for its
+        end.
+        """
+        urls = {url for _, order in planned for url in self._urls(order)}
+        written = places.written(conn, urls) | places.at_work(conn).urls if urls else set()
+        begun: list[Removal] = []
+        for row, order in planned:
+            if row.state in DUE and not written.isdisjoint(self._urls(order)):
+                due_us = now_us() + _WRITTEN_US
+                changes.file(row, FileState(row.state), due_us=due_us, lease_until_us=0)
+                continue
+            active = changes.file(
+                row,
+                FileState.ACTIVE,
+                attempt=row.attempt + 1,
+                start_us=now_us(),
+                source_url=order.copies[0].url,
+            )
+            begun.append(Removal(active, changes.job(row.job_number), order))
+        return begun
+
+    def _urls(self, order: RemoveOrder) -> set[str]:
+        """All by which the places of a file's copies are reached."""
+        return {
+            url
+            for copy in order.copies
+            for url in places.urls_of(self._elements, copy.url, copy.storage_element)
+        }
+
+    def _order(
         self, changes: Changes, row: FileRow, known: dict[str, LogicalFile], policy: Policy
-    ) -> Removal | None:
+    ) -> RemoveOrder | None:
+        """What is to be done for a file; one that cannot be removed ends, or waits."""
         job = changes.job(row.job_number)
         if row.state == FileState.CANCELING or job.cancel_us is not None:
             _stop(changes, row, FileState.CANCELED)
@@ -142,15 +179,7 @@ class Removing:
         if isinstance(order, Failed):
             changes.file(row, FileState.FAILED, failure=order, lease_until_us=0)
             return None
-        source_url = order.copies[0].url
-        begun = changes.file(
-            row,
-            FileState.ACTIVE,
-            attempt=row.attempt + 1,
-            start_us=now_us(),
-            source_url=source_url,
-        )
-        return Removal(begun, job, order)
+        return order
 
     def report(
         self, conn: Connection, reports: Sequence[RemovalReport]

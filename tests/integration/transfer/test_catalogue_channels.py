@@ -25,6 +25,7 @@ from gridlane.transfer.v1 import (
     transfer_job_pb2,
     transfer_service_pb2,
 )
+from gridlane_transfer.backends.embedded.orders import BUNDLED_BYTES
 from gridlane_transfer.settings import StorageElementSettings
 from gridlane_transfer.states import FileState
 from gridlane_transfer.store.tables import FILE, FILE_ATTEMPT
@@ -378,8 +379,10 @@ async def test_the_limit_of_a_copy_s_element_holds_for_files_that_come_to_it_lat
     ]
     house = await start_house(elements=elements, given={"poll_s": 0.1})
     sue, admin = house.client("sue"), Admin(house, "admin")
-    await sue.put(SOURCE, bytes(50_000))
-    await sue.put("LFN:/local/c", bytes(50_000))
+    # Too large to share a place, which counts once.
+    content = bytes(BUNDLED_BYTES + 1)
+    await sue.put(SOURCE, content)
+    await sue.put("LFN:/local/c", content)
     for name in (SOURCE, "LFN:/local/c"):
         mirrored = (house.mirror / name.removeprefix("LFN:/")).as_uri()
         await sue.ended((await sue.submit((name, mirrored), placement=True)).name)

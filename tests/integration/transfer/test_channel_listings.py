@@ -7,7 +7,7 @@ import pytest
 from grpc import RpcError, StatusCode
 from integration.transfer.channel_calls import ISSUER, Admin, let_manage
 from query_plans import plans
-from sqlalchemy import String, Text, func, insert, select, text
+from sqlalchemy import String, Text, delete, func, insert, select, text
 
 from gridlane.transfer.v1 import channel_pb2
 from gridlane.transfer.v1 import transfer_service_pb2 as rpc
@@ -158,6 +158,27 @@ async def test_pages_are_whole_while_jobs_come_and_go(lane: Lane) -> None:
     assert ([job.name for job in third.transfer_jobs], third.next_page_token) == ([names[0]], "")
 
 
+async def test_what_an_older_version_took_is_noted_later(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_jobs, "PAGE", 2)
+    retention = lane.house.room._started.retention
+    mirror = lane.house.mirror / "local"
+    taken: list[str] = []
+    for _ in range(3):
+        await lane.submit(mirror)  # by this version
+        names = [await lane.submit(mirror, mirror) for _ in range(3)]
+        taken += names
+        uuids = [name.partition("/")[2] for name in names]
+        numbers = select(JOB.c.number).where(JOB.c.uuid.in_(uuids))
+        unnoted = delete(JOB_CHANNEL).where(JOB_CHANNEL.c.job_number.in_(numbers))
+        await lane.db.write(lambda conn, unnoted=unnoted: conn.execute(unnoted))
+        assert set(names).isdisjoint(await lane.listed())
+        await retention.prune()
+        assert set(taken) <= set(await lane.listed())
+    assert await lane.rows() == 12
+
+
 async def test_what_is_noted_goes_with_the_job(lane: Lane) -> None:
     name = await lane.submit(lane.house.mirror / "local")
     await lane.sue.jobs.CancelTransferJob(rpc.CancelTransferJobRequest(name=name))
@@ -204,3 +225,6 @@ async def test_a_page_goes_along_the_jobs_of_each_channel(lane: Lane, engine: st
             assert "Seq Scan on transfer_job" not in plan, plan
             assert "Seq Scan on file_transfer" not in plan, plan
             assert "SCAN transfer_job" not in plan, plan
+    plan = await lane.db.read(lambda conn: plans(conn, lambda conn: channel_jobs.unnoted(conn, 5)))
+    assert "SCAN" not in plan, plan
+    assert "Seq Scan on transfer_job" not in plan, plan

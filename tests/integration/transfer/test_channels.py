@@ -17,6 +17,8 @@ from gridlane.transfer.v1 import (
     activity_service_pb2,
     channel_pb2,
     channel_service_pb2,
+    transfer_job_pb2,
+    transfer_service_pb2,
 )
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
@@ -385,6 +387,21 @@ async def test_activities_share_a_vo_s_places_as_its_managers_say(
     first = [index for _, index in starts[:24]]
     # Three of four, whoever was submitted first; how long copies take is not the same for all.
     assert 14 <= sum(first) <= 21
+
+
+async def test_usage_tells_what_running_files_have_moved_so_far(
+    house: Any, admin: Admin, sue: Any
+) -> None:
+    await admin.update("default", max_files=1, max_bandwidth_bytes_per_second=2_000_000)
+    job = await sue.submit((house.file("local/a", bytes(40_000_000)), "LFN:/local/b"))
+    async with asyncio.timeout(15):
+        while (usage := (await admin.get("default")).usage).bytes_per_second == 0:
+            assert usage.active_files <= 1
+            await asyncio.sleep(0.05)
+    (file,) = (await sue.get(job.name)).files
+    assert file.state == transfer_job_pb2.FILE_TRANSFER_STATE_ACTIVE
+    assert usage.bytes_per_second <= file.transferred_bytes // 60 + 1
+    await sue.jobs.CancelTransferJob(transfer_service_pb2.CancelTransferJobRequest(name=job.name))
 
 
 async def test_an_optimizer_gives_places_while_all_goes_well_and_takes_them_at_failures(

@@ -29,6 +29,12 @@ def needs_the_kernel(*arguments: str) -> None:
 
 
 @pytest.fixture
+def mover() -> dict[str, int]:
+    """The mover as it is by default: two processes."""
+    return {}
+
+
+@pytest.fixture
 def tiny(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
     folder = tmp_path / "tiny"

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import memory
 import pytest
 from faults import transfer_checks
 from hypothesis import HealthCheck, given, settings
@@ -47,9 +48,10 @@ from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import banned, cancels, deadlines, held, jobs
 from gridlane_transfer.store.banned import Review
 from gridlane_transfer.store.cancels import Cancel, CancelFiles
+from gridlane_transfer.store.claims import Claimed, ClaimRequest
 from gridlane_transfer.store.held import HeldAction, HeldFiles
 from gridlane_transfer.store.jobs import MoreOfFile, NewFile, NewTransferJob
-from gridlane_transfer.store.moving import Claimed, ClaimRequest, Moving, Report
+from gridlane_transfer.store.moving import Moving, Report
 from gridlane_transfer.store.registering import Registering
 from gridlane_transfer.store.tables import (
     FEED,
@@ -64,6 +66,7 @@ from gridlane_transfer.store.tables import (
 )
 
 ISSUER = "https://issuer.test/"
+_ROOM_BYTES = 64 << 20
 UID = "0192aaaa-0000-7000-8000-000000000001"
 POLICY = Policy(1, (Binding(ISSUER, "sue", Role.SUBMITTER, "local"),), vos=["local"])
 SUE = Principal(ISSUER, "sue", vos=frozenset({"local"}))
@@ -367,7 +370,7 @@ async def live(folder: Path, told: Sequence[tuple[str, Any]], exhausted: Exhaust
         only, elements = channel(exhausted), storage_elements()
         channels, feed = Channels([only]), Feed(db, FEED)
         order = SourceOrder(elements, Successes())
-        retry, catalogue = RetryPolicy(0, 0), EmbeddedCatalogue(db, GroupCommit(db))
+        retry, catalogue = RetryPolicy(0, 0), EmbeddedCatalogue(db, GroupCommit(db), elements)
         registering = Registering(feed, channels, elements, retry, catalogue)
         computable = frozenset({"ADLER32"})
         moving = Moving(feed, channels, elements, retry, computable, order, catalogue, registering)
@@ -389,5 +392,5 @@ async def live(folder: Path, told: Sequence[tuple[str, Any]], exhausted: Exhaust
 def test_no_order_of_things_changes_what_is_final_or_takes_a_stale_answer(
     told: list[tuple[str, Any]], exhausted: ExhaustedAction
 ) -> None:
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(dir=memory.folder(_ROOM_BYTES)) as folder:
         asyncio.run(live(Path(folder), told, exhausted))

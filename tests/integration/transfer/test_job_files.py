@@ -1,5 +1,6 @@
 """Single files of jobs: got, listed by state, their attempts, cancelled; on both engines."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -260,6 +261,7 @@ async def test_what_a_file_failed_of_is_told_wherever_it_waits(start_house: Any)
     parts = house.room._started
     gone = update(CHANNEL).values(delete_us=1)
     await parts.db.write(lambda conn: conn.execute(gone))
-    assert await parts.db.write(lambda conn: reroute(conn, parts.feed, parts.channels)) == 1
+    step = partial(reroute, feed=parts.feed, channels=parts.channels, elements=house.room._elements)
+    assert await parts.db.write(step) == 1
     (file,) = (await sue.get(job.name)).files
     assert file.failure.message == "the worker went away"

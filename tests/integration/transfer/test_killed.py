@@ -14,6 +14,7 @@ import grpc
 import psutil
 import pytest
 from grpc import aio
+from schemas import Schemas
 
 import gridlane_transfer.room
 from gridlane.ids import uuid7
@@ -30,6 +31,7 @@ from gridlane_kit.tokens import TokenSigner, dump_key, new_key
 assert gridlane_transfer.room.__name__  # registers the failpoints
 CONTENT = b"a measured series\n" * 60_000
 PROGRAM = Path(__file__).with_name("killed_server.py")
+DATABASE = "transfer.sqlite"
 CANCEL = frozenset({"transfer.cancel.committed", "transfer.cancel.aborted"})
 # Met where the policy, a channel or a storage element changes, and by the verbs on jobs that are
 # more than a plain transfer: the fault suite's lives do that.
@@ -101,7 +103,7 @@ class Killed:
         self.client = self._connect(self._channel, self._token)
 
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        url = sqlite_url(self.root / "transfer.sqlite")
+        url = sqlite_url(self.root / DATABASE)
         files: list[str | Path] = [self.root, self.root / "key.pem", url, self.root / "address"]
         command = [sys.executable, PROGRAM, *files, "{}"]
         return subprocess.Popen(command, env=environment)
@@ -138,9 +140,12 @@ class Killed:
 
 
 @pytest.fixture
-async def killed(tmp_path: Path, connect: Callable[[aio.Channel, str], Any]) -> Any:
+async def killed(
+    tmp_path: Path, connect: Callable[[aio.Channel, str], Any], schemas: Schemas
+) -> Any:
     (tmp_path / "storage/local").mkdir(parents=True)
     (tmp_path / "jobs").mkdir()
+    schemas.copy_file("transfer", tmp_path / DATABASE)
     server = Killed(tmp_path, connect)
     yield server
     await server.close()

@@ -17,6 +17,12 @@ MIGRATIONS = Path(gridlane_transfer.__path__[0]) / "migrations"
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
 
+@pytest.fixture
+def schema() -> str:
+    """Databases are empty."""
+    return ""
+
+
 async def on_bare_database(url: str, do: Callable[[Connection], None]) -> None:
     """Does something in a transaction on a database that has no table yet."""
     if make_url(url).get_backend_name() == "sqlite":

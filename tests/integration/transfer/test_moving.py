@@ -14,6 +14,13 @@ from gridlane.type.v1 import checksum_pb2
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
+
+@pytest.fixture
+def mover() -> dict[str, int]:
+    """The mover as it is by default: two processes."""
+    return {}
+
+
 CONTENT = b"co2,temperature\n" * 5000
 
 

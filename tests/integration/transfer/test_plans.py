@@ -109,7 +109,7 @@ async def test_the_unfinished_jobs_of_a_channel_are_found_among_those_in_their_s
 async def test_a_claim_goes_from_queue_to_queue_by_the_index_of_what_is_due(
     db: Database,
 ) -> None:
-    from gridlane_transfer.store import queues
+    from gridlane_transfer.store import places, queues
 
     def read(conn: Connection) -> None:
         run_kept(conn, queues.HEADS, uid="x").all()
@@ -117,11 +117,15 @@ async def test_a_claim_goes_from_queue_to_queue_by_the_index_of_what_is_due(
         run_kept(conn, queues.WAITING_CHANNELS).all()
         queues.running(conn, ["x"], elements=False)
         queues.running(conn, ["x"], elements=True)
+        places.written(conn, ["file:///x"])
 
     plan = await db.read(lambda conn: plans(conn, read))
     found = [line for line in plan.splitlines() if "file_transfer" in line or "ahead" in line]
     assert "ix_file_transfer_due" in plan
     assert "ix_file_transfer_running" in plan
+    assert "SEARCH writer USING INDEX ix_file_transfer_writing (target_url=?)" in plan
+    assert "SEARCH file_transfer USING INDEX ix_file_transfer_writing" in plan
+    assert "SCAN writer" not in plan
     # The only table that is gone through is that of the few files that run.
     assert [line for line in found if line.startswith("SCAN") and "running" not in line] == []
     assert "FOR ORDER BY" not in plan

@@ -3,6 +3,8 @@ them ends as if it had been alone.
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +24,7 @@ from gridlane_transfer.backends.embedded.orders import BUNDLED_FILES
 from gridlane_transfer.channels.scheduling import Standing
 from gridlane_transfer.moving import reconciler
 from gridlane_transfer.store import moving
-from gridlane_transfer.store.moving import ClaimRequest
+from gridlane_transfer.store.claims import ClaimRequest
 from gridlane_transfer.store.queues import places_taken, running
 from gridlane_transfer.store.tables import FILE, FILE_ATTEMPT
 
@@ -346,6 +348,12 @@ async def test_a_defect_in_the_answer_of_one_keeps_no_other_from_its_end(
 
 
 @pytest.fixture
+def mover() -> dict[str, int]:
+    """The mover as it is by default: two processes."""
+    return {}
+
+
+@pytest.fixture
 async def killed(
     tmp_path: Path, connect: Callable[[aio.Channel, str], Any]
 ) -> AsyncIterator[Killed]:
@@ -406,3 +414,82 @@ async def test_those_whose_process_is_no_more_are_taken_up_however_busy_the_serv
     assert waking.cancel(), "it has ended"
     gate.open.set()
     assert words.job(await sue.ended(job.name)) == "FINISHED"
+
+
+@BOTH
+async def test_what_the_catalogue_knows_to_be_small_shares_a_place_too(
+    start_house: Any, words: Any
+) -> None:
+    house = await start_house(given={"max_files": 1})
+    sue, files = house.client("sue"), 40
+    for n in range(files):
+        await sue.put(f"LFN:/local/in/{n}", content(n))
+    mirror = house.mirror / "local/out"
+    pairs = [(f"LFN:/local/in/{n}", (mirror / str(n)).as_uri()) for n in range(files)]
+    job = await sue.ended((await sue.submit(*pairs)).name, seconds=60)
+    assert words.job(job) == "FINISHED"
+    assert there(mirror) == {str(n): content(n) for n in range(files)}
+    assert await house.room._parts.db.read(most_at_once) > files / 2
+
+
+@BOTH
+async def test_a_copy_of_another_size_than_the_catalogue_says_is_not_taken_for_the_file(
+    start_house: Any, words: Any
+) -> None:
+    house = await start_house(given={"max_files": 1})
+    sue = house.client("sue")
+    for n in range(3):
+        await sue.put(f"LFN:/local/in/{n}", content(n))
+    (house.storage / "local/in/1").write_bytes(content(1) + b"more")
+    mirror = house.mirror / "local/out"
+    pairs = [(f"LFN:/local/in/{n}", (mirror / str(n)).as_uri()) for n in range(3)]
+    # Its checksum is not looked at.
+    job = await sue.submit(*pairs, verify=transfer_job_pb2.VERIFY_MODE_NONE)
+    job = await sue.ended(job.name, seconds=60)
+    assert words_of(job) == ["FINISHED", "FAILED", "FINISHED"]
+    assert words.failure(job, 1) == "CHECKSUM_MISMATCH"
+    assert there(mirror) == {"0": content(0), "2": content(2)}
+
+
+def kills(mover: Any, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Has some files kill the worker that moves them, each time, and all that are moved with
+    them.
+    """
+    move_bundle = mover.move_bundle
+
+    async def killed(orders: Any) -> Any:
+        if any(Path(order.target.relative).name in names for order, _ in orders):
+            for pid in mover.pids:
+                os.kill(pid, signal.SIGKILL)
+        return await move_bundle(orders)
+
+    monkeypatch.setattr(mover, "move_bundle", killed)
+
+
+@BOTH
+async def test_a_lost_worker_costs_none_of_several_a_retry_but_who_loses_it_alone(
+    start_house: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await start_house(given={"max_files": 1, "workers": 1})
+    sue = house.client("sue")
+    kills(house.room.mover, monkeypatch, "3")
+    files = described(house.storage / "local/in", "LFN:/local/out", 8)
+    job = await sue.submit(*files, max_retries=0)
+    job = await sue.ended(job.name, seconds=60)
+    assert words_of(job) == ["FINISHED"] * 3 + ["FAILED"] + ["FINISHED"] * 4
+    assert words.failure(job, 3) == "BACKEND_LOST"
+    # Together, and each alone: whoever is guilty pays then, and nothing goes on for ever.
+    assert [file.attempt for file in job.files] == [2] * 8
+    assert house.leftovers() == []
+
+
+async def test_one_alone_pays_for_its_worker_from_the_first_time_on(
+    start_house: Any, words: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = await start_house(given={"max_files": 1, "workers": 1})
+    kills(house.room.mover, monkeypatch, "0")
+    files = described(house.storage / "local/in", "LFN:/local/out", 1)
+    job = await house.client("sue").submit(*files, max_retries=1)
+    job = await house.client("sue").ended(job.name, seconds=60)
+    assert (words.job(job), words.failure(job)) == ("FAILED", "BACKEND_LOST")
+    assert job.files[0].attempt == 2

@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 from query_plans import plans
-from sqlalchemy import Connection
+from sqlalchemy import Connection, String, Text, func, insert, select
 
 from gridlane_kit.database import Database
 from gridlane_kit.pages import page_request
 from gridlane_transfer.room import MIGRATIONS
+from gridlane_transfer.states import FileState
 from gridlane_transfer.storage.bans import Ban, BanAction
+from gridlane_transfer.storage.storage_elements import StorageElements
 from gridlane_transfer.store import banned, storage
-from gridlane_transfer.store.tables import METADATA
+from gridlane_transfer.store.tables import FILE, METADATA
 
 ELEMENT = "storageElements/desy"
 BAN = Ban("1", ELEMENT, frozenset(), "", BanAction.WAIT, None, False, None, "x", "{}", 0)
@@ -66,3 +68,35 @@ async def test_it_goes_by_its_index(
     assert "SCAN file_transfer" not in plan.replace("SCAN file_transfer USING INDEX", "")
     assert "SCAN replica" not in plan
     assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+async def test_files_that_wait_for_copies_are_found_by_an_index(database_url: str) -> None:
+    elements = StorageElements([])
+    elements.bans.replace([BAN])
+    nothing = {
+        column.name: "" if isinstance(column.type, String | Text) else 0
+        for column in FILE.columns
+        if not column.nullable
+    }
+
+    def fill(conn: Connection) -> None:
+        rows = [
+            nothing | {"number": n, "n": n, "state": FileState.BLOCKED, "source": f"LFN:/local/{n}"}
+            for n in range(3000)
+        ]
+        conn.execute(insert(FILE), rows)
+        conn.exec_driver_sql("ANALYZE")
+
+    def came(conn: Connection) -> None:
+        banned.copies_came(conn, elements, ["LFN:/local/5", "LFN:/local/7"])
+
+    db = await Database.open(database_url, metadata=METADATA, migrations=MIGRATIONS, migrate=True)
+    try:
+        await db.write(fill)
+        plan = await db.write(lambda conn: plans(conn, came))
+        due = select(func.count()).where(FILE.c.due_us > 0)
+        assert await db.read(lambda conn: conn.execute(due).scalar_one()) == 2
+    finally:
+        await db.close()
+    assert "ix_file_transfer_blocked_for" in plan

@@ -127,10 +127,23 @@ def test_an_event_of_the_transfer_job_itself_accounts_no_file() -> None:
     assert file_record(event) is None
 
 
-def test_a_file_that_is_removed_is_not_accounted_as_one_that_was_moved() -> None:
-    event = file_event(transfer_job_pb2.FILE_TRANSFER_STATE_FINISHED)
+@pytest.mark.parametrize(("state", "done"), [("FINISHED", 1), ("FAILED", 0), ("CANCELED", 0)])
+def test_a_file_that_is_removed_is_not_accounted_as_one_that_was_moved(
+    state: str, done: int
+) -> None:
+    event = file_event(transfer_job_pb2.FileTransferState.Value(f"FILE_TRANSFER_STATE_{state}"))
     event.job.kind = transfer_job_pb2.TRANSFER_JOB_KIND_DELETION
-    assert file_record(event) is None
+    event.file.source_url = "davs://se.example/local/a"
+    for name in ("transferred_bytes", "target_storage_element", "protocol"):
+        event.file.ClearField(name)
+    record = file_record(event)
+    assert record is not None
+    told = record.message.data_operation
+    assert (told.operation_type, told.final_status, told.protocol) == ("removal", state, "davs")
+    assert (told.source, told.target, told.transfer_bytes) == ("local", "", 0)
+    assert (told.transfer_ok, told.transfer_total) == (done, 1)
+    assert (told.registration_ok, told.registration_total) == (0, 0)
+    assert told.file_transfer == event.file.name
 
 
 def test_the_record_of_a_file_names_both_storage_elements_and_its_job() -> None:

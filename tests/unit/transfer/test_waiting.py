@@ -84,6 +84,7 @@ def facts(**changes: Any) -> Facts:
         "policy": policy,
         "backend": BackendReport("embedded", True, "1", ""),
         "capacity": 100,
+        "in_work": frozenset(),
         "time_us": NOW,
     }
     return Facts(**(values | changes))
@@ -257,3 +258,15 @@ def test_a_ban_of_one_copy_holds_nothing_up_while_another_may_be_read() -> None:
         logical = LogicalFile("LFN:/near/a", "cms", "sue", 1, "ADLER32:0", 0, replicas)
         known = facts(elements=barred, known={logical.lfn: logical})
         assert told(row, known) == reasons
+
+
+def test_what_waits_for_who_writes_to_its_target_says_so() -> None:
+    written = facts(in_work={7})
+    assert told(file(number=7, target="LFN:/near/a"), written) == ["PREDECESSOR"]
+    assert told(file(number=8, target="LFN:/near/a"), written) == ["UNSPECIFIED"]
+    assert told(file(FileState.HELD, number=7), written) == ["HELD"]
+    (reason,) = waiting.explain(file(number=7, target="LFN:/near/a"), job(), written).explanations
+    assert "LFN:/near/a" in reason.message
+    of_removal = file(number=7, source="LFN:/near/b", target="", channel_uid="", target_element="")
+    (reason,) = waiting.explain(of_removal, job(kind=3), written).explanations
+    assert "LFN:/near/b" in reason.message

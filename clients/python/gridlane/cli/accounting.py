@@ -30,7 +30,7 @@ def report(
     limit: Limit = 50,
     output: Output = "text",
 ) -> None:
-    """Show accounting records, newest end first: jobs' use, and files moved.
+    """Show accounting records, newest end first: jobs' use, and files moved or removed.
 
     One filter at a time.
     """
@@ -60,8 +60,9 @@ def report(
     if jobs and moves:
         terminal.line("")
     if moves:
-        columns = (
+        of_moves = (
             "FILE",
+            "?WHAT",
             "STATUS",
             "ENDED",
             ">BYTES",
@@ -72,7 +73,7 @@ def report(
             "?USER",
             "?VO",
         )
-        terminal.table(columns, map(_move_row, moves), "")
+        terminal.table(of_moves, map(_move_row, moves), "")
 
 
 def _job_row(record: AccountingRecord) -> tuple[str, ...]:
@@ -96,6 +97,7 @@ def _move_row(record: AccountingRecord) -> tuple[str, ...]:
     took = units.seconds_of(move.transfer_time)
     return (
         plain(move.file_transfer.removeprefix("transfers/").replace("/files/", " #")),
+        plain(move.operation_type),
         plain(move.final_status),
         units.short_time(record.end_time),
         units.size(move.transfer_bytes),

@@ -86,21 +86,7 @@ def create(
     output: Output = "text",
 ) -> None:
     """Make a storage element. It can be named at once."""
-    settings, _ = settings_of(
-        endpoint=endpoint,
-        vo_path=vo_path,
-        site=site,
-        description=description,
-        read=read,
-        write=write,
-        checksum=checksum,
-        failover_for=failover_for,
-        max_active_in=max_active_in,
-        max_active_out=max_active_out,
-        max_rate_in=max_rate_in,
-        max_rate_out=max_rate_out,
-        draining=draining,
-    )
+    settings, _ = settings_of(locals())
     with connect() as client:
         made = client.storage_settings.create(element, settings, reason=reason, validate_only=check)
     terminal.show_message(made, _pairs(made), output)
@@ -129,21 +115,7 @@ def update(
     output: Output = "text",
 ) -> None:
     """Change settings of a storage element, those that are named. In force within a second."""
-    settings, fields = settings_of(
-        endpoint=endpoint,
-        vo_path=vo_path,
-        site=site,
-        description=description,
-        read=read,
-        write=write,
-        checksum=checksum,
-        failover_for=failover_for,
-        max_active_in=max_active_in,
-        max_active_out=max_active_out,
-        max_rate_in=max_rate_in,
-        max_rate_out=max_rate_out,
-        draining=draining,
-    )
+    settings, fields = settings_of(locals())
     if not fields:
         raise typer.BadParameter("nothing to change: name at least one option")
     with connect() as client:

@@ -5,7 +5,7 @@ Responsible for the options that both have, and for which fields they name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -86,23 +86,11 @@ def _beginning(incomplete: str, words: Sequence[str]) -> list[str]:
     return [word.lower() for word in words if word.startswith(incomplete.upper())]
 
 
-def settings_of(
-    *,
-    endpoint: Sequence[str] | None,
-    vo_path: Sequence[str] | None,
-    site: str | None,
-    description: str | None,
-    read: str | None,
-    write: str | None,
-    checksum: Sequence[str] | None,
-    failover_for: Sequence[str] | None,
-    max_active_in: int | None,
-    max_active_out: int | None,
-    max_rate_in: str | None,
-    max_rate_out: str | None,
-    draining: bool | None,
-) -> tuple[StorageElement, list[str]]:
-    """The settings that the options give, and the fields that they name; None: not given.
+def settings_of(options: Mapping[str, Any]) -> tuple[StorageElement, list[str]]:
+    """What the options of a command ask for: the settings, and the fields that they name.
+
+    Parameters:
+        options: the command's, by name; None: not given.
 
     Raises:
         typer.BadParameter: one has not its form.
@@ -111,22 +99,22 @@ def settings_of(
     from gridlane.transfer.v1.storage_element_pb2 import StorageElement
 
     settings = StorageElement()
-    plain: dict[str, Any] = {"site": site, "description": description, "draining": draining}
+    plain = {name: options[name] for name in ("site", "description", "draining")}
     for name, value in plain.items():
         if value is not None:
             setattr(settings, name, value)
-    for operation, word in (("read", read), ("write", write)):
-        if word is not None:
+    for operation in ("read", "write"):
+        if (word := options[operation]) is not None:
             setattr(settings.access, operation, access_of(word))
             plain[f"access.{operation}"] = word
     limits = {
-        "max_active_in": max_active_in,
-        "max_active_out": max_active_out,
+        "max_active_in": options["max_active_in"],
+        "max_active_out": options["max_active_out"],
         "max_bandwidth_in_bytes_per_second": units.parse_option(
-            "--max-rate-in", max_rate_in, units.parse_size
+            "--max-rate-in", options["max_rate_in"], units.parse_size
         ),
         "max_bandwidth_out_bytes_per_second": units.parse_option(
-            "--max-rate-out", max_rate_out, units.parse_size
+            "--max-rate-out", options["max_rate_out"], units.parse_size
         ),
     }
     for name, limit in limits.items():
@@ -135,21 +123,21 @@ def settings_of(
             plain[f"limits.{name}"] = limit
     settings.checksum_types.extend(
         units.parse_option("--checksum", word, lambda text: checksums_of([text])[0])
-        for word in checksum or ()
+        for word in options["checksum"] or ()
     )
-    settings.failover_for.extend(_element(name) for name in failover_for or ())
-    for given in endpoint or ():
+    settings.failover_for.extend(_element(name) for name in options["failover_for"] or ())
+    for given in options["endpoint"] or ():
         _add_endpoint(settings, given)
-    for given in vo_path or ():
+    for given in options["vo_path"] or ():
         vo, equals, path = given.partition("=")
         if not (equals and vo and path.startswith("/")):
             raise typer.BadParameter(f"--vo-path: {given!r} is not like atlas=/atlas")
         settings.vo_paths[vo] = path
     lists = {
-        "checksum_types": checksum,
-        "failover_for": failover_for,
-        "endpoints": endpoint,
-        "vo_paths": vo_path,
+        "checksum_types": options["checksum"],
+        "failover_for": options["failover_for"],
+        "endpoints": options["endpoint"],
+        "vo_paths": options["vo_path"],
     }
     return settings, [name for name, value in {**plain, **lists}.items() if value is not None]
 

@@ -2,7 +2,7 @@
 the files of a large job has come.
 
 Revision 0011, after 0010. Expand only: what an older version of the service submits meanwhile is
-missing in the listings of those who see it by its channel alone.
+missing in the listings of those who see it by its channel alone, until `retention` has looked.
 """
 
 import sqlalchemy as sa

@@ -16,7 +16,16 @@ from gridlane_transfer.store.tables.bookkeeping import (
 )
 from gridlane_transfer.store.tables.catalogue import LOGICAL_FILE, REPLICA, UPLOAD
 from gridlane_transfer.store.tables.channels import ACTIVITY_SHARES, CHANNEL, CHANNEL_OPTIMIZER
-from gridlane_transfer.store.tables.files import FILE, FILE_ATTEMPT, FILE_COLUMNS, FileRow, file_in
+from gridlane_transfer.store.tables.files import (
+    BLOCKED_FOR,
+    FILE,
+    FILE_ATTEMPT,
+    FILE_COLUMNS,
+    INDEXED_URL,
+    FileRow,
+    file_in,
+    written_to,
+)
 from gridlane_transfer.store.tables.jobs import (
     JOB,
     JOB_CHANNEL,
@@ -31,6 +40,7 @@ from gridlane_transfer.store.tables.storage import LEFTOVER, STORAGE_BAN, STORAG
 __all__ = [
     "ACTIVITY_SHARES",
     "AUDIT",
+    "BLOCKED_FOR",
     "CHANNEL",
     "CHANNEL_OPTIMIZER",
     "FEED",
@@ -38,6 +48,7 @@ __all__ = [
     "FILE_ATTEMPT",
     "FILE_COLUMNS",
     "FILE_NUMBERS",
+    "INDEXED_URL",
     "JOB",
     "JOB_CHANNEL",
     "JOB_COLUMNS",
@@ -57,4 +68,5 @@ __all__ = [
     "FileRow",
     "JobRow",
     "file_in",
+    "written_to",
 ]

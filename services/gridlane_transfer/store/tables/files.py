@@ -17,6 +17,8 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
+    func,
     literal_column,
     or_,
     text,
@@ -24,7 +26,7 @@ from sqlalchemy import (
 
 from gridlane_kit.database import Counter, Micros, Text36
 from gridlane_kit.leases import lease_columns
-from gridlane_transfer.states import BLOCKED, DUE, RUNNING, UNFINISHED, FileState
+from gridlane_transfer.states import BLOCKED, DUE, RUNNING, UNFINISHED, WRITING, FileState
 from gridlane_transfer.store.tables.schema import BY_CODE_POINT, METADATA
 
 
@@ -201,6 +203,23 @@ def file_in(states: frozenset[FileState], files: FromClause = FILE) -> ColumnEle
     )
 
 
+INDEXED_URL: Final = 2000
+"""The longest URL that the index of `written_to` holds, in characters: PostgreSQL indexes no text
+of any length.
+"""
+
+
+def written_to(files: FromClause = FILE) -> ColumnElement[bool]:
+    """The condition that a file is being written to its target, in the words of the index by which
+    that is found; of URLs that are not too long for it.
+
+    Parameters:
+        files: as `file_in`.
+    """
+    length = func.length(files.c.target_url)
+    return and_(file_in(WRITING, files), length <= _word(INDEXED_URL))
+
+
 def _word(number: int) -> ColumnElement[int]:
     return literal_column(str(number))
 
@@ -237,6 +256,13 @@ Index(
     FILE.c.number,
     sqlite_where=file_in(RUNNING),
     postgresql_where=file_in(RUNNING),
+)
+# The places that files are written to: each has one writer at a time.
+Index(
+    "ix_file_transfer_writing",
+    FILE.c.target_url,
+    sqlite_where=written_to(),
+    postgresql_where=written_to(),
 )
 
 _HELD = FILE.c.held_us.is_not(None)
@@ -282,4 +308,13 @@ Index(
     FILE.c.number,
     sqlite_where=file_in(BLOCKED),
     postgresql_where=file_in(BLOCKED),
+)
+# The same by what they are read from, for its new copies. PostgreSQL indexes no text of any length.
+BLOCKED_FOR: Final = and_(file_in(BLOCKED), func.length(FILE.c.source) <= _word(512))
+"""Files that wait for the end of a ban, or for another copy of their logical source."""
+Index(
+    "ix_file_transfer_blocked_for",
+    FILE.c.source,
+    sqlite_where=BLOCKED_FOR,
+    postgresql_where=BLOCKED_FOR,
 )

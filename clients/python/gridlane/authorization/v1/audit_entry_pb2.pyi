@@ -96,7 +96,7 @@ class AuditEntry(_message.Message):
     @_builtins.property
     def after(self) -> _struct_pb2.Struct:
         """The resource after, likewise; unset for one that was deleted. For a use of a credential: what it was handed out
-        for.
+        for. For single files of jobs, and held ones: `files`, the names of those that were changed.
         """
 
     def __init__(

@@ -56,7 +56,7 @@ class AccountingRecord(_message.Message):
 
     @_builtins.property
     def data_operation(self) -> Global___DataOperation:
-        """A file's transfer."""
+        """A file's transfer, or its removal by a deletion job."""
 
     def __init__(
         self,
@@ -205,13 +205,13 @@ class DataOperation(_message.Message):
     REGISTRATION_TOTAL_FIELD_NUMBER: _builtins.int
     FILE_TRANSFER_FIELD_NUMBER: _builtins.int
     operation_type: _builtins.str
-    """What was done: "transfer" or "registration"."""
+    """What was done: "transfer", or "removal" of a deletion job's file, of which no bytes are told."""
     execution_site: _builtins.str
     """Where it was executed: the backend's name."""
     source: _builtins.str
-    """The storage element it came from."""
+    """The storage element it came from, or was removed from."""
     target: _builtins.str
-    """The storage element it went to."""
+    """The storage element it went to; empty for a removal."""
     protocol: _builtins.str
     """The protocol."""
     final_status: _builtins.str
@@ -219,7 +219,7 @@ class DataOperation(_message.Message):
     transfer_bytes: _builtins.int
     """Bytes moved."""
     transfer_ok: _builtins.int
-    """Files moved well: 0 or 1."""
+    """Files moved, or removed, well: 0 or 1."""
     transfer_total: _builtins.int
     """Files tried: 1."""
     registration_ok: _builtins.int

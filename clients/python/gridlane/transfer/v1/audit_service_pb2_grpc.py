@@ -8,8 +8,8 @@ from gridlane.transfer.v1 import audit_service_pb2 as gridlane_dot_transfer_dot_
 
 class TransferAuditServiceStub(object):
     """Who changed channels, storage elements, bans or shares of activities, let held files go or gave them up, updated jobs
-    as a manager or retried those of others, when, and why. What was canceled tells its reason itself. The transfer
-    service keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
+    as a manager, canceled or retried those of others, when, and why. Entries outlive the jobs. The transfer service
+    keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
     Administrators see all, the managers of a VO what concerns it: channels and storage elements are no VO's.
     """
 
@@ -33,8 +33,8 @@ class TransferAuditServiceStub(object):
 
 class TransferAuditServiceServicer(object):
     """Who changed channels, storage elements, bans or shares of activities, let held files go or gave them up, updated jobs
-    as a manager or retried those of others, when, and why. What was canceled tells its reason itself. The transfer
-    service keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
+    as a manager, canceled or retried those of others, when, and why. Entries outlive the jobs. The transfer service
+    keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
     Administrators see all, the managers of a VO what concerns it: channels and storage elements are no VO's.
     """
 
@@ -75,8 +75,8 @@ def add_TransferAuditServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TransferAuditService(object):
     """Who changed channels, storage elements, bans or shares of activities, let held files go or gave them up, updated jobs
-    as a manager or retried those of others, when, and why. What was canceled tells its reason itself. The transfer
-    service keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
+    as a manager, canceled or retried those of others, when, and why. Entries outlive the jobs. The transfer service
+    keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
     Administrators see all, the managers of a VO what concerns it: channels and storage elements are no VO's.
     """
 

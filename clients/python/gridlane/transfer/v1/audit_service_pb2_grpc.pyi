@@ -29,8 +29,8 @@ GRPC_VERSION: str
 
 class TransferAuditServiceStub:
     """Who changed channels, storage elements, bans or shares of activities, let held files go or gave them up, updated jobs
-    as a manager or retried those of others, when, and why. What was canceled tells its reason itself. The transfer
-    service keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
+    as a manager, canceled or retried those of others, when, and why. Entries outlive the jobs. The transfer service
+    keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
     Administrators see all, the managers of a VO what concerns it: channels and storage elements are no VO's.
     """
 
@@ -48,8 +48,8 @@ class TransferAuditServiceStub:
 @_typing.type_check_only
 class TransferAuditServiceAsyncStub(TransferAuditServiceStub):
     """Who changed channels, storage elements, bans or shares of activities, let held files go or gave them up, updated jobs
-    as a manager or retried those of others, when, and why. What was canceled tells its reason itself. The transfer
-    service keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
+    as a manager, canceled or retried those of others, when, and why. Entries outlive the jobs. The transfer service
+    keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
     Administrators see all, the managers of a VO what concerns it: channels and storage elements are no VO's.
     """
 
@@ -63,8 +63,8 @@ class TransferAuditServiceAsyncStub(TransferAuditServiceStub):
 
 class TransferAuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who changed channels, storage elements, bans or shares of activities, let held files go or gave them up, updated jobs
-    as a manager or retried those of others, when, and why. What was canceled tells its reason itself. The transfer
-    service keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
+    as a manager, canceled or retried those of others, when, and why. Entries outlive the jobs. The transfer service
+    keeps its audit beside what was changed; that of the policy is gridlane.authorization.v1.AuditService's.
     Administrators see all, the managers of a VO what concerns it: channels and storage elements are no VO's.
     """
 

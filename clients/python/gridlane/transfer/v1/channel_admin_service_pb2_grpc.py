@@ -8,8 +8,8 @@ from gridlane.transfer.v1 import channel_pb2 as gridlane_dot_transfer_dot_v1_dot
 
 class ChannelAdminServiceStub(object):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`:
-    TransferAuditService lists it.
+    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`, held
+    files by their names, in one entry for each part of them: TransferAuditService lists it.
     """
 
     def __init__(self, channel):
@@ -52,8 +52,8 @@ class ChannelAdminServiceStub(object):
 
 class ChannelAdminServiceServicer(object):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`:
-    TransferAuditService lists it.
+    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`, held
+    files by their names, in one entry for each part of them: TransferAuditService lists it.
     """
 
     def CreateChannel(self, request, context):
@@ -156,8 +156,8 @@ def add_ChannelAdminServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ChannelAdminService(object):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`:
-    TransferAuditService lists it.
+    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`, held
+    files by their names, in one entry for each part of them: TransferAuditService lists it.
     """
 
     @staticmethod

@@ -29,8 +29,8 @@ GRPC_VERSION: str
 
 class ChannelAdminServiceStub:
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`:
-    TransferAuditService lists it.
+    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`, held
+    files by their names, in one entry for each part of them: TransferAuditService lists it.
     """
 
     @_typing.overload
@@ -75,8 +75,8 @@ class ChannelAdminServiceStub:
 @_typing.type_check_only
 class ChannelAdminServiceAsyncStub(ChannelAdminServiceStub):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`:
-    TransferAuditService lists it.
+    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`, held
+    files by their names, in one entry for each part of them: TransferAuditService lists it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -117,8 +117,8 @@ class ChannelAdminServiceAsyncStub(ChannelAdminServiceStub):
 
 class ChannelAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Managers' verbs on channels and on the held files that lie on them. Who manages a channel is granted in
-    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`:
-    TransferAuditService lists it.
+    Authorization: Channel.uid says how. Every change is in the audit of the transfer service with its `reason`, held
+    files by their names, in one entry for each part of them: TransferAuditService lists it.
     """
 
     @_abc_1.abstractmethod

@@ -344,7 +344,9 @@ class ChannelUsage(_message.Message):
     held_files: _builtins.int
     """Files whose retries are spent and that wait for a manager (ListHeldFiles)."""
     bytes_per_second: _builtins.int
-    """What moves in a second, the mean of the last minute."""
+    """What moves in a second, the mean of the last minute: of attempts that ended and of those that run, as far as the
+    process knows them that answers.
+    """
     allowed_files: _builtins.int
     """How many files may move now: `max_files`, or what the optimizer has come to."""
     @_builtins.property

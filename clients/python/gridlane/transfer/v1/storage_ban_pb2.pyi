@@ -34,7 +34,7 @@ class _BanActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BanAction.V
     BAN_ACTION_CANCEL: _BanAction.ValueType  # 1
     """They are CANCELED, with the failure class STORAGE_BANNED; submissions that need it are refused."""
     BAN_ACTION_WAIT: _BanAction.ValueType  # 2
-    """They are BLOCKED and go on when the ban is lifted."""
+    """They are BLOCKED and go on when the ban is lifted, or another copy of their logical source is registered."""
 
 class BanAction(_BanAction, metaclass=_BanActionEnumTypeWrapper):
     """What a ban does to files that wait for the storage element."""
@@ -44,7 +44,7 @@ BAN_ACTION_UNSPECIFIED: BanAction.ValueType  # 0
 BAN_ACTION_CANCEL: BanAction.ValueType  # 1
 """They are CANCELED, with the failure class STORAGE_BANNED; submissions that need it are refused."""
 BAN_ACTION_WAIT: BanAction.ValueType  # 2
-"""They are BLOCKED and go on when the ban is lifted."""
+"""They are BLOCKED and go on when the ban is lifted, or another copy of their logical source is registered."""
 Global___BanAction: _TypeAlias = BanAction  # noqa: Y015
 
 @_typing.final

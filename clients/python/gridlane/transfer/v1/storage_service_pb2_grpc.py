@@ -79,10 +79,11 @@ class StorageServiceServicer(object):
         name and get their own name when size and checksum are right, so that a reader never sees half a file; the replica
         is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
         the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
-        ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
-        have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
-        CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to one that is, and submit
-        a transfer.
+        ALREADY_EXISTS: other bytes are there and `overwrite` is not set. FAILED_PRECONDITION, PRECONDITION: a transfer is
+        writing to the same place, and has not ended within a few seconds: a place has one writer at a time. DATA_LOSS,
+        CHECKSUM_MISMATCH: the bytes have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no
+        room. INVALID_ARGUMENT, CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to
+        one that is, and submit a transfer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +112,7 @@ class StorageServiceServicer(object):
         """Removes one file and its registration: of a logical file name all copies, of a URL that one. Durable when answered.
         Idempotent: NOT_FOUND says that it is gone, or that the caller may not see it. Its owner, managers of its VO and
         administrators may call it.
+        FAILED_PRECONDITION, PRECONDITION: a transfer is writing to its place, and has not ended within a few seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,10 +47,11 @@ class StorageServiceStub:
     name and get their own name when size and checksum are right, so that a reader never sees half a file; the replica
     is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
     the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
-    ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
-    have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
-    CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to one that is, and submit
-    a transfer.
+    ALREADY_EXISTS: other bytes are there and `overwrite` is not set. FAILED_PRECONDITION, PRECONDITION: a transfer is
+    writing to the same place, and has not ended within a few seconds: a place has one writer at a time. DATA_LOSS,
+    CHECKSUM_MISMATCH: the bytes have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no
+    room. INVALID_ARGUMENT, CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to
+    one that is, and submit a transfer.
     """
     GetContent: _grpc.UnaryStreamMultiCallable[_storage_service_pb2.GetContentRequest, _storage_service_pb2.GetContentResponse]
     """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
@@ -67,6 +68,7 @@ class StorageServiceStub:
     """Removes one file and its registration: of a logical file name all copies, of a URL that one. Durable when answered.
     Idempotent: NOT_FOUND says that it is gone, or that the caller may not see it. Its owner, managers of its VO and
     administrators may call it.
+    FAILED_PRECONDITION, PRECONDITION: a transfer is writing to its place, and has not ended within a few seconds.
     """
     GetTransferStatus: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.GetTransferStatusRequest, _status_pb2.ServiceStatus]
     """Answers how the service, its stores and its mover are. Idempotent."""
@@ -87,10 +89,11 @@ class StorageServiceAsyncStub(StorageServiceStub):
     name and get their own name when size and checksum are right, so that a reader never sees half a file; the replica
     is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
     the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
-    ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
-    have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
-    CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to one that is, and submit
-    a transfer.
+    ALREADY_EXISTS: other bytes are there and `overwrite` is not set. FAILED_PRECONDITION, PRECONDITION: a transfer is
+    writing to the same place, and has not ended within a few seconds: a place has one writer at a time. DATA_LOSS,
+    CHECKSUM_MISMATCH: the bytes have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no
+    room. INVALID_ARGUMENT, CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to
+    one that is, and submit a transfer.
     """
     GetContent: _aio.UnaryStreamMultiCallable[_storage_service_pb2.GetContentRequest, _storage_service_pb2.GetContentResponse]  # type: ignore[assignment]
     """Reads one file, streamed: first a message with `header`, then messages with `chunk`. Idempotent; a
@@ -107,6 +110,7 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """Removes one file and its registration: of a logical file name all copies, of a URL that one. Durable when answered.
     Idempotent: NOT_FOUND says that it is gone, or that the caller may not see it. Its owner, managers of its VO and
     administrators may call it.
+    FAILED_PRECONDITION, PRECONDITION: a transfer is writing to its place, and has not ended within a few seconds.
     """
     GetTransferStatus: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.GetTransferStatusRequest, _status_pb2.ServiceStatus]  # type: ignore[assignment]
     """Answers how the service, its stores and its mover are. Idempotent."""
@@ -142,10 +146,11 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         name and get their own name when size and checksum are right, so that a reader never sees half a file; the replica
         is registered in the same step. NOT answered before the bytes are durable. Idempotent: the same bytes again answer
         the same; a broken stream is sent again as a whole. Submitters of the file's VO may call it.
-        ALREADY_EXISTS: other bytes are there and `overwrite` is not set. DATA_LOSS, CHECKSUM_MISMATCH: the bytes
-        have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no room. INVALID_ARGUMENT,
-        CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to one that is, and submit
-        a transfer.
+        ALREADY_EXISTS: other bytes are there and `overwrite` is not set. FAILED_PRECONDITION, PRECONDITION: a transfer is
+        writing to the same place, and has not ended within a few seconds: a place has one writer at a time. DATA_LOSS,
+        CHECKSUM_MISMATCH: the bytes have another size or checksum than the header says. RESOURCE_EXHAUSTED, NO_SPACE: no
+        room. INVALID_ARGUMENT, CAPABILITY_MISSING (PUT_CONTENT): the storage is not a directory of the service; put it to
+        one that is, and submit a transfer.
         """
 
     @_abc_1.abstractmethod
@@ -180,6 +185,7 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes one file and its registration: of a logical file name all copies, of a URL that one. Durable when answered.
         Idempotent: NOT_FOUND says that it is gone, or that the caller may not see it. Its owner, managers of its VO and
         administrators may call it.
+        FAILED_PRECONDITION, PRECONDITION: a transfer is writing to its place, and has not ended within a few seconds.
         """
 
     @_abc_1.abstractmethod

@@ -10,7 +10,8 @@ class TransferAdminServiceStub(object):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`, and the
+    held files that it let go or gave up by their names: of many, in one entry for each part of them.
     """
 
     def __init__(self, channel):
@@ -40,7 +41,8 @@ class TransferAdminServiceServicer(object):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`, and the
+    held files that it let go or gave up by their names: of many, in one entry for each part of them.
     """
 
     def UpdateTransferJob(self, request, context):
@@ -98,7 +100,8 @@ class TransferAdminService(object):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`, and the
+    held files that it let go or gave up by their names: of many, in one entry for each part of them.
     """
 
     @staticmethod

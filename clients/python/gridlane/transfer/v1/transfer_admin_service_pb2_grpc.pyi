@@ -31,7 +31,8 @@ class TransferAdminServiceStub:
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`, and the
+    held files that it let go or gave up by their names: of many, in one entry for each part of them.
     """
 
     @_typing.overload
@@ -58,7 +59,8 @@ class TransferAdminServiceAsyncStub(TransferAdminServiceStub):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`, and the
+    held files that it let go or gave up by their names: of many, in one entry for each part of them.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -81,7 +83,8 @@ class TransferAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Managers' verbs on transfer jobs; what the owner may do too stands in TransferService, the held files of a whole
     channel in ChannelAdminService. Managers of the job's VO or of all channels that its files lie on, and administrators
     may call it; a manager of some of its channels acts on the files there. Who may only see the job gets
-    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`.
+    PERMISSION_DENIED, who may not see it NOT_FOUND. Every call is in the audit with its `reason`, and the
+    held files that it let go or gave up by their names: of many, in one entry for each part of them.
     """
 
     @_abc_1.abstractmethod

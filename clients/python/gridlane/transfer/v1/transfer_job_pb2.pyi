@@ -273,7 +273,9 @@ class _OverwriteModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overwri
     """
 
 class OverwriteMode(_OverwriteMode, metaclass=_OverwriteModeEnumTypeWrapper):
-    """What is done when a target exists."""
+    """What is done when a target exists. Of several files with the same target one is moved at a time, whatever their mode:
+    the others wait in their queues until it has ended.
+    """
 
 OVERWRITE_MODE_UNSPECIFIED: OverwriteMode.ValueType  # 0
 """Of a job: NEVER. Of a file: as the job says."""
@@ -858,8 +860,8 @@ class FileTransfer(_message.Message):
         """Further places where the same bytes may be had, at most 32, tried when `source` fails or in the order of
         `selection_strategy`: URLs or logical file names. For a logical name every readable replica is a source
         anyway. Any file of any job may have them. Each has its turn, on the channel that leads from it, before one is tried
-        again; a round over all of them is one attempt of `max_retries`, and a source whose failure cannot pass is not asked
-        again. Needs the capability ALTERNATIVE_SOURCES.
+        again; a round over all of them is one attempt of `max_retries`, and a source whose failure cannot pass, or that no
+        channel leads from, is not asked again. Needs the capability ALTERNATIVE_SOURCES.
         """
 
     @_builtins.property

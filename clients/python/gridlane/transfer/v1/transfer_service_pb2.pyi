@@ -885,7 +885,8 @@ class CancelTransferJobRequest(_message.Message):
     """"transfers/{uuid}"."""
     reason: _builtins.str
     """Why, at most 1024 characters; kept in the failure of each file that it ends, of the job, and in their events, where
-    everybody reads it who sees the job. Of a job that is being cancelled already the first one stays.
+    everybody reads it who sees the job, and in the audit when it is another's job. Of a job that is being cancelled
+    already the first one stays.
     """
     def __init__(
         self,

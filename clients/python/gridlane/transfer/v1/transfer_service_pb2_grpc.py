@@ -181,7 +181,7 @@ class TransferServiceServicer(object):
         that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
         Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it.
         A file that is there and in nobody's name is its VO's managers' to remove: asked for by others it is FAILED, class
-        PERMISSION.
+        PERMISSION. One that a transfer is writing is removed once that has ended.
         INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
         another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
         """
@@ -267,9 +267,9 @@ class TransferServiceServicer(object):
     def CancelTransferJob(self, request, context):
         """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
         abort. The answer means that the wish is durable; the job is CANCELING until its last file has ended. Idempotent; a
-        job that has ended is answered as it is. The owner, those who share the owner's group as JOB_SHARER, managers of
-        its VO or of all channels that its files lie on, and administrators may call it. NOT_FOUND: there is none that the
-        caller may see. PERMISSION_DENIED: the caller may only see it.
+        job that has ended is answered as it is. Who ends another's job is in the audit. The owner, those who share the
+        owner's group as JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may
+        call it. NOT_FOUND: there is none that the caller may see. PERMISSION_DENIED: the caller may only see it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -285,9 +285,9 @@ class TransferServiceServicer(object):
 
     def CancelFileTransfers(self, request, context):
         """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
-        name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
-        cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
-        that the caller may see.
+        name in the order given. The other files go on. Of another's job the audit names those that it ended. Idempotent; a
+        file that has ended is answered as it is. Who may cancel the job may call it, and managers of a channel for the
+        files that lie on it. NOT_FOUND: there is no such job that the caller may see.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

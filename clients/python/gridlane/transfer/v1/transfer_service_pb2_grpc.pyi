@@ -79,7 +79,7 @@ class TransferServiceStub:
     that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
     Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it.
     A file that is there and in nobody's name is its VO's managers' to remove: asked for by others it is FAILED, class
-    PERMISSION.
+    PERMISSION. One that a transfer is writing is removed once that has ended.
     INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
     another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
     """
@@ -125,9 +125,9 @@ class TransferServiceStub:
     CancelTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelTransferJobRequest, _transfer_job_pb2.TransferJob]
     """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
     abort. The answer means that the wish is durable; the job is CANCELING until its last file has ended. Idempotent; a
-    job that has ended is answered as it is. The owner, those who share the owner's group as JOB_SHARER, managers of
-    its VO or of all channels that its files lie on, and administrators may call it. NOT_FOUND: there is none that the
-    caller may see. PERMISSION_DENIED: the caller may only see it.
+    job that has ended is answered as it is. Who ends another's job is in the audit. The owner, those who share the
+    owner's group as JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may
+    call it. NOT_FOUND: there is none that the caller may see. PERMISSION_DENIED: the caller may only see it.
     """
     BatchCancelTransferJobs: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchCancelTransferJobsRequest, _transfer_service_pb2.BatchCancelTransferJobsResponse]
     """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
@@ -135,9 +135,9 @@ class TransferServiceStub:
     """
     CancelFileTransfers: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelFileTransfersRequest, _transfer_service_pb2.CancelFileTransfersResponse]
     """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
-    name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
-    cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
-    that the caller may see.
+    name in the order given. The other files go on. Of another's job the audit names those that it ended. Idempotent; a
+    file that has ended is answered as it is. Who may cancel the job may call it, and managers of a channel for the
+    files that lie on it. NOT_FOUND: there is no such job that the caller may see.
     """
     RetryTransferJob: _grpc.UnaryUnaryMultiCallable[_transfer_service_pb2.RetryTransferJobRequest, _transfer_job_pb2.TransferJob]
     """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
@@ -206,7 +206,7 @@ class TransferServiceAsyncStub(TransferServiceStub):
     that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
     Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it.
     A file that is there and in nobody's name is its VO's managers' to remove: asked for by others it is FAILED, class
-    PERMISSION.
+    PERMISSION. One that a transfer is writing is removed once that has ended.
     INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
     another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
     """
@@ -252,9 +252,9 @@ class TransferServiceAsyncStub(TransferServiceStub):
     CancelTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelTransferJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
     """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
     abort. The answer means that the wish is durable; the job is CANCELING until its last file has ended. Idempotent; a
-    job that has ended is answered as it is. The owner, those who share the owner's group as JOB_SHARER, managers of
-    its VO or of all channels that its files lie on, and administrators may call it. NOT_FOUND: there is none that the
-    caller may see. PERMISSION_DENIED: the caller may only see it.
+    job that has ended is answered as it is. Who ends another's job is in the audit. The owner, those who share the
+    owner's group as JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may
+    call it. NOT_FOUND: there is none that the caller may see. PERMISSION_DENIED: the caller may only see it.
     """
     BatchCancelTransferJobs: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.BatchCancelTransferJobsRequest, _transfer_service_pb2.BatchCancelTransferJobsResponse]  # type: ignore[assignment]
     """Asks for the end of many transfer jobs, each as CancelTransferJob does, one answer for each name in the order
@@ -262,9 +262,9 @@ class TransferServiceAsyncStub(TransferServiceStub):
     """
     CancelFileTransfers: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.CancelFileTransfersRequest, _transfer_service_pb2.CancelFileTransfersResponse]  # type: ignore[assignment]
     """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
-    name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
-    cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
-    that the caller may see.
+    name in the order given. The other files go on. Of another's job the audit names those that it ended. Idempotent; a
+    file that has ended is answered as it is. Who may cancel the job may call it, and managers of a channel for the
+    files that lie on it. NOT_FOUND: there is no such job that the caller may see.
     """
     RetryTransferJob: _aio.UnaryUnaryMultiCallable[_transfer_service_pb2.RetryTransferJobRequest, _transfer_job_pb2.TransferJob]  # type: ignore[assignment]
     """Tries failed files of a transfer job that has ended again, all of them or those named: as a new job with the same
@@ -360,7 +360,7 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         that it is durable. A file that is not there any more counts as removed. Every verb on transfer jobs holds for it.
         Idempotent by `request_id`. Owners of the files, managers of their VO and administrators may call it.
         A file that is there and in nobody's name is its VO's managers' to remove: asked for by others it is FAILED, class
-        PERMISSION.
+        PERMISSION. One that a transfer is writing is removed once that has ended.
         INVALID_ARGUMENT, NO_STORAGE_ELEMENT: nothing serves a file. PERMISSION_DENIED: one of the files is
         another's, or may not even be seen; nothing is stored then, and which ones are foreign is not told.
         """
@@ -466,9 +466,9 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_transfer_job_pb2.TransferJob, _abc.Awaitable[_transfer_job_pb2.TransferJob]]:
         """Asks for the end of a transfer job: finished files stay, unstarted ones are cancelled at once, running ones end or
         abort. The answer means that the wish is durable; the job is CANCELING until its last file has ended. Idempotent; a
-        job that has ended is answered as it is. The owner, those who share the owner's group as JOB_SHARER, managers of
-        its VO or of all channels that its files lie on, and administrators may call it. NOT_FOUND: there is none that the
-        caller may see. PERMISSION_DENIED: the caller may only see it.
+        job that has ended is answered as it is. Who ends another's job is in the audit. The owner, those who share the
+        owner's group as JOB_SHARER, managers of its VO or of all channels that its files lie on, and administrators may
+        call it. NOT_FOUND: there is none that the caller may see. PERMISSION_DENIED: the caller may only see it.
         """
 
     @_abc_1.abstractmethod
@@ -488,9 +488,9 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_service_pb2.CancelFileTransfersResponse, _abc.Awaitable[_transfer_service_pb2.CancelFileTransfersResponse]]:
         """Asks for the end of single files of a transfer job, as CancelTransferJob does for all of them; one answer for each
-        name in the order given. The other files go on. Idempotent; a file that has ended is answered as it is. Who may
-        cancel the job may call it, and managers of a channel for the files that lie on it. NOT_FOUND: there is no such job
-        that the caller may see.
+        name in the order given. The other files go on. Of another's job the audit names those that it ended. Idempotent; a
+        file that has ended is answered as it is. Who may cancel the job may call it, and managers of a channel for the
+        files that lie on it. NOT_FOUND: there is no such job that the caller may see.
         """
 
     @_abc_1.abstractmethod

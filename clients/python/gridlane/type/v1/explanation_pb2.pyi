@@ -59,7 +59,9 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     WAIT_REASON_TAPE: _WaitReason.ValueType  # 16
     """A file is being brought from tape to disk, or from disk to tape."""
     WAIT_REASON_PREDECESSOR: _WaitReason.ValueType  # 17
-    """An earlier hop of a multihop transfer, or the source that is tried before this one, has not ended."""
+    """An earlier hop of a multihop transfer, or the source that is tried before this one, has not ended; or something else
+    is being written to the same target, or removed from there.
+    """
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """What jobs and transfers wait for. A client takes a value that it does not know for UNSPECIFIED and shows `message`."""
@@ -99,7 +101,9 @@ WAIT_REASON_BACKEND_QUEUE: WaitReason.ValueType  # 15
 WAIT_REASON_TAPE: WaitReason.ValueType  # 16
 """A file is being brought from tape to disk, or from disk to tape."""
 WAIT_REASON_PREDECESSOR: WaitReason.ValueType  # 17
-"""An earlier hop of a multihop transfer, or the source that is tried before this one, has not ended."""
+"""An earlier hop of a multihop transfer, or the source that is tried before this one, has not ended; or something else
+is being written to the same target, or removed from there.
+"""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 @_typing.final
